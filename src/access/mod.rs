@@ -1,0 +1,1 @@
+//! The use cases: request, review, connect, revoke, sweep.

@@ -1,0 +1,1 @@
+//! Short-lived credentials: issued for one session, destroyed with it.

@@ -1,0 +1,62 @@
+//! Hashing, randomness and SCRAM keys: thin names over aws-lc-rs, the one cryptography provider.
+
+pub mod scram;
+
+use aws_lc_rs::{digest, hmac, rand};
+
+pub const HASH_LENGTH: usize = 32;
+pub type Hash = [u8; HASH_LENGTH];
+
+/// SHA-256 over the concatenation of `parts`.
+pub fn sha256(parts: &[&[u8]]) -> Hash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    to_hash(context.finish().as_ref())
+}
+
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Hash {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    to_hash(hmac::sign(&key, message).as_ref())
+}
+
+/// Whether two byte strings are equal, in time that depends on their lengths alone.
+pub fn equal(a: &[u8], b: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+/// Random bytes from the operating system.
+///
+/// # Panics
+/// When the operating system has no randomness to give: nothing safe can be done then.
+#[expect(clippy::expect_used, reason = "there is no safe way on without randomness")]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the operating system gives randomness");
+    bytes
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn to_hash(bytes: &[u8]) -> Hash {
+    let mut hash = [0; HASH_LENGTH];
+    for (slot, byte) in hash.iter_mut().zip(bytes) {
+        *slot = *byte;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_of_parts_is_sha256_of_the_whole() {
+        // FIPS 180-2, appendix B.1
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex(&sha256(&[b"a", b"", b"bc"])), expected);
+    }
+}

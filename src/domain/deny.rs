@@ -1,0 +1,257 @@
+//! Why somebody is not let in, and why a connection ends. One enum each, from which psql's error,
+//! the audit record and the metrics all take their words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::decision::{Rule, rules_text};
+use super::id::SessionId;
+use super::name::{AccessName, TargetName, UserName};
+use super::time::Timestamp;
+
+/// A refusal. Each says what to do next ([`Deny::hint`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deny {
+    NoSession {
+        target: TargetName,
+        accesses: Vec<AccessName>,
+    },
+    /// Several sessions fit and the client did not say which access it wants.
+    Ambiguous {
+        target: TargetName,
+        accesses: Vec<AccessName>,
+    },
+    UnknownTarget {
+        target: String,
+    },
+    UnknownDatabase {
+        target: TargetName,
+        database: String,
+        known: Vec<String>,
+    },
+    NotYet {
+        session: SessionId,
+        from: Timestamp,
+    },
+    Expired {
+        session: SessionId,
+        at: Timestamp,
+        target: TargetName,
+    },
+    Revoked {
+        session: SessionId,
+        by: UserName,
+        why: String,
+    },
+    Blocked {
+        why: String,
+        until: Option<Timestamp>,
+        by: UserName,
+    },
+    AccessGone {
+        target: TargetName,
+        access: AccessName,
+    },
+    PolicyRefused {
+        rules: Vec<Rule>,
+    },
+    /// The account was disabled or removed.
+    PrincipalGone,
+    StoreUnavailable {
+        detail: String,
+    },
+    Unrecordable {
+        detail: String,
+    },
+    TargetUnavailable {
+        detail: String,
+    },
+    CredentialUnavailable {
+        detail: String,
+    },
+    TooManyConnections {
+        limit: usize,
+    },
+    ShuttingDown,
+}
+
+impl Deny {
+    /// A stable word for records and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoSession { .. } => "no_session",
+            Self::Ambiguous { .. } => "ambiguous_access",
+            Self::UnknownTarget { .. } => "unknown_target",
+            Self::UnknownDatabase { .. } => "unknown_database",
+            Self::NotYet { .. } => "not_yet",
+            Self::Expired { .. } => "expired",
+            Self::Revoked { .. } => "revoked",
+            Self::Blocked { .. } => "blocked",
+            Self::AccessGone { .. } => "access_gone",
+            Self::PolicyRefused { .. } => "policy_refused",
+            Self::PrincipalGone => "principal_gone",
+            Self::StoreUnavailable { .. } => "store_unavailable",
+            Self::Unrecordable { .. } => "unrecordable",
+            Self::TargetUnavailable { .. } => "target_unavailable",
+            Self::CredentialUnavailable { .. } => "credential_unavailable",
+            Self::TooManyConnections { .. } => "too_many_connections",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// What the person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let ask = |target: &TargetName, access: &str| {
+            format!("Ask for one: sallyport request {target} {access} --reason \"…\"")
+        };
+        match self {
+            Self::NoSession { target, accesses } => match accesses.as_slice() {
+                [only] => Some(ask(target, only.as_str())),
+                several => Some(format!("{}   (accesses: {})", ask(target, "ACCESS"), list(several))),
+            },
+            Self::Ambiguous { target, .. } => {
+                Some(format!("Name the access in the user: USER+{target}+ACCESS"))
+            }
+            Self::UnknownTarget { .. } => {
+                Some("Connect as USER+TARGET; `sallyport targets` lists the targets.".to_owned())
+            }
+            Self::UnknownDatabase { target, known, .. } => {
+                Some(format!("{target} serves: {}", known.join(", ")))
+            }
+            Self::Expired { target, .. } => Some(ask(target, "ACCESS")),
+            Self::Revoked { .. } | Self::Blocked { .. } => {
+                Some("Speak with the person named before asking again.".to_owned())
+            }
+            Self::AccessGone { .. } => Some("`sallyport targets` lists what there is now.".to_owned()),
+            Self::StoreUnavailable { .. }
+            | Self::Unrecordable { .. }
+            | Self::TargetUnavailable { .. }
+            | Self::CredentialUnavailable { .. } => {
+                Some("Tell the operator; the server's log says more.".to_owned())
+            }
+            Self::TooManyConnections { .. } | Self::ShuttingDown => Some("Try again shortly.".to_owned()),
+            Self::NotYet { .. } | Self::PolicyRefused { .. } | Self::PrincipalGone => None,
+        }
+    }
+}
+
+fn list(accesses: &[AccessName]) -> String {
+    accesses.iter().map(AccessName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl std::error::Error for Deny {}
+
+impl fmt::Display for Deny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSession { target, .. } => write!(f, "you have no active session for `{target}`"),
+            Self::Ambiguous { target, accesses } => {
+                write!(f, "you have several sessions for `{target}`: {}", list(accesses))
+            }
+            Self::UnknownTarget { target } => write!(f, "there is no target `{target}`"),
+            Self::UnknownDatabase { target, database, .. } => {
+                write!(f, "target `{target}` has no database `{database}`")
+            }
+            Self::NotYet { session, from } => write!(f, "session {session} starts at {from}"),
+            Self::Expired { session, at, .. } => write!(f, "session {session} ended at {at}"),
+            Self::Revoked { session, by, why } => write!(f, "session {session} was revoked by {by}: {why}"),
+            Self::Blocked { why, until, by } => match until {
+                Some(until) => write!(f, "you are blocked until {until} by {by}: {why}"),
+                None => write!(f, "you are blocked by {by}: {why}"),
+            },
+            Self::AccessGone { target, access } => {
+                write!(f, "target `{target}` no longer offers the access `{access}`")
+            }
+            Self::PolicyRefused { rules } => write!(f, "refused by policy: {}", rules_text(rules)),
+            Self::PrincipalGone => f.write_str("this account is disabled"),
+            Self::StoreUnavailable { detail } => write!(f, "cannot confirm your session: {detail}"),
+            Self::Unrecordable { detail } => write!(f, "cannot record this connection: {detail}"),
+            Self::TargetUnavailable { detail } => write!(f, "cannot reach the target: {detail}"),
+            Self::CredentialUnavailable { detail } => {
+                write!(f, "cannot obtain a credential for the target: {detail}")
+            }
+            Self::TooManyConnections { limit } => {
+                write!(f, "the gateway carries its limit of {limit} connections")
+            }
+            Self::ShuttingDown => f.write_str("the gateway is shutting down"),
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum EndReason {
+    ClientClosed,
+    TargetClosed,
+    Revoked {
+        by: UserName,
+        why: String,
+    },
+    Expired,
+    Idle,
+    Blocked {
+        by: UserName,
+        why: String,
+    },
+    /// A rule, the target's configuration or the account changed while connected.
+    NoLongerPermitted {
+        why: String,
+    },
+    Unrecordable {
+        detail: String,
+    },
+    Unconfirmed,
+    Shutdown,
+    Protocol {
+        detail: String,
+    },
+    Internal,
+    /// The node stopped without ending the recording; written when it starts again.
+    Crashed,
+}
+
+impl EndReason {
+    /// A stable word for records and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::TargetClosed => "target_closed",
+            Self::Revoked { .. } => "revoked",
+            Self::Expired => "expired",
+            Self::Idle => "idle",
+            Self::Blocked { .. } => "blocked",
+            Self::NoLongerPermitted { .. } => "no_longer_permitted",
+            Self::Unrecordable { .. } => "unrecordable",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Shutdown => "shutdown",
+            Self::Protocol { .. } => "protocol",
+            Self::Internal => "internal",
+            Self::Crashed => "crashed",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    /// The words that the person cut off reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientClosed => f.write_str("the client closed the connection"),
+            Self::TargetClosed => f.write_str("the target closed the connection"),
+            Self::Revoked { by, why } => write!(f, "your session was revoked by {by}: {why}"),
+            Self::Expired => f.write_str("your session has ended: its time is up"),
+            Self::Idle => f.write_str("the connection was idle for too long"),
+            Self::Blocked { by, why } => write!(f, "you were blocked by {by}: {why}"),
+            Self::NoLongerPermitted { why } => {
+                write!(f, "your session no longer permits this connection: {why}")
+            }
+            Self::Unrecordable { .. } => f.write_str("this connection can no longer be recorded"),
+            Self::Unconfirmed => f.write_str("your session can no longer be confirmed"),
+            Self::Shutdown => f.write_str("the gateway is shutting down"),
+            Self::Protocol { detail } => write!(f, "protocol violation: {detail}"),
+            Self::Internal => f.write_str("internal error in the gateway"),
+            Self::Crashed => f.write_str("the gateway stopped unexpectedly"),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Pure data and rules: what a request, an approval, a session and a permit *are*.
+//!
+//! Nothing here does I/O, knows tokio, or reads a clock: the present instant and random bytes are
+//! arguments. Every right that the product grants is decided by a function of this module or by
+//! the policy engine whose verdicts ([`decision::Decision`]) these functions demand.
+
+pub mod account;
+pub mod approval;
+pub mod block;
+pub mod connection;
+pub mod decision;
+pub mod deny;
+pub mod event;
+pub mod id;
+pub mod lease;
+pub mod name;
+pub mod principal;
+pub mod request;
+pub mod secret;
+pub mod session;
+pub mod target;
+pub mod time;

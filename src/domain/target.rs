@@ -1,0 +1,56 @@
+//! What one can get into, as far as rules care. How to reach it (admin credential, certificate
+//! authority) is configuration and stays with the code that dials.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::{AccessName, DomainName, GroupName, TargetName};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetKind {
+    Postgres,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    Prod,
+    Uat,
+    Dev,
+}
+
+impl Environment {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prod => "prod",
+            Self::Uat => "uat",
+            Self::Dev => "dev",
+        }
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A target as policies see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub name: TargetName,
+    pub kind: TargetKind,
+    pub environment: Environment,
+    pub domain: DomainName,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What one may be there.
+    pub accesses: BTreeSet<AccessName>,
+    /// Groups whose members may ask for it.
+    pub requesters: BTreeSet<GroupName>,
+    /// Groups whose members may approve requests for it.
+    pub approvers: BTreeSet<GroupName>,
+}

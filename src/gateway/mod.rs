@@ -1,0 +1,1 @@
+//! What every protocol's gateway shares: live connections, the hub that ends them, TLS, limits.

@@ -1,0 +1,1 @@
+//! Who is it: local users, passwords, login tokens.

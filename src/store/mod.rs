@@ -1,0 +1,156 @@
+//! Where requests, sessions, blocks, connections, leases, users and tokens are kept.
+//!
+//! [`Store`] names use cases, each one atomic: a step either happens as a whole or not at all, and
+//! a step from a stale state is a [`StoreError::Conflict`]. Every change takes the audit events that
+//! tell of it and puts them into the outbox in the same transaction, so that no change of state
+//! goes unrecorded; [`Store::outbox`] hands them to the audit log.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::account::{Account, AccountSummary, Token};
+use crate::domain::block::{Block, Lift};
+use crate::domain::connection::{Connection, Ended};
+use crate::domain::event::Event;
+use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, RequestId, SessionId, TokenId};
+use crate::domain::lease::LeaseRecord;
+use crate::domain::name::UserName;
+use crate::domain::request::Request;
+use crate::domain::session::{Revocation, Session};
+use crate::domain::time::Timestamp;
+
+/// Why a step did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else changed it first: read it again and decide anew.
+    #[error("{what} was changed by somebody else at the same time: try again")]
+    Conflict { what: String },
+    /// Something of that name is there already.
+    #[error("{what} exists already")]
+    Exists { what: String },
+    #[error("{what} was not found")]
+    NotFound { what: String },
+    /// Nothing is known: whoever asked must be refused.
+    #[error("the store is unavailable: {detail}")]
+    Unavailable { detail: String },
+}
+
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// An event waiting for the audit log. Ids rise by insertion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub id: i64,
+    pub at: Timestamp,
+    pub event: Event,
+}
+
+/// Which rows a list wants; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub principal: Option<PrincipalId>,
+    pub session: Option<SessionId>,
+    /// Only what is pending (requests), neither revoked nor ended (sessions, connections), or not
+    /// lifted (blocks) as far as the store can tell; the caller still asks the clock.
+    pub open_only: bool,
+    /// At most so many; `None`: 1000.
+    pub limit: Option<u32>,
+}
+
+/// What a revocation found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revoked {
+    Now(Session),
+    /// It already was; nothing changed and nothing was recorded.
+    Before(Session),
+}
+
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    // Users and tokens. `add_user` fails with `Exists` when the name is taken.
+    async fn add_user(&self, account: &Account, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    async fn user_by_name(&self, name: &UserName) -> StoreResult<Option<Account>>;
+    async fn user_by_id(&self, id: &PrincipalId) -> StoreResult<Option<Account>>;
+    async fn users(&self) -> StoreResult<Vec<AccountSummary>>;
+    /// Replaces domain, groups, password hash and the disabled flag of the user with the same id.
+    async fn change_user(&self, account: &Account, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    async fn add_token(&self, token: &Token, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Tokens of the user that are neither revoked nor past their end.
+    async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>>;
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>>;
+    async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+
+    // Requests and sessions.
+    async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Creates a request that is granted at once, with its session, in one step.
+    async fn create_granted(
+        &self,
+        request: &Request,
+        session: &Session,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    async fn request(&self, id: &RequestId) -> StoreResult<Option<Request>>;
+    async fn requests(&self, filter: &Filter) -> StoreResult<Vec<Request>>;
+    /// Stores `request` if the stored version is still `from_version`, and `session` with it.
+    async fn step_request(
+        &self,
+        from_version: u64,
+        request: &Request,
+        session: Option<&Session>,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    async fn session(&self, id: &SessionId) -> StoreResult<Option<Session>>;
+    async fn sessions(&self, filter: &Filter) -> StoreResult<Vec<Session>>;
+    /// Marks the session revoked unless it already is; exactly one of several callers gets `Now`.
+    async fn revoke_session(
+        &self,
+        id: &SessionId,
+        revocation: &Revocation,
+        events: &[Event],
+    ) -> StoreResult<Revoked>;
+
+    // Blocks.
+    async fn add_block(&self, block: &Block, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    async fn lift_block(&self, id: &BlockId, lift: &Lift, events: &[Event]) -> StoreResult<Block>;
+    async fn block(&self, id: &BlockId) -> StoreResult<Option<Block>>;
+    /// All blocks of the principal (or, without one in the filter, of everybody).
+    async fn blocks(&self, filter: &Filter) -> StoreResult<Vec<Block>>;
+
+    // Connections.
+    async fn open_connection(&self, connection: &Connection, events: &[Event]) -> StoreResult<()>;
+    /// `NotFound` when there is none; closing twice keeps the first end and records nothing.
+    async fn close_connection(&self, id: &ConnectionId, ended: &Ended, events: &[Event]) -> StoreResult<()>;
+    async fn connection(&self, id: &ConnectionId) -> StoreResult<Option<Connection>>;
+    async fn connections(&self, filter: &Filter) -> StoreResult<Vec<Connection>>;
+    /// Connections of `node` that have no end: after a crash, those it left behind.
+    async fn open_connections_of(&self, node: &NodeId) -> StoreResult<Vec<Connection>>;
+
+    // Credential leases. There is at most one lease that is not `released` per session.
+    async fn create_lease(&self, lease: &LeaseRecord, events: &[Event]) -> StoreResult<()>;
+    /// Stores `lease` if its stored state is still `from`.
+    async fn step_lease(
+        &self,
+        from: crate::domain::lease::LeaseState,
+        lease: &LeaseRecord,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    async fn lease(&self, id: &LeaseId) -> StoreResult<Option<LeaseRecord>>;
+    /// The session's lease that is not yet `released`.
+    async fn lease_of_session(&self, session: &SessionId) -> StoreResult<Option<LeaseRecord>>;
+    /// All leases that are not yet `released`.
+    async fn open_leases(&self) -> StoreResult<Vec<LeaseRecord>>;
+
+    // The outbox. Events appended alone are for what changes no state (a refusal, a read).
+    async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    async fn outbox(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
+    /// Removes everything up to and including `id`: it is durable in the audit log.
+    async fn outbox_done(&self, id: i64) -> StoreResult<()>;
+
+    /// Remembers that time has come this far, and returns the latest instant ever remembered.
+    async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp>;
+    /// Fails when the store cannot be written to.
+    async fn check(&self) -> StoreResult<()>;
+}
