@@ -1,0 +1,23 @@
+//! The rules. A function's name is its rule; it panics when the store breaks it.
+
+mod access;
+mod evidence;
+mod people;
+
+pub use access::*;
+pub use evidence::*;
+pub use people::*;
+
+use crate::store::{StoreError, StoreResult};
+
+fn conflict<T>(result: &StoreResult<T>) -> bool {
+    matches!(result, Err(StoreError::Conflict { .. }))
+}
+
+fn exists<T>(result: &StoreResult<T>) -> bool {
+    matches!(result, Err(StoreError::Exists { .. }))
+}
+
+fn not_found<T>(result: &StoreResult<T>) -> bool {
+    matches!(result, Err(StoreError::NotFound { .. }))
+}
