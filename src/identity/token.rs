@@ -149,7 +149,7 @@ mod tests {
             good.to_uppercase(),
         ];
         for text in bad {
-            assert!(PresentedToken::parse(&text).is_err(), "{:.60}", text);
+            assert!(PresentedToken::parse(&text).is_err(), "{text:.60}");
         }
     }
 

@@ -98,7 +98,7 @@ pub fn request(requester: &Principal, at: Timestamp) -> Request {
     let ask = Ask {
         target: name("ledger-prod"),
         access: name("readonly"),
-        duration: Duration::from_secs(3600),
+        duration: Duration::from_hours(1),
         reason: "Find out why “balances” drift ✓".to_owned(),
         ticket: Some("INC-4711".to_owned()),
         break_glass: false,
@@ -130,7 +130,7 @@ pub fn block(principal: &Principal, at: Timestamp) -> Block {
         why: "laptop stolen".to_owned(),
         by: Actor::from(&person("carol")),
         at,
-        until: Some(at.plus(Duration::from_secs(60))),
+        until: Some(at.plus(Duration::from_mins(1))),
         lifted: None,
     }
 }

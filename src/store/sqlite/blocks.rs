@@ -8,7 +8,8 @@ use super::row::{
     actor, instant, instant_optional, json, json_optional, parsed, parsed_optional, to_json, to_json_optional,
 };
 use crate::domain::block::{Block, Lift};
-use crate::domain::id::BlockId;
+use crate::domain::id::{BlockId, PrincipalId};
+use crate::domain::name::TargetName;
 use crate::domain::time::Timestamp;
 use crate::store::{Filter, StoreError};
 
@@ -21,7 +22,7 @@ pub(super) fn add(db: &Connection, block: &Block) -> Result<Change<()>, Failure>
         block.id.as_str(),
         block.principal.id.as_str(),
         block.principal.name.as_str(),
-        block.target.as_ref().map(|target| target.as_str()),
+        block.target.as_ref().map(TargetName::as_str),
         block.why,
         to_json(&block.by)?,
         block.at.as_micros(),
@@ -56,7 +57,7 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Block>, Failu
     )?;
     let rows = query.query_map(
         params![
-            filter.principal.as_ref().map(|id| id.as_str()),
+            filter.principal.as_ref().map(PrincipalId::as_str),
             filter.open_only,
             filter.limit.map_or(-1, i64::from),
         ],

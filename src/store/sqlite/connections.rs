@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::row::{actor, instant, json_optional, parsed, to_json, to_json_optional};
 use super::{Change, limit_of};
 use crate::domain::connection::{Connection, Ended};
-use crate::domain::id::{ConnectionId, NodeId};
+use crate::domain::id::{ConnectionId, NodeId, PrincipalId, SessionId};
 use crate::store::{Filter, StoreError};
 
 pub(super) fn open(db: &Database, connection: &Connection) -> Result<Change<()>, Failure> {
@@ -59,8 +59,8 @@ pub(super) fn list(db: &Database, filter: &Filter) -> Result<Vec<Connection>, Fa
     )?;
     let rows = query.query_map(
         params![
-            filter.principal.as_ref().map(|id| id.as_str()),
-            filter.session.as_ref().map(|id| id.as_str()),
+            filter.principal.as_ref().map(PrincipalId::as_str),
+            filter.session.as_ref().map(SessionId::as_str),
             filter.open_only,
             limit_of(filter),
         ],

@@ -1,4 +1,4 @@
-//! What went wrong inside SQLite, in words that name the file and say what to do.
+//! What went wrong inside `SQLite`, in words that name the file and say what to do.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::store::StoreError;
 pub(super) enum Failure {
     /// The step itself said no.
     Store(StoreError),
-    /// SQLite did.
+    /// `SQLite` did.
     Sql(rusqlite::Error),
 }
 

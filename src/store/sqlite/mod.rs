@@ -1,4 +1,4 @@
-//! The embedded store: one SQLite file, owned by this process.
+//! The embedded store: one `SQLite` file, owned by this process.
 //!
 //! 1. One thread owns the connection that writes, so steps are serial; each is one transaction that
 //!    holds the change and its audit events, and is on the disk before it is answered.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::failure::Failure;
 use super::row::{actor, instant, json, parsed, to_json};
 use super::{Change, limit_of, sessions};
-use crate::domain::id::{RequestId, SessionId};
+use crate::domain::id::{PrincipalId, RequestId, SessionId};
 use crate::domain::request::{AskHash, Request, RequestState};
 use crate::domain::session::Session;
 use crate::store::{Filter, StoreError};
@@ -123,8 +123,8 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Request>, Fai
     ))?;
     let rows = query.query_map(
         params![
-            filter.principal.as_ref().map(|id| id.as_str()),
-            filter.session.as_ref().map(|id| id.as_str()),
+            filter.principal.as_ref().map(PrincipalId::as_str),
+            filter.session.as_ref().map(SessionId::as_str),
             filter.open_only,
             limit_of(filter),
         ],

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::failure::Failure;
 use super::row::{actor, instant, json, json_optional, parsed, to_json, to_json_optional};
 use super::{Change, limit_of};
-use crate::domain::id::SessionId;
+use crate::domain::id::{PrincipalId, SessionId};
 use crate::domain::session::{Revocation, Session};
 use crate::store::{Filter, Revoked, StoreError};
 
@@ -51,8 +51,8 @@ pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Session>, Fai
     )?;
     let rows = query.query_map(
         params![
-            filter.principal.as_ref().map(|id| id.as_str()),
-            filter.session.as_ref().map(|id| id.as_str()),
+            filter.principal.as_ref().map(PrincipalId::as_str),
+            filter.session.as_ref().map(SessionId::as_str),
             filter.open_only,
             limit_of(filter),
         ],

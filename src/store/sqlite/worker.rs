@@ -1,4 +1,4 @@
-//! A thread that owns one SQLite connection and runs the steps it is handed, one after another.
+//! A thread that owns one `SQLite` connection and runs the steps it is handed, one after another.
 //!
 //! The queue is bounded: when it stays full for [`LONGEST_WAIT`] the caller is told that the store
 //! is unavailable instead of waiting for ever behind a stuck disk.
