@@ -274,7 +274,7 @@ mod tests {
         let told = walk(&[&stream]).unwrap();
         assert!(told.contains(&"3 rows, boundary true".to_owned()), "{told:?}");
         assert!(told.contains(&"copy []".to_owned()), "{told:?}");
-        assert_eq!(told.len(), 11);
+        assert_eq!(told.len(), 10);
     }
 
     #[test]
