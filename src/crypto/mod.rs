@@ -1,5 +1,7 @@
 //! Hashing, randomness and SCRAM keys: thin names over aws-lc-rs, the one cryptography provider.
 
+pub mod certificate;
+pub mod hasher;
 pub mod scram;
 pub mod sign;
 

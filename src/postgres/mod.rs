@@ -1,1 +1,5 @@
 //! The PostgreSQL gateway.
+
+pub mod codec;
+pub mod observe;
+pub mod scram;
