@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod hasher;
 pub mod scram;
 pub mod sign;
+pub mod tls;
 
 use aws_lc_rs::{digest, hmac, rand};
 

@@ -119,6 +119,10 @@ pub trait Store: Send + Sync + fmt::Debug {
         events: &[Event],
     ) -> StoreResult<Revoked>;
 
+    /// Notes that the session's time ran out: once, and not if it was revoked. From then on
+    /// `open_only` leaves it out.
+    async fn conclude_session(&self, id: &SessionId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+
     // Blocks.
     async fn add_block(&self, block: &Block, at: Timestamp, events: &[Event]) -> StoreResult<()>;
     /// Lifting twice keeps the first lift and records nothing.

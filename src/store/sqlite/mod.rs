@@ -248,6 +248,11 @@ impl Store for SqliteStore {
         self.write(revocation.at, events, move |db| sessions::revoke(db, &id, &revocation)).await
     }
 
+    async fn conclude_session(&self, id: &SessionId, at: Timestamp, events: &[Event]) -> StoreResult<()> {
+        let id = id.clone();
+        self.write(at, events, move |db| sessions::conclude(db, &id, at)).await
+    }
+
     async fn add_block(&self, block: &Block, at: Timestamp, events: &[Event]) -> StoreResult<()> {
         let block = block.clone();
         self.write(at, events, move |db| blocks::add(db, &block)).await

@@ -7,6 +7,7 @@ use super::row::{actor, instant, json, json_optional, parsed, to_json, to_json_o
 use super::{Change, limit_of};
 use crate::domain::id::{PrincipalId, SessionId};
 use crate::domain::session::{Revocation, Session};
+use crate::domain::time::Timestamp;
 use crate::store::{Filter, Revoked, StoreError};
 
 pub(super) fn insert(db: &Connection, session: &Session) -> Result<(), Failure> {
@@ -46,7 +47,7 @@ pub(super) fn by_id(db: &Connection, id: &SessionId) -> Result<Option<Session>, 
 pub(super) fn list(db: &Connection, filter: &Filter) -> Result<Vec<Session>, Failure> {
     let mut query = db.prepare_cached(
         "SELECT * FROM sessions WHERE (?1 IS NULL OR principal = ?1) AND (?2 IS NULL OR id = ?2)
-            AND (NOT ?3 OR revoked_at IS NULL)
+            AND (NOT ?3 OR (revoked_at IS NULL AND concluded_at IS NULL))
          ORDER BY granted_at DESC, rowid DESC LIMIT ?4",
     )?;
     let rows = query.query_map(
@@ -79,6 +80,16 @@ pub(super) fn revoke(
     } else {
         Change::None(Revoked::Before(session))
     })
+}
+
+pub(super) fn conclude(db: &Connection, id: &SessionId, at: Timestamp) -> Result<Change<()>, Failure> {
+    let changed = db
+        .prepare_cached(
+            "UPDATE sessions SET concluded_at = ?2
+             WHERE id = ?1 AND concluded_at IS NULL AND revoked_at IS NULL AND ends_at <= ?2",
+        )?
+        .execute(params![id.as_str(), at.as_micros()])?;
+    Ok(if changed == 1 { Change::Made(()) } else { Change::None(()) })
 }
 
 fn session(row: &Row<'_>) -> rusqlite::Result<Session> {

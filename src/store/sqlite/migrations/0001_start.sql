@@ -76,11 +76,12 @@ CREATE TABLE sessions (
     ends_at          INTEGER NOT NULL CHECK (ends_at >= granted_at AND ends_at - granted_at <= 14400000000),
     revoked_at       INTEGER,
     revocation       TEXT CHECK (revocation IS NULL OR json_valid(revocation)),
+    concluded_at     INTEGER CHECK (concluded_at >= ends_at),
     CHECK ((revoked_at IS NULL) = (revocation IS NULL)),
     FOREIGN KEY (request, id) REFERENCES requests (id, session) DEFERRABLE INITIALLY DEFERRED
 ) STRICT;
 CREATE INDEX sessions_of_principal ON sessions (principal, granted_at);
-CREATE INDEX sessions_open ON sessions (granted_at) WHERE revoked_at IS NULL;
+CREATE INDEX sessions_open ON sessions (granted_at) WHERE revoked_at IS NULL AND concluded_at IS NULL;
 CREATE INDEX sessions_by_age ON sessions (granted_at);
 
 CREATE TABLE blocks (
@@ -152,7 +153,7 @@ BEGIN SELECT RAISE(ABORT, 'an approval does not change'); END;
 CREATE TRIGGER sessions_window BEFORE UPDATE ON sessions
 WHEN OLD.revoked_at IS NOT NULL OR NEW.granted_at <> OLD.granted_at OR NEW.ends_at <> OLD.ends_at
   OR NEW.principal <> OLD.principal OR NEW.target <> OLD.target OR NEW.access <> OLD.access
-BEGIN SELECT RAISE(ABORT, 'a session changes only once, by being revoked'); END;
+BEGIN SELECT RAISE(ABORT, 'a session changes only by running out and by being revoked, each once'); END;
 CREATE TRIGGER connections_ended BEFORE UPDATE ON connections WHEN OLD.ended IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'a connection ends only once'); END;
 CREATE TRIGGER blocks_lifted BEFORE UPDATE ON blocks WHEN OLD.lifted IS NOT NULL
