@@ -1,10 +1,19 @@
-//! The PostgreSQL gateway.
+//! The PostgreSQL gateway. Start reading at [`serve`].
+//!
+//! [`codec`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
 
-pub(crate) mod cancel;
+mod authenticate;
+mod cancel;
 pub mod codec;
 pub mod login;
-pub(crate) mod negotiate;
+mod negotiate;
 pub mod observe;
+mod pump;
+mod record;
 pub mod scram;
+mod serve;
 pub mod sqlstate;
-pub(crate) mod upstream;
+mod upstream;
+
+pub use negotiate::ALPN;
+pub use serve::{PostgresGateway, Settings};
