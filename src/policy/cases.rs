@@ -205,9 +205,9 @@ impl RawFacts {
 
 impl RawPerson {
     fn principal(&self, name: &str) -> Result<Principal, String> {
-        let [a, b, c, d, e, f, g, h, i, j, ..] = crypto::sha256(&[name.as_bytes()]);
+        let id = crypto::sha256(&[name.as_bytes()]).first_chunk().copied().unwrap_or_default();
         Ok(Principal {
-            id: PrincipalId::from_random([a, b, c, d, e, f, g, h, i, j]),
+            id: PrincipalId::from_random(id),
             name: name.parse::<UserName>().map_err(|error| error.to_string())?,
             domain: self.domain.clone(),
             groups: self.groups.clone(),
@@ -234,7 +234,6 @@ impl RawTarget {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 fn text(error: impl fmt::Display) -> String {
     error.to_string()
 }

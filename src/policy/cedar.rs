@@ -179,17 +179,12 @@ impl CedarPolicy {
     }
 
     fn line(&self, id: &str, needs: &str) -> String {
-        let mut line = format!("  {id}");
-        if let Some(info) = self.info(id) {
-            line.push_str(&format!("  ({})", info.file));
-            if !info.about.is_empty() {
-                line.push_str(&format!("  {}", info.about));
-            }
+        let needs = if needs.is_empty() { String::new() } else { format!("\n    needs: {needs}") };
+        match self.info(id) {
+            Some(info) if info.about.is_empty() => format!("  {id}  ({}){needs}", info.file),
+            Some(info) => format!("  {id}  ({})  {}{needs}", info.file, info.about),
+            None => format!("  {id}{needs}"),
         }
-        if !needs.is_empty() {
-            line.push_str(&format!("\n    needs: {needs}"));
-        }
-        line
     }
 }
 

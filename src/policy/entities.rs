@@ -47,8 +47,8 @@ impl Unaskable {
 }
 
 impl Vocabulary {
-    pub(super) fn new() -> Result<Self, ParseErrors> {
-        let name = EntityTypeName::from_str;
+    pub(super) fn new() -> Result<Self, Box<ParseErrors>> {
+        let name = |text| EntityTypeName::from_str(text).map_err(Box::new);
         Ok(Self {
             principal: name("Principal")?,
             group: name("Group")?,
