@@ -292,8 +292,7 @@ fn a_policy_that_refuses_gives_no_consent_and_no_permit() {
 #[test]
 fn an_approval_is_not_carried_to_a_changed_ask() {
     let request = approved_by(asked(1, MINUTE), &[bob(), carol()], START);
-    type Bend = fn(&mut Ask);
-    let bends: [Bend; 6] = [
+    let bends: [fn(&mut Ask); 6] = [
         |ask| ask.access = "dba".parse().unwrap(),
         |ask| ask.target = "cards-prod".parse().unwrap(),
         |ask| ask.duration += MINUTE,
