@@ -31,9 +31,10 @@ mod tests {
                 let before =
                     History { requests: world.requests.clone(), sessions: world.sessions.clone() };
                 world.take(step)?;
-                world.check_permits()?;
+                world.check_permits(world.now())?;
                 world.check_history(&before)?;
             }
+            world.check_permits_at_edges()?;
         }
     }
 

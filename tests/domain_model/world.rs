@@ -266,9 +266,8 @@ impl World {
         Ok(())
     }
 
-    /// Everybody tries to connect everywhere under every session.
-    pub(crate) fn check_permits(&self) -> Result<(), TestCaseError> {
-        let now = self.now();
+    /// Everybody tries to connect everywhere under every session, at `now`.
+    pub(crate) fn check_permits(&self, now: Timestamp) -> Result<(), TestCaseError> {
         let allow = Decision::Allow { policies: Vec::new() };
         for (number, session) in self.sessions.iter().enumerate() {
             for who in 0..PEOPLE.len() {
@@ -285,6 +284,17 @@ impl World {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The same at every instant at which a right may begin or end, and just before it.
+    pub(crate) fn check_permits_at_edges(&self) -> Result<(), TestCaseError> {
+        let of_sessions = self.sessions.iter().flat_map(|session| [session.granted_at, session.ends_at]);
+        let of_blocks = self.blocks.iter().filter_map(|block| block.until);
+        for edge in of_sessions.chain(of_blocks) {
+            self.check_permits(edge)?;
+            self.check_permits(Timestamp::from_micros(edge.as_micros() - 1))?;
         }
         Ok(())
     }
