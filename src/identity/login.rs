@@ -136,6 +136,14 @@ mod tests {
     }
 
     #[test]
+    fn an_account_is_printed_without_what_checks_its_password() {
+        let alice = account("alice", "$argon2id$something");
+        let printed = format!("{alice:?}");
+        assert!(printed.contains("alice") && !printed.contains("argon2"), "{printed}");
+        assert!(!printed.contains("salt"), "{printed}");
+    }
+
+    #[test]
     fn a_token_speaks_for_its_own_enabled_account_until_its_end() {
         let mut alice = account("alice", "");
         let start = Timestamp::from_micros(0);

@@ -178,7 +178,7 @@ fn schema_version(connection: &mut Connection, path: &Path) -> Result<i64, OpenE
     version.ok_or_else(|| OpenError::Foreign { path: path.to_owned() })
 }
 
-fn apply(connection: &mut Connection, number: i64, sql: &str) -> rusqlite::Result<()> {
+pub(super) fn apply(connection: &mut Connection, number: i64, sql: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(sql)?;
     transaction.execute("INSERT INTO schema_version (version) VALUES (?1)", [number])?;

@@ -69,6 +69,34 @@ async fn everything_is_there_after_opening_again() {
 }
 
 #[tokio::test]
+async fn what_was_answered_is_there_although_the_process_never_closed_the_file() {
+    let (running, crashed) = (directory(), directory());
+    let store: Arc<dyn Store> = Arc::new(open(&running.path().join("store.db")).unwrap());
+    let session = stored_session(&store, at(0)).await;
+    store.append_events(at(1), &[event("last")]).await.unwrap();
+    for file in ["store.db", "store.db-wal"] {
+        fs::copy(running.path().join(file), crashed.path().join(file)).unwrap();
+    }
+    let copy: Arc<dyn Store> = Arc::new(open(&crashed.path().join("store.db")).unwrap());
+    assert_eq!(copy.session(&session.id).await.unwrap(), Some(session));
+    assert_eq!(marks(&copy).await, ["last"]);
+}
+
+#[tokio::test]
+async fn a_step_is_on_the_disk_before_it_is_answered() {
+    let directory = directory();
+    let store = open(&directory.path().join("store.db")).unwrap();
+    let pragmas = |db: &mut Database| {
+        let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        let foreign_keys: bool = db.query_row("PRAGMA foreign_keys", [], |row| row.get(0))?;
+        Ok((journal, synchronous, foreign_keys))
+    };
+    // `synchronous = FULL` is 2: the write-ahead log is synchronised at every commit.
+    assert_eq!(store.writer.run(pragmas).await.unwrap(), ("wal".to_owned(), 2, true));
+}
+
+#[tokio::test]
 async fn only_the_owner_can_read_the_files() {
     let directory = directory();
     let path = directory.path().join("store.db");
@@ -166,6 +194,21 @@ async fn a_newer_schema_is_refused_and_left_alone() {
     let error = open(&path).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("run that version or a later one"), "{error}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_is_undone_whole() {
+    let store = SqliteStore::in_memory().unwrap();
+    let failing = "CREATE TABLE half (id INTEGER); INSERT INTO nowhere VALUES (1);";
+    let applied = store.writer.run(move |db| Ok(open::apply(db, 2, failing).is_ok())).await.unwrap();
+    assert!(!applied);
+    let left = |db: &mut Database| {
+        let version: i64 = db.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
+        let half = "SELECT count(*) FROM sqlite_schema WHERE name = 'half'";
+        Ok((version, db.query_row(half, [], |row| row.get::<_, i64>(0))?))
+    };
+    assert_eq!(store.writer.run(left).await.unwrap(), (1, 0));
+    store.check().await.unwrap();
 }
 
 #[test]
