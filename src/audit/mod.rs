@@ -16,6 +16,9 @@ mod queue;
 pub mod record;
 mod recorder;
 mod recover;
+pub mod replay;
+mod transcript;
+pub mod verify;
 mod writer;
 
 use std::sync::Arc;
