@@ -50,6 +50,9 @@ pub(super) struct Lines {
     offset: u64,
     /// There was a next file before this one was read to its end.
     sealed: bool,
+    /// Zeros where a line would start are the end, whatever follows: not to read an allocated but
+    /// empty rest at every look.
+    following: bool,
     reader: Option<BufReader<File>>,
     line: Vec<u8>,
 }
@@ -64,6 +67,11 @@ impl Lines {
             reader: None,
             line: Vec::new(),
         }
+    }
+
+    /// As [`Lines::open`], for somebody who looks again and again for what is added.
+    pub(super) fn follow(directory: &Path) -> Self {
+        Self { following: true, ..Self::open(directory) }
     }
 
     /// The bytes of the last line, without its line feed.
@@ -217,6 +225,9 @@ impl Lines {
 
     /// Where the first byte that is not zero stands at or after `from`, in this file.
     fn after_zeros(&mut self, from: u64) -> io::Result<Option<u64>> {
+        if self.following {
+            return Ok(None);
+        }
         self.seek(from)?;
         let Some(reader) = self.reader.as_mut() else { return Ok(None) };
         let mut at = from;

@@ -17,6 +17,8 @@ pub mod record;
 mod recorder;
 mod recover;
 pub mod replay;
+#[cfg(test)]
+mod tests;
 mod transcript;
 pub mod verify;
 mod writer;

@@ -204,7 +204,7 @@ pub struct Tail {
 impl Tail {
     /// From the log's start.
     pub fn from_start(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), lines: Lines::open(directory) }
+        Self { directory: directory.to_owned(), lines: Lines::follow(directory) }
     }
 
     /// From what comes next. Reads the whole log once.
