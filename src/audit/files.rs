@@ -64,6 +64,7 @@ impl Lines {
             file: 1,
             offset: 0,
             sealed: false,
+            following: false,
             reader: None,
             line: Vec::new(),
         }
