@@ -8,6 +8,7 @@ use super::record::{
     Body, Context, ControlEntry, Ended, Opened, Parameter, ParameterPart, Recovered, Sql, SqlPart,
 };
 use crate::crypto::{hex, sha256};
+use crate::domain::deny::EndReason;
 use crate::domain::event::Event;
 use crate::domain::id::NodeId;
 use crate::domain::time::Timestamp;
@@ -188,7 +189,23 @@ pub(super) fn opened(opened: &Opened) -> Fields {
 }
 
 pub(super) fn ended(ended: &Ended) -> Fields {
-    Kinded::fields("ended", Some("done"), ended)
+    let mut ended = ended.clone();
+    match &mut ended.reason {
+        EndReason::Revoked { why: text, .. }
+        | EndReason::Blocked { why: text, .. }
+        | EndReason::NoLongerPermitted { why: text }
+        | EndReason::Unrecordable { detail: text }
+        | EndReason::Protocol { detail: text } => clip(text, NAME),
+        EndReason::ClientClosed
+        | EndReason::TargetClosed
+        | EndReason::Expired
+        | EndReason::Idle
+        | EndReason::Unconfirmed
+        | EndReason::Shutdown
+        | EndReason::Internal
+        | EndReason::Crashed => {}
+    }
+    Kinded::fields("ended", Some("done"), &ended)
 }
 
 pub(super) fn recovered(recovered: &Recovered) -> Fields {

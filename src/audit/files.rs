@@ -24,7 +24,7 @@ pub(super) enum Read {
     Line(Place),
     /// Bytes that no line feed ends, followed by nothing: a write under way, or torn.
     Unfinished(Place),
-    /// Not a line. `after_gap`: zeros, then something else.
+    /// Not a line.
     Bad { place: Place, what: BadBytes },
     /// The end of the last file's data, where the next line would start.
     End(Place),
@@ -34,6 +34,8 @@ pub(super) enum Read {
 pub(super) enum BadBytes {
     #[error("the record was overwritten with zeros")]
     Zeroed,
+    #[error("the file ends inside a record")]
+    Cut,
     #[error("{0}")]
     Malformed(#[from] MalformedLine),
     #[error("the file `{0}` is missing")]
@@ -46,13 +48,31 @@ pub(super) struct Lines {
     directory: PathBuf,
     file: u32,
     offset: u64,
+    /// There was a next file before this one was read to its end.
+    sealed: bool,
+    /// Zeros where a line would start are the end, whatever follows: not to read an allocated but
+    /// empty rest at every look.
+    following: bool,
     reader: Option<BufReader<File>>,
     line: Vec<u8>,
 }
 
 impl Lines {
     pub(super) fn open(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), file: 1, offset: 0, reader: None, line: Vec::new() }
+        Self {
+            directory: directory.to_owned(),
+            file: 1,
+            offset: 0,
+            sealed: false,
+            following: false,
+            reader: None,
+            line: Vec::new(),
+        }
+    }
+
+    /// As [`Lines::open`], for somebody who looks again and again for what is added.
+    pub(super) fn follow(directory: &Path) -> Self {
+        Self { following: true, ..Self::open(directory) }
     }
 
     /// The bytes of the last line, without its line feed.
@@ -61,7 +81,7 @@ impl Lines {
     }
 
     /// Reads on. After [`Read::End`] and [`Read::Unfinished`] it can be called again later and
-    /// finds what was added since. After [`Read::Bad`] it goes on at the next line feed.
+    /// finds what was added since. [`Read::Bad`] is the end.
     pub(super) fn next(&mut self) -> io::Result<Read> {
         loop {
             if self.reader.is_none() && !self.open_file()? {
@@ -78,14 +98,20 @@ impl Lines {
                     self.offset = self.offset.saturating_add(skipped);
                     return Ok(Read::Bad { place, what: MalformedLine::TooLong.into() });
                 }
-                Found::Nothing if self.next_exists() => {
-                    self.reader = None;
-                    self.file = self.file.saturating_add(1);
-                    self.offset = 0;
-                }
+                Found::Nothing if self.sealed => self.next_file(),
+                Found::Tail if self.sealed => return Ok(Read::Bad { place, what: BadBytes::Cut }),
+                // What was written between our reading and the next file's creation is read now.
+                Found::Nothing | Found::Tail if self.next_exists() => self.seal(),
                 Found::Nothing => {
                     self.reader = None;
-                    return Ok(Read::End(place));
+                    if newest(&self.directory)? <= Some(self.file) {
+                        return Ok(Read::End(place));
+                    }
+                    if !self.next_exists() {
+                        let what = BadBytes::MissingFile(file_name(self.file.saturating_add(1)));
+                        return Ok(Read::Bad { place, what });
+                    }
+                    self.seal();
                 }
                 Found::Tail => {
                     self.reader = None;
@@ -94,6 +120,19 @@ impl Lines {
                 Found::Gap => return Ok(Read::Bad { place, what: BadBytes::Zeroed }),
             }
         }
+    }
+
+    /// A file is whole once there is a next one.
+    fn seal(&mut self) {
+        self.sealed = true;
+        self.reader = None;
+    }
+
+    fn next_file(&mut self) {
+        self.sealed = false;
+        self.reader = None;
+        self.file = self.file.saturating_add(1);
+        self.offset = 0;
     }
 
     fn path(&self, file: u32) -> PathBuf {
@@ -187,6 +226,9 @@ impl Lines {
 
     /// Where the first byte that is not zero stands at or after `from`, in this file.
     fn after_zeros(&mut self, from: u64) -> io::Result<Option<u64>> {
+        if self.following {
+            return Ok(None);
+        }
         self.seek(from)?;
         let Some(reader) = self.reader.as_mut() else { return Ok(None) };
         let mut at = from;

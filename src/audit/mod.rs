@@ -16,6 +16,11 @@ mod queue;
 pub mod record;
 mod recorder;
 mod recover;
+pub mod replay;
+#[cfg(test)]
+mod tests;
+mod transcript;
+pub mod verify;
 mod writer;
 
 use std::sync::Arc;

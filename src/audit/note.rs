@@ -141,21 +141,21 @@ impl VerifyKey {
     fn check_signatures(&self, text: &str, signatures: &str, name: &str) -> Result<(), BadCheckpoint> {
         let signatures = signatures.strip_suffix('\n').ok_or(BadCheckpoint::Malformed)?;
         let ours = key_hash(name, &self.public_key);
+        let mut verdict = Err(BadCheckpoint::OtherKey);
         for line in signatures.split('\n') {
             let parts = line.strip_prefix("\u{2014} ").and_then(|rest| rest.split_once(' '));
             let (signer, encoded) = parts.ok_or(BadCheckpoint::Malformed)?;
             let bytes = BASE64.decode(encoded.as_bytes()).map_err(|_| BadCheckpoint::Malformed)?;
             let (hash, signature) =
                 bytes.split_at_checked(KEY_HASH_LENGTH).ok_or(BadCheckpoint::Malformed)?;
-            if signer != name || hash != ours {
-                continue;
+            if signer == name && hash == ours {
+                if !sign::verifies(&self.public_key, text.as_bytes(), signature) {
+                    return Err(BadCheckpoint::Forged);
+                }
+                verdict = Ok(());
             }
-            if sign::verifies(&self.public_key, text.as_bytes(), signature) {
-                return Ok(());
-            }
-            return Err(BadCheckpoint::Forged);
         }
-        Err(BadCheckpoint::OtherKey)
+        verdict
     }
 }
 

@@ -181,11 +181,12 @@ impl<M: Medium> Writer<M> {
     fn perform(&mut self, task: Task, stamp: Stamp) -> Result<(), Undone> {
         match task {
             Task::Begin { recording, context, fields } => {
-                let chain = RecordingChain::start(recording.as_str());
-                let begun = Recording { chain, context, under_way: BTreeSet::new() };
-                if self.position.recordings.insert(recording.clone(), begun).is_some() {
+                if self.position.recordings.contains_key(&recording) {
                     return Err(Undone::Refused(Unrecordable::Ended));
                 }
+                let chain = RecordingChain::start(recording.as_str());
+                let begun = Recording { chain, context, under_way: BTreeSet::new() };
+                self.position.recordings.insert(recording.clone(), begun);
                 let written = self.record(&recording, &fields, Effect::None, stamp);
                 if written.is_err() {
                     // Without its first record it is no recording that could be ended.
