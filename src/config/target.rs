@@ -5,11 +5,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::files;
 use super::reader::Section;
+use crate::crypto::tls;
 use crate::domain::name::{AccessName, GroupName};
 use crate::domain::secret::Secret;
 use crate::domain::target::{Environment, Target, TargetKind};
@@ -39,6 +41,8 @@ pub struct PostgresTarget {
     pub ca_file: PathBuf,
     /// Who may sign the target's certificate; never empty.
     pub ca: Vec<CertificateDer<'static>>,
+    /// Trusts `ca` and nobody else.
+    pub tls: Arc<rustls::ClientConfig>,
     /// How many connections one session may have open at a time.
     pub connection_limit: u32,
 }
@@ -126,6 +130,13 @@ pub(super) fn read(
     let approvers = groups(section, "approvers");
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
+    let tls = match tls::client(&ca) {
+        Ok(tls) => Some(Arc::new(tls)),
+        Err(error) => {
+            section.blame("ca_file", error.to_string());
+            None
+        }
+    };
     section.finish();
     let target = Target {
         name: name?,
@@ -147,6 +158,7 @@ pub(super) fn read(
         admin: admin?,
         ca_file,
         ca,
+        tls: tls?,
         connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
     })
 }

@@ -13,7 +13,6 @@ use bytes::{Bytes, BytesMut};
 use postgres_protocol::authentication::sasl::{
     ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
 };
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -135,11 +134,11 @@ async fn connect_now(
 
 /// TCP, then TLS with the target's certificate and name verified.
 async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, UpstreamError> {
-    let address = format!("{}:{}", target.server_name, target.port);
+    let address = target.address.to_string();
     let failed = |source| UpstreamError::Connect { address: address.clone(), source };
     let stream = match target.connect_to {
-        Some(ip) => TcpStream::connect(SocketAddr::new(ip, target.port)).await,
-        None => TcpStream::connect((target.server_name.as_str(), target.port)).await,
+        Some(ip) => TcpStream::connect(SocketAddr::new(ip, target.address.port)).await,
+        None => TcpStream::connect((target.address.host.as_str(), target.address.port)).await,
     };
     let mut stream = stream.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -151,10 +150,8 @@ async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, Upstrea
     if !accepts_tls(answer)? {
         return Err(UpstreamError::NoTls { address });
     }
-    let name = ServerName::try_from(target.server_name.clone())
-        .map_err(|_| UpstreamError::NoTls { address: address.clone() })?;
     TlsConnector::from(Arc::clone(&target.tls))
-        .connect(name, stream)
+        .connect(target.server_name.clone(), stream)
         .await
         .map_err(|source| UpstreamError::Untrusted { address, source })
 }
