@@ -224,20 +224,15 @@ mod tests {
         server_binding: Option<&[u8]>,
         candidates: &[(u8, Verifier)],
     ) -> Result<u8, ScramError> {
-        let mechanism =
-            if client_binding_is_plus(&client_binding) { SCRAM_SHA_256_PLUS } else { SCRAM_SHA_256 };
         let mut client = ScramSha256::new(password.as_bytes(), client_binding);
+        let plus = client.message().starts_with(b"p=");
+        let mechanism = if plus { SCRAM_SHA_256_PLUS } else { SCRAM_SHA_256 };
         let (exchange, server_first) = start(mechanism, client.message(), server_binding)?;
         client.update(&server_first).unwrap();
         let (matched, server_final) =
             exchange.finish(client.message(), candidates.iter().map(|(id, verifier)| (*id, verifier)))?;
         client.finish(&server_final).expect("the client accepts our signature");
         Ok(matched)
-    }
-
-    fn client_binding_is_plus(binding: &ChannelBinding) -> bool {
-        let client = ScramSha256::new(b"", binding.clone());
-        client.message().starts_with(b"p=")
     }
 
     #[test]

@@ -48,6 +48,34 @@ pub enum ServerMessage<'a> {
     FunctionResult,
 }
 
+impl ServerMessage<'_> {
+    pub fn tag(&self) -> u8 {
+        match self {
+            Self::ParseComplete => b'1',
+            Self::BindComplete => b'2',
+            Self::CloseComplete => b'3',
+            Self::Rows { .. } => b'D',
+            Self::RowDescription => b'T',
+            Self::NoData => b'n',
+            Self::ParameterDescription(_) => b't',
+            Self::CommandComplete(_) => b'C',
+            Self::EmptyQuery => b'I',
+            Self::PortalSuspended => b's',
+            Self::Error(_) => b'E',
+            Self::Notice(_) => b'N',
+            Self::Notification => b'A',
+            Self::Parameter { .. } => b'S',
+            Self::Ready(_) => b'Z',
+            Self::CopyIn => b'G',
+            Self::CopyOut => b'H',
+            Self::CopyBoth => b'W',
+            Self::CopyData { .. } => b'd',
+            Self::CopyDone => b'c',
+            Self::FunctionResult => b'V',
+        }
+    }
+}
+
 /// The message that the walk is inside of.
 #[derive(Debug)]
 struct Current {
