@@ -195,6 +195,7 @@ pub(super) fn ended(ended: &Ended) -> Fields {
         | EndReason::Blocked { why: text, .. }
         | EndReason::NoLongerPermitted { why: text }
         | EndReason::Unrecordable { detail: text }
+        | EndReason::TargetUnreachable { detail: text }
         | EndReason::Protocol { detail: text } => clip(text, NAME),
         EndReason::ClientClosed
         | EndReason::TargetClosed

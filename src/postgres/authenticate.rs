@@ -95,7 +95,10 @@ async fn send(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> std::io::Resul
     stream.flush().await
 }
 
-async fn receive(stream: &mut TlsStream<TcpStream>, buffer: &mut BytesMut) -> Result<Frame, AuthenticateError> {
+async fn receive(
+    stream: &mut TlsStream<TcpStream>,
+    buffer: &mut BytesMut,
+) -> Result<Frame, AuthenticateError> {
     loop {
         if let Some(frame) = frame::whole(buffer, LONGEST_MESSAGE)? {
             return Ok(frame);

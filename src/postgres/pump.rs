@@ -191,7 +191,8 @@ pub(super) async fn run(
     };
     let mut events = Vec::new();
     shared.observer().finish(shared.now_us(), &mut events);
-    let unresolved = |event: &Event| matches!(event, Event::StatementEnded(ended) if ended.outcome == Outcome::Unresolved);
+    let unresolved =
+        |event: &Event| matches!(event, Event::StatementEnded(ended) if ended.outcome == Outcome::Unresolved);
     let canceller = events.iter().any(unresolved).then_some(canceller);
     let reason = finish(outward, inward, stopped, canceller).await;
     for body in shared.bodies(&mut events) {
@@ -317,7 +318,7 @@ impl Outward<'_> {
             answered.as_mut().enable();
             let observed = {
                 let mut observer = self.shared.observer();
-                observer.client(piece, self.shared.now_us(), &mut self.events)?
+                observer.piece(piece, self.shared.now_us(), &mut self.events)?
             };
             match observed {
                 Observed::Forward => return Ok(()),
@@ -395,7 +396,7 @@ impl Inward<'_> {
             let mut observer = self.shared.observer();
             let now = self.shared.now_us();
             while let Some(message) = self.walker.next(&self.chunk, &mut at)? {
-                observer.server(message, now, &mut self.events)?;
+                observer.server(&message, now, &mut self.events)?;
                 if self.walker.at_boundary() {
                     self.boundary = Some(at);
                 }

@@ -86,7 +86,8 @@ impl PostgresGateway {
 
     /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, slot: HandshakeSlot) {
-        let known = tokio::time::timeout(self.settings.handshake_timeout, self.recognise(stream, client)).await;
+        let known =
+            tokio::time::timeout(self.settings.handshake_timeout, self.recognise(stream, client)).await;
         drop(slot);
         match known {
             Ok(Some(known)) => self.connect(known).await,
@@ -125,10 +126,12 @@ impl PostgresGateway {
         };
         let mut buffer = BytesMut::new();
         let end_point = self.settings.end_point.as_deref();
-        let proved = authenticate(&self.access, &mut stream, &mut buffer, &login.user, end_point, client).await;
+        let proved =
+            authenticate(&self.access, &mut stream, &mut buffer, &login.user, end_point, client).await;
         match proved {
             Ok(principal) => {
-                let text = |name| parameters.value(name).map(|value| String::from_utf8_lossy(value).into_owned());
+                let text =
+                    |name| parameters.value(name).map(|value| String::from_utf8_lossy(value).into_owned());
                 let arrival = Arrival {
                     client,
                     application: text("application_name"),
@@ -255,7 +258,8 @@ impl PostgresGateway {
     /// Phases 6 to 8.
     async fn carry(&self, known: Known, live: LiveConnection, upstream: Upstream) {
         let Known { mut stream, buffer, start, version, .. } = known;
-        let target = CancelTarget { canceller: upstream.canceller.clone(), recorder: live.recorder().clone() };
+        let target =
+            CancelTarget { canceller: upstream.canceller.clone(), recorder: live.recorder().clone() };
         let key = self.keys.issue(version, target);
         let mut greeting = BytesMut::new();
         if let Some(negotiation) = start.negotiation(version) {
@@ -276,7 +280,8 @@ impl PostgresGateway {
             tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
             return live.finish(EndReason::ClientClosed, Totals::default()).await;
         }
-        let limits = pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
+        let limits =
+            pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
         let sides = pump::Sides {
             client: stream,
             from_client: buffer,

@@ -37,7 +37,7 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 const LONGEST_MESSAGE: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(super) enum UpstreamError {
     #[error("cannot connect to {address}: {source}")]
     Connect {
         address: String,
