@@ -222,6 +222,11 @@ impl Journal {
         }
     }
 
+    /// Whether records can still be written, as far as is known.
+    pub fn healthy(&self) -> Result<(), Unrecordable> {
+        self.handle.healthy()
+    }
+
     /// Signs a checkpoint over everything recorded so far.
     pub async fn checkpoint(&self) -> Result<(), Unrecordable> {
         let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Checkpoint)))?;

@@ -20,6 +20,7 @@ pub use server::{Api, Audit, Listener, Login, Postgres, Server};
 pub use target::{Address, Admin, PostgresTarget};
 
 use crate::domain::name::TargetName;
+use crate::domain::time::humane;
 use reader::{Document, Mistakes, Section};
 
 /// A configuration that holds together.
@@ -136,6 +137,7 @@ impl Config {
         vec![
             ("server.name", server.name.clone()),
             ("server.data_dir", path(&server.data_dir)),
+            ("server.drain_timeout", humane(server.drain_timeout)),
             ("api.listen", api.listener.listen.to_string()),
             ("api.certificate", path(&api.listener.certificate)),
             ("api.key", path(&api.listener.key)),

@@ -17,6 +17,8 @@ pub struct Server {
     pub name: String,
     /// Where the store, the node's id and the server's secret are.
     pub data_dir: PathBuf,
+    /// How long connections may go on by themselves once the server was told to stop.
+    pub drain_timeout: Duration,
 }
 
 /// Where to listen, and with which certificate.
@@ -74,8 +76,13 @@ pub(super) fn server(root: &Section<'_>) -> Option<Server> {
         let dir = dir.display();
         section.blame("data_dir", format!("`{dir}` is not a directory: `sallyport init {dir}` makes it"));
     }
+    let drain_timeout = section.duration("drain_timeout", Duration::ZERO, Duration::from_hours(4));
     section.finish();
-    Some(Server { name: name?.to_owned(), data_dir: data_dir? })
+    Some(Server {
+        name: name?.to_owned(),
+        data_dir: data_dir?,
+        drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+    })
 }
 
 pub(super) fn api(root: &Section<'_>) -> Option<Api> {
