@@ -1,5 +1,7 @@
 //! The configuration: what is wrong with one is told all at once, and what `init` makes works.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -595,4 +597,30 @@ fn the_keys_are_p_256_and_belong_to_their_certificates() {
         assert!(contains(&prime256v1), "{stem}");
         assert!(contains(key.public_key_raw()), "{stem}");
     }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let home = Home::new();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let unknown =
+        |from: &str| home.mistakes(&good().replacen(from, &format!("{from}\nzzzzzzzzzzzzzzzz = 1"), 1));
+    let mut told: Vec<String> =
+        ["[server]", "[api]", "[postgres]", "[[target]]", "[target.admin]"].map(unknown).into();
+    for section in ["audit", "login", "policies"] {
+        told.push(home.mistakes(&format!("{}\n[{section}]\nzzzzzzzzzzzzzzzz = 1", good())));
+    }
+    told.push(home.mistakes(&format!("zzzzzzzzzzzzzzzz = 1\n{}", good())));
+    let mut keys = 0;
+    for message in told {
+        let (_, known) = message.split_once("there are ").unwrap();
+        for key in known.split(", ") {
+            let section = key.trim_matches('`');
+            let documented = docs.contains(key) || docs.contains(&format!("[{section}]`"));
+            assert!(documented || docs.contains(&format!("[[{section}]]`")), "{key}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 35, "{keys}");
 }

@@ -15,13 +15,13 @@ use crate::domain::secret::Secret;
 use crate::domain::target::{Environment, Target, TargetKind};
 
 const DEFAULT_CONNECTION_LIMIT: u64 = 20;
-/// The longest identifier that PostgreSQL keeps whole, in bytes (its `NAMEDATALEN` - 1).
+/// The longest identifier that Postgres keeps whole, in bytes (its `NAMEDATALEN` - 1).
 const LONGEST_IDENTIFIER: usize = 63;
-/// What Sallyport's own roles begin with; `pg_` is PostgreSQL's.
+/// What Sallyport's own roles begin with; `pg_` is Postgres's.
 const RESERVED_PREFIXES: [&str; 2] = ["pg_", "sp_"];
 const RESERVED_ROLES: [&str; 2] = ["public", "none"];
 
-/// A PostgreSQL target: what policies see of it, and how it is reached.
+/// A Postgres target: what policies see of it, and how it is reached.
 #[derive(Debug, Clone)]
 pub struct PostgresTarget {
     pub target: Target,
@@ -155,7 +155,7 @@ fn kind(section: &Section<'_>) {
     match section.required_text("kind", "write `kind = \"postgres\"`") {
         None | Some("postgres") => {}
         Some(other) => {
-            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"))
+            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"));
         }
     }
 }
@@ -171,13 +171,11 @@ fn read_environment(section: &Section<'_>) -> Option<Environment> {
 }
 
 fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
-    match ServerName::try_from(address.host.clone()) {
-        Ok(name) => Some(name),
-        Err(_) => {
-            section.blame("address", format!("`{}` is not a host name or IP address", address.host));
-            None
-        }
+    let name = ServerName::try_from(address.host.clone()).ok();
+    if name.is_none() {
+        section.blame("address", format!("`{}` is not a host name or IP address", address.host));
     }
+    name
 }
 
 fn databases(section: &Section<'_>) -> Vec<String> {
