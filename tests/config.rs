@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -242,7 +243,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "domain = \"bank-core\"",
         "domain = \"bank-core\"\nconnect_to = \"ledger\"",
-        "target[1].connect_to: invalid IP address",
+        "target[1].connect_to: `ledger` is not an IP address",
     ),
     (
         "domain = \"bank-core\"",
@@ -623,4 +624,23 @@ fn every_key_is_documented() {
         }
     }
     assert!(keys > 35, "{keys}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_damaged_configuration_is_read_or_refused_with_a_message(
+        from in 0_usize..600, length in 0_usize..40, with in "[\\[\\]{}=\"a-z0-9. \n]{0,12}",
+    ) {
+        let home = Home::new();
+        let mut text = good();
+        let from = from.min(text.len());
+        text.replace_range(from..(from + length).min(text.len()), &with);
+        if let Err(told) = home.load(&text) {
+            prop_assert!(!told.is_empty());
+            prop_assert!(!told.contains("cannot be used"), "a mistake without a message in:\n{}", text);
+            prop_assert!(!told.contains("hunter2"), "{}", told);
+        }
+    }
 }

@@ -75,6 +75,9 @@ fn every_shipped_case_is_decided_as_its_table_says() {
     let report = cases::run(&shipped()).unwrap();
     assert!(report.is_ok(), "{report}");
     assert!(report.passed > 100, "{report}");
+    let builtin = cases::run_builtin().unwrap();
+    assert!(builtin.is_ok(), "{builtin}");
+    assert_eq!(builtin.passed, report.passed);
 }
 
 #[test]
@@ -344,7 +347,12 @@ fn a_request_that_nobody_could_approve_is_told_so() {
     assert_eq!(told(&ledger, &core), Ok(()));
     assert_eq!(
         told(&kyc, &core).unwrap_err(),
-        "DT-001: needs 3 approvers, 1 of them from bank-kyc, but only 3 people other than you may \
+        "DT-001: needs 3 approvers, one of them from bank-kyc, but of the 3 people other than you who may \
+         approve for kyc-prod none is from bank-kyc"
+    );
+    assert_eq!(
+        told(&kyc, &core[..2]).unwrap_err(),
+        "DT-001: needs 3 approvers, one of them from bank-kyc, but only 2 people other than you may \
          approve for kyc-prod, none of them from bank-kyc"
     );
     let mixed = approvers(&[("bob", "bank-core"), ("carl", "bank-core"), ("kim", "bank-kyc")]);

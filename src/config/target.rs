@@ -116,7 +116,7 @@ pub(super) fn read(
     let tier = read_environment(section);
     let domain = section.required("domain", "the part of the bank it belongs to, for example `bank-core`");
     let address: Option<Address> = section.required("address", "write `host:port`");
-    let connect_to = section.parsed("connect_to");
+    let connect_to = connect_to(section);
     let server_name = address.as_ref().and_then(|address| server_name(section, address));
     let databases = databases(section);
     let admin = admin(section, databases.first(), environment);
@@ -168,6 +168,16 @@ fn read_environment(section: &Section<'_>) -> Option<Environment> {
         section.blame("environment", format!("`{text}` is not an environment: write `prod`, `uat` or `dev`"));
     }
     found
+}
+
+fn connect_to(section: &Section<'_>) -> Option<IpAddr> {
+    let text = section.text("connect_to")?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        let message = format!("`{text}` is not an IP address: write one without a port, or leave it out");
+        section.blame("connect_to", message);
+    }
+    address
 }
 
 fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {

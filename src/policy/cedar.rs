@@ -24,23 +24,28 @@ pub const ERRONEOUS: &str = "POLICY-ERROR";
 pub(super) const PLACEHOLDERS: [&str; 5] =
     ["principal", "principal.domain", "target", "target.domain", "target.environment"];
 
+/// A file of policies that Sallyport comes with, and the table of cases beside it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Builtin {
+    pub file: &'static str,
+    pub text: &'static str,
+    pub cases: &'static str,
+}
+
 macro_rules! builtin {
-    ($($name:literal),+ $(,)?) => {
-        [$(($name, include_str!(concat!("../../policies/", $name)))),+]
+    ($($stem:literal),+ $(,)?) => {
+        [$(Builtin {
+            file: concat!($stem, ".cedar"),
+            text: include_str!(concat!("../../policies/", $stem, ".cedar")),
+            cases: include_str!(concat!("../../policies/", $stem, ".cases.toml")),
+        }),+]
     };
 }
 
 const BUILTIN_SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 /// Sorted by name, as a directory is read.
-const BUILTIN: [(&str, &str); 7] = builtin![
-    "DT-001.cedar",
-    "FR-281.cedar",
-    "FR-283.cedar",
-    "break-glass.cedar",
-    "own-request.cedar",
-    "replay.cedar",
-    "who.cedar",
-];
+pub(super) const BUILTIN: [Builtin; 7] =
+    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "replay", "who"];
 
 /// Policies in force: immutable; to reload is to make another.
 #[derive(Debug)]
@@ -59,7 +64,7 @@ impl CedarPolicy {
             path: format!("policies/{name}"),
             text: text.to_owned(),
         };
-        let policies = BUILTIN.iter().map(|(name, text)| source(name, text)).collect();
+        let policies = BUILTIN.iter().map(|builtin| source(builtin.file, builtin.text)).collect();
         Self::compile(&Sources { schema: source(SCHEMA_FILE, BUILTIN_SCHEMA), policies })
     }
 
