@@ -232,6 +232,20 @@ fn a_schema_that_does_not_fit_what_is_supplied_is_refused() {
 }
 
 #[test]
+fn a_policy_that_names_a_group_of_actions_concerns_those_in_it() {
+    let shipped = fs::read_to_string(shipped().join("schema.cedarschema")).unwrap();
+    let grouped = shipped
+        .replace("action \"watch\" appliesTo", "action \"see\";\naction \"watch\" in [\"see\"] appliesTo");
+    let forbid =
+        "@id(\"BLIND\") @needs(\"eyes\")\nforbid (principal, action in Action::\"see\", resource);\n";
+    let dir = directory(&[("a.cedar", PERMIT_ALL), ("b.cedar", forbid), ("schema.cedarschema", &grouped)]);
+    let policy = CedarPolicy::load(dir.path()).unwrap();
+    let alice = principal("alice", "bank-core", &[]);
+    assert_eq!(rules_text(&rules(policy.decide(&Query::new(Action::Watch, &alice)))), "BLIND: eyes");
+    assert!(policy.decide(&Query::new(Action::Block, &alice)).is_allow());
+}
+
+#[test]
 fn a_file_of_policies_without_a_table_of_cases_fails_the_run() {
     let dir = directory(&[("a.cedar", PERMIT_ALL)]);
     let report = cases::run(dir.path()).unwrap();
@@ -450,6 +464,7 @@ proptest! {
             && if facts.break_glass { member("oncall") } else { counted };
         let decision = policy.decide(&Query::new(Action::Activate, &who).on(&on).facts(facts));
         prop_assert_eq!(decision.is_allow(), expected);
+        prop_assert_eq!(policy.allows(&Query::new(Action::Activate, &who).on(&on).facts(facts)), expected);
     }
 
     #[test]

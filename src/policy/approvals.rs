@@ -43,7 +43,7 @@ impl fmt::Display for Missing {
 pub fn missing(policy: &dyn Policy, query: &Query<'_>) -> Option<Missing> {
     let target = query.target?;
     let Decision::Refuse { rules } = policy.decide(query) else { return None };
-    let allowed = |quorum| policy.decide(&with_quorum(query, quorum)).is_allow();
+    let allowed = |quorum| policy.allows(&with_quorum(query, quorum));
     let more = least(query.facts.quorum, &allowed);
     Some(Missing {
         people: more.map_or(0, |more| more.people),
@@ -69,7 +69,7 @@ pub fn feasible(
     let approvers: std::collections::BTreeMap<_, _> = candidates
         .iter()
         .filter(|candidate| candidate.id != requester.id)
-        .filter(|candidate| policy.decide(&Query::new(Action::Approve, candidate).on(target)).is_allow())
+        .filter(|candidate| policy.allows(&Query::new(Action::Approve, candidate).on(target)))
         .map(|candidate| (&candidate.id, &candidate.domain))
         .collect();
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
