@@ -19,7 +19,7 @@ pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, Listener, Login, Postgres, Server};
 pub use target::{Address, Admin, PostgresTarget};
 
-use crate::domain::name::TargetName;
+use crate::domain::name::{AccessName, TargetName};
 use crate::domain::time::humane;
 use reader::{Document, Mistakes, Section};
 
@@ -94,8 +94,7 @@ impl Config {
         let _ = writeln!(text, "  policies.directory = {policies}");
         for PostgresTarget { target, address, .. } in self.reloadable.targets.values() {
             let (name, tier, domain) = (&target.name, target.environment, &target.domain);
-            let accesses =
-                target.accesses.iter().map(|access| access.as_str()).collect::<Vec<_>>().join(", ");
+            let accesses = target.accesses.iter().map(AccessName::as_str).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "  target {name} ({tier}, {domain}) at {address}: {accesses}");
         }
         if self.reloadable.targets.is_empty() {

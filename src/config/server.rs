@@ -64,9 +64,10 @@ pub struct Login {
 
 pub(super) fn server(root: &Section<'_>) -> Option<Server> {
     let section = root.section("server");
-    let name = match section.has("name") {
-        true => section.required_text("name", "say what people call this server"),
-        false => Some("sallyport"),
+    let name = if section.has("name") {
+        section.required_text("name", "say what people call this server")
+    } else {
+        Some("sallyport")
     };
     if !section.has("data_dir") {
         section.missing("data_dir", "name the directory that `sallyport init` made");
