@@ -60,7 +60,7 @@ fn opening(number: u8) -> Opening {
             ticket: None,
             approvals: Vec::new(),
             granted_at: START,
-            ends_at: START.plus(std::time::Duration::from_secs(3600)),
+            ends_at: START.plus(std::time::Duration::from_hours(1)),
             policy_hash: "00".to_owned(),
             application: None,
             database: None,
@@ -108,8 +108,7 @@ impl Sealed {
 
     fn open(&self, file_size: u64) -> Result<Journal, JournalError> {
         let clock = Clock::manual(START);
-        Journal::open(self.dir(), node(), clock, options(&self.key_pem, file_size))
-            .map(|(journal, _)| journal)
+        Journal::open(self.dir(), clock, options(&self.key_pem, file_size)).map(|(journal, _)| journal)
     }
 
     fn dir(&self) -> &Path {

@@ -71,7 +71,8 @@ struct Scan {
 }
 
 /// Reads the whole journal.
-pub(super) fn scan(directory: &Path, node: &NodeId, key: &VerifyKey) -> Result<Found, JournalError> {
+pub(super) fn scan(directory: &Path, key: &VerifyKey) -> Result<Found, JournalError> {
+    let node = key.node();
     let unreadable = |source| JournalError::Read { path: directory.to_owned(), source };
     let (covered, checkpoints) = covered(directory, key)?;
     let mut scan = Scan {

@@ -345,7 +345,11 @@ impl<M: Medium> Writer<M> {
     pub(super) fn checkpoint(&mut self) -> Result<(), Broken> {
         self.flush()?;
         let note = self.key.sign(self.position.log.size(), &self.position.log.root());
-        self.medium.checkpoint(&note).map_err(|error| Broken::io("cannot write a checkpoint", &error))
+        self.medium.checkpoint(&note).map_err(|error| Broken {
+            // The journal's own file is not touched here.
+            reserve_usable: error.kind() == io::ErrorKind::StorageFull,
+            ..Broken::io("cannot write a checkpoint", &error)
+        })
     }
 
     /// There is no room for a next file: ends the open recordings in this one's reserve.
