@@ -55,6 +55,14 @@ pub(super) struct Found {
     checkpoints: u64,
 }
 
+impl Found {
+    /// How many bytes a crash tore.
+    #[cfg(test)]
+    pub(super) fn torn(&self) -> usize {
+        self.torn.as_ref().map_or(0, |torn| torn.bytes.len())
+    }
+}
+
 /// A write that did not finish.
 #[derive(Debug)]
 struct Torn {
