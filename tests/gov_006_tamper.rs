@@ -1,6 +1,13 @@
 //! GOV-006: any edit, removal, reordering or truncation of the audit log is found from the files
 //! and the public key alone, and the first bad record is named.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "in the test's own helpers too, a step that fails fails the test"
+)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
