@@ -145,6 +145,7 @@ impl Journal {
         let medium = wrap(Directory::open(directory, number).map_err(unusable)?);
         let sizes = Sizes { file: options.file_size, reserve: options.reserve };
         let mut writer = Writer::new(medium, options.key, position, sizes);
+        writer.settle().map_err(|broken| broken.unrecordable())?;
         if let Some(repaired) = &recovery.repaired {
             writer.recover(repaired, stamp).map_err(|broken| broken.unrecordable())?;
         }

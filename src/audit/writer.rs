@@ -103,6 +103,15 @@ impl<M: Medium> Writer<M> {
         self.key.node()
     }
 
+    /// Makes durable what was found: a process that was killed may have written without a sync, and
+    /// a checkpoint must not vouch for what a power failure can still take away.
+    pub(super) fn settle(&mut self) -> Result<(), Broken> {
+        if self.position.file == 0 {
+            return Ok(());
+        }
+        self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))
+    }
+
     /// Writes what recovery has to say and ends the recordings that a crash left open.
     pub(super) fn recover(&mut self, recovered: &Recovered, stamp: Stamp) -> Result<(), Broken> {
         self.control(stamp, &encode::recovered(recovered))?;
