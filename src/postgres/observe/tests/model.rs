@@ -285,7 +285,7 @@ fn run(script: Script, sql_touches_names: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn each_execution_is_recorded_with_the_sql_that_the_server_ran(script in script(false)) {
