@@ -203,3 +203,39 @@ fn their_answers_are_walked() {
     }
     assert_eq!((tags.as_slice(), walker.at_boundary()), (&b"12CZ"[..], true));
 }
+
+#[path = "../fuzz/entries.rs"]
+mod entries;
+
+#[test]
+fn the_fuzzing_corpus_holds() {
+    let entries: [(&str, fn(&[u8])); 4] = [
+        ("startup", entries::startup),
+        ("frames", entries::frames),
+        ("observer", entries::observer),
+        ("scram", entries::scram),
+    ];
+    for (name, entry) in entries {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let mut inputs = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            // Every prefix too: what is cut off anywhere must hold as well.
+            (0..=bytes.len()).for_each(|end| entry(&bytes[..end]));
+            inputs += 1;
+        }
+        assert!(inputs > 0, "the corpus of {name} is empty");
+    }
+}
+
+proptest! {
+    #[test]
+    fn bent_corpus_inputs_hold(at in any::<prop::sample::Index>(), byte in any::<u8>(), more in any::<u8>()) {
+        let mut bytes = include_bytes!("../fuzz/corpus/observer/copy_swallows_sync").to_vec();
+        let index = at.index(bytes.len());
+        bytes[index] = byte;
+        bytes.push(more);
+        entries::observer(&bytes);
+        entries::frames(&bytes);
+    }
+}
