@@ -13,7 +13,7 @@ use sallyport::postgres::observe::{Event, Observed, Observer};
 use sallyport::postgres::scram::{Exchange, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 
 /// The first packet of a connection.
-pub fn startup(bytes: &[u8]) {
+pub(crate) fn startup(bytes: &[u8]) {
     let Some((first, rest)) = bytes.split_first_chunk() else { return };
     let body = Bytes::copy_from_slice(rest);
     match First::read(*first) {
@@ -29,7 +29,7 @@ pub fn startup(bytes: &[u8]) {
 }
 
 /// Streams of messages, and each message's reader.
-pub fn frames(bytes: &[u8]) {
+pub(crate) fn frames(bytes: &[u8]) {
     let (mut splitter, mut buffer) = (Splitter::new(1 << 16), BytesMut::from(bytes));
     let mut cut = 0;
     while let Ok(Some(piece)) = splitter.next(&mut buffer) {
@@ -52,7 +52,7 @@ pub fn frames(bytes: &[u8]) {
 
 /// Both directions of a connection, in turns: a byte for the direction, a byte for the length,
 /// that many bytes. Everything that begins must end, once.
-pub fn observer(mut bytes: &[u8]) {
+pub(crate) fn observer(mut bytes: &[u8]) {
     let (mut observer, mut events) = (Observer::new(), Vec::new());
     let (mut splitter, mut buffer, mut walker) = (Splitter::new(1 << 16), BytesMut::new(), Walker::new());
     let mut now = 0;
@@ -99,7 +99,7 @@ pub fn observer(mut bytes: &[u8]) {
 }
 
 /// Client-first and client-final, divided by the first zero byte. No proof is right for nobody.
-pub fn scram(bytes: &[u8]) {
+pub(crate) fn scram(bytes: &[u8]) {
     let (first, last) = match bytes.iter().position(|byte| *byte == 0) {
         Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..).unwrap_or_default()),
         None => (bytes, bytes),

@@ -1,5 +1,6 @@
 //! The codec against an independent peer, `pgwire`: what it writes we read, and what we write it
 //! reads. `pgwire` is no part of the program.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail by panicking")]
 
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::response::{CommandComplete, ErrorResponse, ReadyForQuery, TransactionStatus};
@@ -209,7 +210,8 @@ mod entries;
 
 #[test]
 fn the_fuzzing_corpus_holds() {
-    let entries: [(&str, fn(&[u8])); 4] = [
+    type Entry = (&'static str, fn(&[u8]));
+    let entries: [Entry; 4] = [
         ("startup", entries::startup),
         ("frames", entries::frames),
         ("observer", entries::observer),

@@ -248,7 +248,7 @@ mod tests {
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![tag];
-        bytes.extend((4 + body.len() as u32).to_be_bytes());
+        bytes.extend(u32::try_from(4 + body.len()).unwrap().to_be_bytes());
         bytes.extend(body);
         bytes
     }
@@ -262,7 +262,7 @@ mod tests {
             while let Some(message) = walker.next(chunk, &mut at)? {
                 match message {
                     ServerMessage::Rows { ended, bytes } => {
-                        (rows, row_bytes) = (rows + ended, row_bytes + bytes)
+                        (rows, row_bytes) = (rows + ended, row_bytes + bytes);
                     }
                     ServerMessage::CopyData { bytes, ended } => {
                         copied.extend_from_slice(bytes);
