@@ -354,3 +354,18 @@ proptest! {
         prop_assert_eq!(watch.begun().len(), watch.ended().len());
     }
 }
+
+#[test]
+fn two_pipelined_batches_that_both_fail_leave_what_was_there_before_them() {
+    let mut watch = Watch::default();
+    watch.client(&[parse("", "DELETE FROM t", &[]), sync()]).server(&[message(b'1', b""), ready(b'I')]);
+    for sql in ["SELECT 1", "SELECT 2"] {
+        watch.client(&[named(b'D', b'P', "gone"), parse("", sql, &[]), sync()]);
+    }
+    for _ in 0..2 {
+        watch.server(&[error("34000"), ready(b'I')]);
+    }
+    watch.client(&[bind("", "", 0, &[]), execute("", 0), sync()]);
+    let last = *watch.begun().last().unwrap();
+    assert_eq!((&last.sql[..], last.certain), (&b"DELETE FROM t"[..], true));
+}
