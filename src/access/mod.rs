@@ -1,1 +1,125 @@
-//! The use cases: request, review, connect, revoke, sweep.
+//! The use cases: everything that somebody can do, whatever edge they come through.
+//!
+//! Each use case asks the policy, takes one atomic step in the store, and answers only when the
+//! audit record of it is durable. A refusal is recorded too.
+//!
+//! - [`request`]: ask for an access; [`review`]: approve, deny, cancel
+//! - [`connect`]: from a principal and a target's name to a [`Permit`](crate::domain::session::Permit)
+//! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
+//! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
+//! - [`sweep`]: what time brings: lapses, expiries, retries
+//! - [`login`], [`read`]: identity and lists
+
+pub mod block;
+pub mod connect;
+pub mod credential;
+pub mod hub;
+pub mod login;
+pub mod outbox;
+pub mod read;
+pub mod refusal;
+pub mod request;
+pub mod review;
+pub mod revoke;
+pub mod sweep;
+pub mod targets;
+pub mod users;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::audit::Journal;
+use crate::clock::Clock;
+use crate::domain::event::Event;
+use crate::domain::id::NodeId;
+use crate::domain::principal::Principal;
+use crate::domain::time::Timestamp;
+use crate::policy::Policy;
+use crate::store::Store;
+
+use credential::Credentials;
+use hub::Hub;
+use login::Logins;
+use outbox::Outbox;
+use refusal::Refusal;
+use targets::Targets;
+
+/// Somebody who is authenticated, and where from: who a use case acts for.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub principal: Principal,
+    /// The client's address; `None` for a command on the server itself.
+    pub client: Option<SocketAddr>,
+}
+
+/// All that the use cases need. One per process, shared.
+#[derive(Debug)]
+pub struct Access {
+    pub node: NodeId,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub journal: Journal,
+    pub hub: Hub,
+    pub credentials: Credentials,
+    pub logins: Logins,
+    outbox: Outbox,
+    rules: ArcSwap<Rules>,
+}
+
+/// What can be reloaded: the targets and the policies, always swapped together.
+#[derive(Debug)]
+pub struct Rules {
+    pub targets: Arc<Targets>,
+    pub policy: Arc<dyn Policy>,
+}
+
+/// The parts that [`Access`] is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    pub node: NodeId,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub journal: Journal,
+    pub rules: Rules,
+    pub credentials: Credentials,
+    pub logins: Logins,
+}
+
+impl Access {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            node: parts.node,
+            clock: parts.clock,
+            store: parts.store,
+            journal: parts.journal,
+            hub: Hub::default(),
+            credentials: parts.credentials,
+            logins: parts.logins,
+            outbox: Outbox::default(),
+            rules: ArcSwap::from_pointee(parts.rules),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The targets and policies in force at this moment.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Puts new targets and policies in force; live connections are checked against them.
+    pub async fn reload(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+        self.recheck_live().await;
+    }
+
+    /// Records `event` durably; for what changes no state.
+    pub(crate) async fn record(&self, event: Event) -> Result<(), Refusal> {
+        self.store.append_events(self.now(), std::slice::from_ref(&event)).await?;
+        self.publish().await
+    }
+}

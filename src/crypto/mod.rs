@@ -1,6 +1,7 @@
 //! Hashing, randomness and SCRAM keys: thin names over aws-lc-rs, the one cryptography provider.
 
 pub mod scram;
+pub mod tls;
 
 use aws_lc_rs::{digest, hmac, rand};
 

@@ -1,0 +1,153 @@
+//! From a principal and the target that they named to a permit, or to a refusal that says what to
+//! do. Asked once before a connection begins, again once it is registered, and again whenever
+//! something changes while it is up.
+
+use std::net::SocketAddr;
+
+use crate::audit::ControlEntry;
+use crate::domain::deny::{Deny, EndReason};
+use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::id::{PrincipalId, SessionId};
+use crate::domain::name::{AccessName, TargetName};
+use crate::domain::principal::Principal;
+use crate::domain::session::{Permit, Session, SessionStatus};
+use crate::policy::{self, Facts, Query};
+use crate::store::Filter;
+
+use super::Access;
+use super::refusal::deny_from_store;
+
+/// What a client asked to be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    pub target: TargetName,
+    /// Named only where several sessions fit.
+    pub access: Option<AccessName>,
+}
+
+impl Access {
+    /// Finds the caller's session for what they want and has it permit a connection.
+    pub async fn admit(&self, principal: &Principal, wanted: &Wanted) -> Result<Permit, Deny> {
+        let rules = self.rules();
+        let target = &rules.targets.find(&wanted.target)?.target;
+        let filter = Filter { principal: Some(principal.id.clone()), ..Filter::default() };
+        let sessions = self.store.sessions(&filter).await.map_err(|error| deny_from_store(&error))?;
+        let now = self.now();
+        let mut fitting: Vec<Session> = sessions
+            .into_iter()
+            .filter(|session| session.target == wanted.target)
+            .filter(|session| wanted.access.as_ref().is_none_or(|access| *access == session.access))
+            .collect();
+        // The one to use is the active one that lasts longest; failing that, the one that most
+        // recently stopped being one explains the refusal best.
+        fitting.sort_by_key(|session| (session.status(now) == SessionStatus::Active, session.ends_at));
+        let Some(best) = fitting.last() else {
+            return Err(Deny::NoSession {
+                target: target.name.clone(),
+                accesses: target.accesses.iter().cloned().collect(),
+            });
+        };
+        let mut active: Vec<&AccessName> = fitting
+            .iter()
+            .filter(|session| session.status(now) == SessionStatus::Active)
+            .map(|session| &session.access)
+            .collect();
+        active.sort_unstable();
+        active.dedup();
+        if active.len() > 1 {
+            let accesses = active.into_iter().cloned().collect();
+            return Err(Deny::Ambiguous { target: target.name.clone(), accesses });
+        }
+        self.permit(&principal.id, best).await
+    }
+
+    /// Asks everything anew: the account, the session, the blocklist, the policy, the clock.
+    pub async fn recheck(&self, permit: &Permit) -> Result<Permit, Deny> {
+        self.recheck_session(&permit.principal().id, &permit.session().id).await
+    }
+
+    async fn recheck_session(&self, principal: &PrincipalId, session: &SessionId) -> Result<Permit, Deny> {
+        let stored = self.store.session(session).await.map_err(|error| deny_from_store(&error))?;
+        let Some(session) = stored else {
+            return Err(Deny::StoreUnavailable { detail: format!("session {session} is not in the store") });
+        };
+        self.permit(principal, &session).await
+    }
+
+    async fn permit(&self, principal: &PrincipalId, session: &Session) -> Result<Permit, Deny> {
+        let account = self.store.user_by_id(principal).await.map_err(|error| deny_from_store(&error))?;
+        let Some(account) = account.filter(|account| !account.disabled) else {
+            return Err(Deny::PrincipalGone);
+        };
+        let filter = Filter { principal: Some(principal.clone()), open_only: true, ..Filter::default() };
+        let blocks = self.store.blocks(&filter).await.map_err(|error| deny_from_store(&error))?;
+        let rules = self.rules();
+        let target = &rules.targets.find(&session.target)?.target;
+        let facts = Facts { own: true, break_glass: session.break_glass, ..Facts::default() };
+        let query = Query::new(policy::Action::Connect, &account.principal)
+            .on(target)
+            .access(&session.access)
+            .facts(facts);
+        let decision = rules.policy.decide(&query);
+        session.permit(&account.principal, target, &decision, &blocks, self.now())
+    }
+
+    /// Checks everything that is live on this node and ends what is no longer permitted.
+    pub async fn recheck_live(&self) {
+        let mut sessions: Vec<(PrincipalId, SessionId)> =
+            self.hub.live().into_iter().map(|live| (live.principal, live.session)).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        for (principal, session) in sessions {
+            match self.recheck_session(&principal, &session).await {
+                Ok(_) => {}
+                // A store that does not answer is the sweep's matter: it counts for how long.
+                Err(Deny::StoreUnavailable { .. }) => {}
+                Err(deny) => {
+                    tracing::info!(%session, reason = %deny, "connections are no longer permitted");
+                    self.hub.end(|live| live.session == session, end_reason(&deny)).await;
+                }
+            }
+        }
+    }
+
+    /// Records that a client was not let in. When the store cannot take the event, the journal
+    /// gets it directly.
+    pub async fn record_refused_connection(
+        &self,
+        principal: Option<&Principal>,
+        client: SocketAddr,
+        claimed: &str,
+        deny_code: &str,
+        why: &str,
+    ) {
+        let mut event = Event::new(Action::ConnectionRefused, Outcome::Refused)
+            .from(Some(client))
+            .with("claimed", claimed.chars().take(200).collect::<String>())
+            .with("code", deny_code)
+            .with("why", why);
+        if let Some(principal) = principal {
+            event = event.by(principal);
+        }
+        metrics::counter!("sallyport_connections_refused_total", "code" => deny_code.to_owned()).increment(1);
+        if self.record(event.clone()).await.is_err() {
+            let entry = ControlEntry { outbox: None, at: self.now(), event };
+            if let Err(error) = self.journal.control(&[entry]).await {
+                tracing::error!(%error, "a refused connection could not be recorded");
+            }
+        }
+    }
+}
+
+/// How a refusal reads for a connection that is already up.
+pub fn end_reason(deny: &Deny) -> EndReason {
+    match deny {
+        Deny::Revoked { by, why, .. } => EndReason::Revoked { by: by.clone(), why: why.clone() },
+        Deny::Expired { .. } => EndReason::Expired,
+        Deny::Blocked { by, why, .. } => EndReason::Blocked { by: by.clone(), why: why.clone() },
+        Deny::StoreUnavailable { .. } => EndReason::Unconfirmed,
+        Deny::Unrecordable { detail } => EndReason::Unrecordable { detail: detail.clone() },
+        Deny::ShuttingDown => EndReason::Shutdown,
+        other => EndReason::NoLongerPermitted { why: other.to_string() },
+    }
+}

@@ -1,0 +1,205 @@
+//! What is live on this node: every connection is registered here while it carries bytes, and this
+//! is the one place that ends them, whatever the reason.
+//!
+//! A connection registers *before* its right is checked for the last time, so that no revocation
+//! falls in between. Ending is a level, not an edge: the reason stays set, and whoever looks at it
+//! later sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use crate::domain::deny::EndReason;
+use crate::domain::id::{ConnectionId, PrincipalId, SessionId};
+use crate::domain::name::TargetName;
+use crate::domain::session::Permit;
+use crate::domain::time::Timestamp;
+
+/// How long [`Hub::end`] waits for a connection that was told to end.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Default)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    live: Mutex<HashMap<ConnectionId, Entry>>,
+    /// Raised when a connection registers, so that the deadline timer looks again.
+    registered: Notify,
+}
+
+struct Entry {
+    live: Live,
+    stop: watch::Sender<Option<EndReason>>,
+    done: watch::Receiver<bool>,
+}
+
+/// What one is told of a live connection.
+#[derive(Debug, Clone)]
+pub struct Live {
+    pub connection: ConnectionId,
+    pub session: SessionId,
+    pub principal: PrincipalId,
+    pub target: TargetName,
+    pub ends_at: Timestamp,
+}
+
+/// One connection that was told to end.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Cut {
+    pub connection: ConnectionId,
+    /// Whether it was over when the call returned.
+    pub ended: bool,
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("live", &self.count()).finish()
+    }
+}
+
+impl Hub {
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<ConnectionId, Entry>> {
+        // A panic while the map was held cannot leave it half-changed: each use is one map call.
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a connection. It counts as live until the registration is dropped.
+    pub fn register(&self, connection: ConnectionId, permit: &Permit) -> Registration {
+        let (stop, stopped) = watch::channel(None);
+        let (done, over) = watch::channel(false);
+        let live = Live {
+            connection: connection.clone(),
+            session: permit.session().id.clone(),
+            principal: permit.principal().id.clone(),
+            target: permit.target().name.clone(),
+            ends_at: permit.ends_at(),
+        };
+        self.entries().insert(connection.clone(), Entry { live, stop, done: over });
+        self.inner.registered.notify_waiters();
+        Registration { hub: self.clone(), connection, stopped, done }
+    }
+
+    pub fn count(&self) -> usize {
+        self.entries().len()
+    }
+
+    pub fn live(&self) -> Vec<Live> {
+        self.entries().values().map(|entry| entry.live.clone()).collect()
+    }
+
+    pub fn is_live(&self, connection: &ConnectionId) -> bool {
+        self.entries().contains_key(connection)
+    }
+
+    /// Tells every connection that `which` picks to end, and returns at once.
+    fn tell(
+        &self,
+        which: impl Fn(&Live) -> bool,
+        reason: &EndReason,
+    ) -> Vec<(ConnectionId, watch::Receiver<bool>)> {
+        self.entries()
+            .values()
+            .filter(|entry| which(&entry.live))
+            .map(|entry| {
+                // The first reason stays: it is what really ended the connection.
+                entry.stop.send_if_modified(|stop| {
+                    let first = stop.is_none();
+                    if first {
+                        *stop = Some(reason.clone());
+                    }
+                    first
+                });
+                (entry.live.connection.clone(), entry.done.clone())
+            })
+            .collect()
+    }
+
+    /// Ends every connection that `which` picks, and waits until they are over (5 s at most).
+    pub async fn end(&self, which: impl Fn(&Live) -> bool, reason: EndReason) -> Vec<Cut> {
+        let told = self.tell(which, &reason);
+        let deadline = tokio::time::Instant::now() + END_WITHIN;
+        let mut cuts = Vec::with_capacity(told.len());
+        for (connection, mut done) in told {
+            // An error means that the registration is gone without having said so: over as well.
+            let ended = tokio::time::timeout_at(deadline, done.wait_for(|done| *done)).await.is_ok();
+            cuts.push(Cut { connection, ended });
+        }
+        cuts
+    }
+
+    /// Ends connections as their sessions' time runs out; runs until dropped.
+    pub async fn enforce_deadlines(&self, clock: &Clock) {
+        loop {
+            let registered = self.inner.registered.notified();
+            tokio::pin!(registered);
+            // Enabled before the look, so that a registration in between wakes us.
+            registered.as_mut().enable();
+            let now = clock.now();
+            self.tell(|live| live.ends_at <= now, &EndReason::Expired);
+            let next = self.entries().values().map(|entry| entry.live.ends_at).filter(|end| *end > now).min();
+            match next {
+                Some(next) => tokio::select! {
+                    () = clock.sleep_until(next) => {}
+                    () = registered => {}
+                },
+                None => registered.await,
+            }
+        }
+    }
+}
+
+/// A connection's place in the hub. Dropping it says that the connection is over.
+#[derive(Debug)]
+pub struct Registration {
+    hub: Hub,
+    connection: ConnectionId,
+    stopped: watch::Receiver<Option<EndReason>>,
+    done: watch::Sender<bool>,
+}
+
+impl Registration {
+    pub fn connection(&self) -> &ConnectionId {
+        &self.connection
+    }
+
+    /// A handle that resolves when the connection is to end.
+    pub fn stop_signal(&self) -> StopSignal {
+        StopSignal { stopped: self.stopped.clone() }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.hub.entries().remove(&self.connection);
+        self.done.send_replace(true);
+    }
+}
+
+/// Tells a connection that it is to end, and why.
+#[derive(Debug, Clone)]
+pub struct StopSignal {
+    stopped: watch::Receiver<Option<EndReason>>,
+}
+
+impl StopSignal {
+    /// Resolves when the connection must end. Cancel-safe; resolves again when asked again. A hub
+    /// that went away is a reason to end, not to go on.
+    pub async fn stopped(&mut self) -> EndReason {
+        match self.stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(EndReason::Internal),
+            Err(_) => EndReason::Internal,
+        }
+    }
+
+    /// The reason, if the connection must end.
+    pub fn reason(&self) -> Option<EndReason> {
+        self.stopped.borrow().clone()
+    }
+}

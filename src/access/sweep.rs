@@ -1,0 +1,132 @@
+//! What time brings, once a second: requests lapse, sessions end, credentials of ended sessions are
+//! destroyed (and destroyed again until they are gone), strays are closed, and the node makes sure
+//! that its store still answers.
+//!
+//! Nothing waits for the sweep to be refused: lapses and expiries are derived from the clock
+//! wherever they matter. The sweep writes history and cleans up.
+
+use std::time::Duration;
+
+use crate::domain::connection::Ended;
+use crate::domain::deny::EndReason;
+use crate::domain::event::{Action, Event};
+use crate::domain::request::RequestState;
+use crate::domain::session::SessionStatus;
+use crate::domain::time::Timestamp;
+use crate::store::{Filter, StoreError};
+
+use super::Access;
+use super::refusal::Refusal;
+
+/// How often the sweep runs.
+pub const EVERY: Duration = Duration::from_secs(1);
+/// How long connections live on when the store does not answer.
+pub const LEASE: Duration = Duration::from_secs(5);
+/// How long a destruction that failed waits for its next try.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl Access {
+    /// Sweeps once a second; runs until dropped.
+    pub async fn sweep_forever(&self) {
+        let mut confirmed = self.now();
+        loop {
+            match self.sweep().await {
+                Ok(()) => confirmed = self.now(),
+                Err(error) => {
+                    tracing::error!(%error, "sweep failed");
+                    if self.now().since(confirmed) >= LEASE && self.hub.count() > 0 {
+                        tracing::error!("sessions cannot be confirmed: ending all connections");
+                        self.end_all(EndReason::Unconfirmed).await;
+                    }
+                }
+            }
+            self.clock.sleep(EVERY).await;
+        }
+    }
+
+    /// One round. Every part is safe to repeat.
+    pub async fn sweep(&self) -> Result<(), Refusal> {
+        let now = self.now();
+        self.store.high_water(now).await?;
+        self.lapse_requests(now).await?;
+        self.conclude_sessions(now).await?;
+        self.publish().await?;
+        self.recheck_live().await;
+        self.release_ended(now).await?;
+        self.close_strays(now).await?;
+        metrics::gauge!("sallyport_connections").set(precise(self.hub.count()));
+        Ok(())
+    }
+
+    async fn lapse_requests(&self, now: Timestamp) -> Result<(), Refusal> {
+        let open = Filter { open_only: true, ..Filter::default() };
+        for request in self.store.requests(&open).await? {
+            let from_version = request.version;
+            let Some(lapsed) = request.lapse(now) else { continue };
+            debug_assert!(matches!(lapsed.state, RequestState::Lapsed { .. }));
+            let event = Event::done(Action::RequestLapsed).about_request(&lapsed);
+            ignore_conflict(self.store.step_request(from_version, &lapsed, None, now, &[event]).await)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down, once each, that sessions ran out.
+    async fn conclude_sessions(&self, now: Timestamp) -> Result<(), Refusal> {
+        let open = Filter { open_only: true, ..Filter::default() };
+        for session in self.store.sessions(&open).await? {
+            if session.status(now) == SessionStatus::Expired {
+                let event = Event::done(Action::SessionEnded)
+                    .about_session(&session)
+                    .with("holder", session.principal.name.as_str())
+                    .with("ended_at", session.ends_at.to_string())
+                    .with("why", "expired");
+                ignore_conflict(self.store.conclude_session(&session.id, now, &[event]).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Destroys the credentials of sessions that have ended.
+    async fn release_ended(&self, now: Timestamp) -> Result<(), Refusal> {
+        for lease in self.store.open_leases().await? {
+            let session = self.store.session(&lease.session).await?;
+            let over = session.is_none_or(|session| session.status(now) != SessionStatus::Active);
+            let tried_just_now = lease.last_error.is_some() && now.since(lease.changed_at) < RETRY_AFTER;
+            if over && !tried_just_now {
+                self.release_credential(&lease.session).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes connections that the store thinks are open here and that are not.
+    async fn close_strays(&self, now: Timestamp) -> Result<(), Refusal> {
+        for connection in self.store.open_connections_of(&self.node).await? {
+            // A connection registers in the hub before the store hears of it and leaves the hub
+            // after, so one that is not in the hub is over.
+            if self.hub.is_live(&connection.id) {
+                continue;
+            }
+            let ended = Ended { at: now, reason: EndReason::Internal };
+            let mut event = Event::done(Action::ConnectionEnded).with("end", ended.reason.code());
+            event.connection = Some(connection.id.clone());
+            event.session = Some(connection.session.clone());
+            event.principal = Some(connection.principal.clone());
+            event.target = Some(connection.target.clone());
+            ignore_conflict(self.store.close_connection(&connection.id, &ended, &[event]).await)?;
+        }
+        self.publish().await
+    }
+}
+
+/// Somebody else was quicker: nothing to do.
+fn ignore_conflict(result: Result<(), StoreError>) -> Result<(), Refusal> {
+    match result {
+        Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn precise(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}

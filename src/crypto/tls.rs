@@ -1,0 +1,71 @@
+//! TLS configurations: what a server shows, and whom a client trusts.
+//!
+//! Servers speak TLS 1.2 and 1.3. Clients verify the chain and the host name (`verify-full`);
+//! there is no other mode.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    #[error("`{}` holds no certificate", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("the certificate `{}` and its key cannot be used: {source}", path.display())]
+    Unusable {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+}
+
+/// Certificates of a PEM file, at least one.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = |source| TlsError::Read { path: path.to_owned(), source };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(read)?.collect();
+    let found = found.map_err(read)?;
+    if found.is_empty() {
+        return Err(TlsError::NoCertificate { path: path.to_owned() });
+    }
+    Ok(found)
+}
+
+/// A server's side: certificate chain and key, and the ALPN protocols that it speaks.
+pub fn server(certificate: &Path, key: &Path, alpn: &[&str]) -> Result<rustls::ServerConfig, TlsError> {
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| TlsError::Read { path: key.to_owned(), source })?;
+    let unusable = |source| TlsError::Unusable { path: certificate.to_owned(), source };
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(unusable)?;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+/// A client's side: trusts the authorities in `authorities` and nobody else.
+pub fn client(authorities: &Path) -> Result<rustls::ClientConfig, TlsError> {
+    let unusable = |source| TlsError::Unusable { path: authorities.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(authorities)? {
+        roots.add(certificate).map_err(unusable)?;
+    }
+    Ok(rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}

@@ -1,0 +1,82 @@
+//! Which SQLSTATE says what, in one place (PostgreSQL documentation, appendix A).
+
+use crate::domain::deny::{Deny, EndReason};
+
+/// An error as a client is told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goodbye {
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Goodbye {
+    pub fn new(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Self { sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+pub const INVALID_AUTHORIZATION: &str = "28000";
+pub const INVALID_PASSWORD: &str = "28P01";
+pub const PROTOCOL_VIOLATION: &str = "08P01";
+pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+pub const TOO_MANY_CONNECTIONS: &str = "53300";
+const INVALID_CATALOG: &str = "3D000";
+const ADMIN_SHUTDOWN: &str = "57P01";
+const CANNOT_CONNECT_NOW: &str = "57P03";
+const IDLE_TIMEOUT: &str = "57P05";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+const IO_ERROR: &str = "58030";
+const INTERNAL_ERROR: &str = "XX000";
+const TARGET_UNREACHABLE: &str = "08001";
+const CONNECTION_FAILURE: &str = "08006";
+
+impl From<&Deny> for Goodbye {
+    fn from(deny: &Deny) -> Self {
+        let sqlstate = match deny {
+            Deny::NoSession { .. }
+            | Deny::Ambiguous { .. }
+            | Deny::UnknownTarget { .. }
+            | Deny::NotYet { .. }
+            | Deny::Blocked { .. }
+            | Deny::AccessGone { .. }
+            | Deny::PrincipalGone => INVALID_AUTHORIZATION,
+            Deny::UnknownDatabase { .. } => INVALID_CATALOG,
+            Deny::Expired { .. } | Deny::Revoked { .. } => ADMIN_SHUTDOWN,
+            Deny::PolicyRefused { .. } => INSUFFICIENT_PRIVILEGE,
+            Deny::StoreUnavailable { .. } | Deny::CredentialUnavailable { .. } | Deny::ShuttingDown => {
+                CANNOT_CONNECT_NOW
+            }
+            Deny::Unrecordable { .. } => IO_ERROR,
+            Deny::TargetUnavailable { .. } => TARGET_UNREACHABLE,
+            Deny::TooManyConnections { .. } => TOO_MANY_CONNECTIONS,
+        };
+        Self { sqlstate, message: deny.to_string(), detail: None, hint: deny.hint() }
+    }
+}
+
+impl From<&EndReason> for Goodbye {
+    fn from(reason: &EndReason) -> Self {
+        let sqlstate = match reason {
+            EndReason::Revoked { .. }
+            | EndReason::Expired
+            | EndReason::Blocked { .. }
+            | EndReason::NoLongerPermitted { .. }
+            | EndReason::Shutdown
+            | EndReason::ClientClosed => ADMIN_SHUTDOWN,
+            EndReason::TargetClosed => CONNECTION_FAILURE,
+            EndReason::Idle => IDLE_TIMEOUT,
+            EndReason::Unrecordable { .. } => IO_ERROR,
+            EndReason::Unconfirmed => CANNOT_CONNECT_NOW,
+            EndReason::Protocol { .. } => PROTOCOL_VIOLATION,
+            EndReason::Internal | EndReason::Crashed => INTERNAL_ERROR,
+        };
+        Self::new(sqlstate, reason.to_string())
+    }
+}
