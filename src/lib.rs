@@ -19,13 +19,13 @@ pub mod gateway;
 
 // one seam each; siblings never import each other
 pub mod audit;
-pub mod config;
 pub mod credentials;
 pub mod identity;
 pub mod policy;
 pub mod store;
 
-// base: pure rules, time, cryptography
+// base: pure rules, time, cryptography, configuration
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod domain;

@@ -3,33 +3,35 @@
 //! An unknown name, a wrong password and a disabled account take the same course and give the same
 //! answer. Attempts are limited by name and by address, for the API and for the gateways alike.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::crypto::scram::{ITERATIONS, Salt, Verifier};
-use crate::domain::account::Token;
+use crate::crypto::scram::{Salt, Verifier};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::TokenId;
 use crate::domain::name::UserName;
 use crate::domain::principal::Principal;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::identity::{AttemptLimiter, Passwords, mock_salt, new_token, token_hash};
+use crate::identity::limiter::{Attempt, Attempts};
+use crate::identity::login::{LoginError, with_password, with_token};
+use crate::identity::mock::{self, ServerSecret};
+use crate::identity::password::Passwords;
+use crate::identity::token::{self, Lifetimes, PresentedToken};
 
 use super::refusal::Refusal;
 use super::{Access, Caller};
-
-const WRONG: &str = "wrong user name or password";
-const BAD_TOKEN: &str = "the token is unknown, revoked or expired: log in again (`sallyport login`)";
 
 /// What logging in needs beyond the store.
 #[derive(Debug)]
 pub struct Logins {
     pub passwords: Passwords,
-    pub limiter: AttemptLimiter,
+    /// Attempts with a password, which can be guessed.
+    pub password_attempts: Attempts,
+    /// Attempts with a token at a gateway, which cannot: only floods are limited.
+    pub token_attempts: Attempts,
     /// Key of the salts that unknown users are shown.
-    pub server_secret: Secret<Vec<u8>>,
-    pub token_lifetime: Duration,
+    pub server_secret: ServerSecret,
+    pub lifetimes: Lifetimes,
 }
 
 /// A fresh token: the only time that it is shown.
@@ -53,58 +55,77 @@ pub struct Authenticated {
 #[derive(Debug)]
 pub struct ScramKeys {
     pub salt: Salt,
-    /// One for each of the user's valid tokens.
-    pub candidates: Vec<(TokenId, Verifier)>,
-    /// `None` for an unknown or disabled user; then there are no candidates either.
+    /// One for each of the user's valid tokens; for nobody, one that nothing fits.
+    pub candidates: Vec<Verifier>,
+    /// `None` for an unknown or disabled user.
     pub principal: Option<Principal>,
 }
 
 impl Access {
+    /// Checks name and password and makes a token.
     pub async fn login(
         &self,
         name: &str,
-        password: &Secret<String>,
+        password: Secret<String>,
         client: Option<SocketAddr>,
     ) -> Result<LoggedIn, Refusal> {
-        self.limit_attempts(name, client.map(|client| client.ip()))?;
-        let account = match name.parse::<UserName>() {
-            Ok(name) => self.store.user_by_name(&name).await?,
-            Err(_) => None,
+        let address = client.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |client| client.ip());
+        let attempt = self
+            .logins
+            .password_attempts
+            .admit(name, address)
+            .map_err(|wait| Refusal::TooManyAttempts { seconds: wait.retry_after.as_secs().max(1) })?;
+        let found = match name.parse::<UserName>() {
+            Ok(name) => self.store.user_by_name(&name).await,
+            Err(_) => Ok(None),
         };
-        let verified =
-            self.logins.passwords.verify(account.as_ref().map(|a| a.password_hash.as_str()), password).await;
-        let account = account.filter(|account| verified && !account.disabled);
-        let Some(account) = account else {
-            let event = Event::new(Action::Login, Outcome::Refused)
-                .from(client)
-                .with("claimed", name.chars().take(80).collect::<String>());
-            self.record(event).await?;
-            metrics::counter!("sallyport_logins_refused_total").increment(1);
-            return Err(Refusal::Unauthenticated(WRONG));
+        let account = match found {
+            Ok(account) => account,
+            Err(error) => {
+                attempt.give_back();
+                return Err(error.into());
+            }
         };
+        let account = match with_password(&self.logins.passwords, account, password).await {
+            Ok(account) => account,
+            Err(error) => return Err(self.refused_login(name, client, &error).await),
+        };
+        attempt.give_back();
         let now = self.now();
-        let made = new_token(&account, now, self.logins.token_lifetime);
+        let made = token::issue(&account, self.logins.lifetimes.clip(None), now);
         let event = Event::done(Action::Login)
             .by(&account.principal)
             .from(client)
-            .with("token", made.row.id.as_str())
-            .with("expires_at", made.row.expires_at.to_string());
-        self.store.add_token(&made.row, now, &[event]).await?;
+            .with("token", made.kept.id.as_str())
+            .with("expires_at", made.kept.expires_at.to_string());
+        self.store.add_token(&made.kept, now, &[event]).await?;
         self.publish().await?;
         Ok(LoggedIn {
             principal: account.principal,
             token: made.text,
-            token_id: made.row.id,
-            expires_at: made.row.expires_at,
+            token_id: made.kept.id,
+            expires_at: made.kept.expires_at,
         })
     }
 
-    /// Counts an attempt to authenticate, by name and by address.
-    pub fn limit_attempts(&self, name: &str, address: Option<IpAddr>) -> Result<(), Refusal> {
+    async fn refused_login(&self, name: &str, client: Option<SocketAddr>, error: &LoginError) -> Refusal {
+        let event = Event::new(Action::Login, Outcome::Refused)
+            .from(client)
+            .with("claimed", name.chars().take(80).collect::<String>())
+            .with("why", error.to_string());
+        metrics::counter!("sallyport_logins_refused_total").increment(1);
+        match self.record(event).await {
+            Ok(()) => Refusal::Unauthenticated(error.to_string()),
+            Err(unrecorded) => unrecorded,
+        }
+    }
+
+    /// Counts an attempt to authenticate with a token at a gateway.
+    pub fn admit_token_attempt(&self, name: &str, address: IpAddr) -> Result<Attempt, Refusal> {
         self.logins
-            .limiter
-            .attempt(name, address, self.now())
-            .map_err(|wait| Refusal::TooManyAttempts { seconds: wait.as_secs().max(1) })
+            .token_attempts
+            .admit(name, address)
+            .map_err(|wait| Refusal::TooManyAttempts { seconds: wait.retry_after.as_secs().max(1) })
     }
 
     /// Ends the token that the caller came with.
@@ -123,35 +144,38 @@ impl Access {
         bearer: &str,
         client: Option<SocketAddr>,
     ) -> Result<Authenticated, Refusal> {
-        let refused = || Refusal::Unauthenticated(BAD_TOKEN);
-        let hash = token_hash(bearer).ok_or_else(refused)?;
-        let token = self.store.token_by_hash(&hash).await?.ok_or_else(refused)?;
-        let account = self.store.user_by_id(&token.principal).await?;
-        let account = account.filter(|account| !account.disabled).ok_or_else(refused)?;
-        if !token.is_valid(self.now()) {
-            return Err(refused());
-        }
+        let unauthenticated = |error: &dyn std::error::Error| Refusal::Unauthenticated(error.to_string());
+        let presented = PresentedToken::parse(bearer).map_err(|error| unauthenticated(&error))?;
+        let token = self.store.token_by_hash(&presented.hash()).await?;
+        let account = match &token {
+            Some(token) => self.store.user_by_id(&token.principal).await?,
+            None => None,
+        };
+        let principal =
+            with_token(token.as_ref(), account, self.now()).map_err(|error| unauthenticated(&error))?;
+        let token = token.ok_or_else(|| unauthenticated(&LoginError::UnknownToken))?;
         Ok(Authenticated {
-            caller: Caller { principal: account.principal, client },
+            caller: Caller { principal, client },
             token: token.id,
             expires_at: token.expires_at,
         })
     }
 
-    /// The keys to check a SCRAM proof of one of the user's tokens with.
+    /// What to check a SCRAM proof of one of the user's tokens with. For a user that does not
+    /// exist it has the same form, and nothing fits it.
     pub async fn scram_keys(&self, user: &UserName) -> Result<ScramKeys, Refusal> {
-        let account = self.store.user_by_name(user).await?.filter(|account| !account.disabled);
-        let Some(account) = account else {
-            let salt = mock_salt(self.logins.server_secret.expose(), user);
-            return Ok(ScramKeys { salt, candidates: Vec::new(), principal: None });
+        let account = self.store.user_by_name(user).await?;
+        let tokens = match &account {
+            Some(account) => self.store.valid_tokens(&account.principal.id, self.now()).await?,
+            None => Vec::new(),
         };
-        let tokens = self.store.valid_tokens(&account.principal.id, self.now()).await?;
-        let salt = account.scram_salt;
-        let candidates = tokens.into_iter().map(|token| (token.id.clone(), verifier(salt, &token))).collect();
-        Ok(ScramKeys { salt, candidates, principal: Some(account.principal) })
+        let secret = &self.logins.server_secret;
+        let salt = match &account {
+            Some(account) => account.scram_salt,
+            None => mock::salt(secret, user.as_str()),
+        };
+        let candidates = mock::verifiers(secret, user.as_str(), account.as_ref(), &tokens);
+        let principal = account.filter(|account| !account.disabled).map(|account| account.principal);
+        Ok(ScramKeys { salt, candidates, principal })
     }
-}
-
-fn verifier(salt: Salt, token: &Token) -> Verifier {
-    Verifier { salt, iterations: ITERATIONS, stored_key: token.stored_key, server_key: token.server_key }
 }

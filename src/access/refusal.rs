@@ -26,7 +26,7 @@ pub enum Refusal {
     Malformed(String),
     /// The wrong name or password, an unknown or expired token: never which.
     #[error("{0}")]
-    Unauthenticated(&'static str),
+    Unauthenticated(String),
     #[error("too many attempts: wait {seconds} s and try again")]
     TooManyAttempts { seconds: u64 },
     #[error("{what} was changed by somebody else at the same time: look again and decide anew")]

@@ -156,7 +156,7 @@ impl Access {
             .on(target)
             .access(&request.ask.access)
             .facts(facts(&request.ask, request.quorum(&target.domain)));
-        policy::missing(policy, &query)
+        policy::missing(policy, &query).map(|missing| missing.rules).unwrap_or_default()
     }
 
     /// Everybody but the requester whose account is in use; whether each may approve is the policy's to say.

@@ -59,7 +59,7 @@ impl Access {
     }
 
     async fn lapse_requests(&self, now: Timestamp) -> Result<(), Refusal> {
-        let open = Filter { open_only: true, ..Filter::default() };
+        let open = Filter { open_only: true, limit: Some(u32::MAX), ..Filter::default() };
         for request in self.store.requests(&open).await? {
             let from_version = request.version;
             let Some(lapsed) = request.lapse(now) else { continue };
@@ -72,7 +72,7 @@ impl Access {
 
     /// Writes down, once each, that sessions ran out.
     async fn conclude_sessions(&self, now: Timestamp) -> Result<(), Refusal> {
-        let open = Filter { open_only: true, ..Filter::default() };
+        let open = Filter { open_only: true, limit: Some(u32::MAX), ..Filter::default() };
         for session in self.store.sessions(&open).await? {
             if session.status(now) == SessionStatus::Expired {
                 let event = Event::done(Action::SessionEnded)

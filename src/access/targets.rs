@@ -15,6 +15,12 @@ pub struct TargetEntry {
     pub postgres: Arc<PostgresTarget>,
 }
 
+impl From<PostgresTarget> for TargetEntry {
+    fn from(postgres: PostgresTarget) -> Self {
+        Self { target: postgres.target.clone(), postgres: Arc::new(postgres) }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Targets {
     by_name: BTreeMap<TargetName, Arc<TargetEntry>>,

@@ -10,7 +10,7 @@ use crate::domain::name::{DomainName, GroupName, UserName};
 use crate::domain::principal::Principal;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::identity::Passwords;
+use crate::identity::password::Passwords;
 use crate::store::Store;
 
 use super::refusal::Refusal;
@@ -45,7 +45,7 @@ pub struct Users<'a> {
 
 impl Users<'_> {
     pub async fn add(&self, user: NewUser, now: Timestamp) -> Result<Principal, Refusal> {
-        let password_hash = self.hash(&user.password).await?;
+        let password_hash = self.hash(user.password, user.name.as_str()).await?;
         let principal = Principal {
             id: PrincipalId::from_random(crypto::random()),
             name: user.name,
@@ -80,7 +80,7 @@ impl Users<'_> {
             account.principal.groups = groups;
         }
         if let Some(password) = change.password {
-            account.password_hash = self.hash(&password).await?;
+            account.password_hash = self.hash(password, account.principal.name.as_str()).await?;
         }
         if let Some(disabled) = change.disabled {
             account.disabled = disabled;
@@ -97,8 +97,8 @@ impl Users<'_> {
         Ok(self.store.users().await?)
     }
 
-    async fn hash(&self, password: &Secret<String>) -> Result<String, Refusal> {
-        self.passwords.hash(password).await.map_err(|error| Refusal::Malformed(error.to_string()))
+    async fn hash(&self, password: Secret<String>, user: &str) -> Result<String, Refusal> {
+        self.passwords.hash(password, user).await.map_err(|error| Refusal::Malformed(error.to_string()))
     }
 
     fn event(&self, action: Action, account: &Account) -> Event {

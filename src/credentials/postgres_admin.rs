@@ -44,8 +44,8 @@ impl Admin {
     pub async fn connect(target: &PostgresTarget, database: Option<&str>) -> Result<Self, AdminError> {
         let mut config = tokio_postgres::Config::new();
         config
-            .host(&target.server_name)
-            .port(target.port)
+            .host(&target.address.host)
+            .port(target.address.port)
             .user(&target.admin.user)
             .password(target.admin.password.expose())
             .dbname(database.unwrap_or(&target.admin.database))
@@ -57,7 +57,7 @@ impl Admin {
             config.hostaddr(address);
         }
         let tls = MakeRustlsConnect::new((*target.tls).clone());
-        let address = || format!("{}:{}", target.server_name, target.port);
+        let address = || target.address.to_string();
         let connecting = tokio::time::timeout(CONNECT_WITHIN, config.connect(tls)).await;
         let (client, connection) =
             connecting.map_err(|_| AdminError::TimedOut { address: address() })?.map_err(|source| {

@@ -1,6 +1,9 @@
 //! Hashing, randomness and SCRAM keys: thin names over aws-lc-rs, the one cryptography provider.
 
+pub mod certificate;
+pub mod hasher;
 pub mod scram;
+pub mod sign;
 pub mod tls;
 
 use aws_lc_rs::{digest, hmac, rand};

@@ -56,16 +56,14 @@ pub fn server(certificate: &Path, key: &Path, alpn: &[&str]) -> Result<rustls::S
     Ok(config)
 }
 
-/// A client's side: trusts the authorities in `authorities` and nobody else.
-pub fn client(authorities: &Path) -> Result<rustls::ClientConfig, TlsError> {
-    let unusable = |source| TlsError::Unusable { path: authorities.to_owned(), source };
+/// A client's side: trusts `authorities` and nobody else.
+pub fn client(authorities: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(authorities)? {
-        roots.add(certificate).map_err(unusable)?;
+    for certificate in authorities {
+        roots.add(certificate.clone())?;
     }
     Ok(rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
+        .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
 }

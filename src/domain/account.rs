@@ -6,7 +6,7 @@ use super::id::{PrincipalId, TokenId};
 use super::principal::Principal;
 use super::time::Timestamp;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Account {
     pub principal: Principal,
     /// Argon2id, in PHC text form.
@@ -15,6 +15,15 @@ pub struct Account {
     pub scram_salt: [u8; 16],
     pub disabled: bool,
     pub created_at: Timestamp,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account")
+            .field("principal", &self.principal)
+            .field("disabled", &self.disabled)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A login token: only what checks it is kept, never the token.

@@ -195,6 +195,10 @@ pub enum EndReason {
         by: UserName,
         why: String,
     },
+    /// The target could not be reached or refused the credential.
+    TargetUnreachable {
+        detail: String,
+    },
     /// A rule, the target's configuration or the account changed while connected.
     NoLongerPermitted {
         why: String,
@@ -218,6 +222,7 @@ impl EndReason {
         match self {
             Self::ClientClosed => "client_closed",
             Self::TargetClosed => "target_closed",
+            Self::TargetUnreachable { .. } => "target_unreachable",
             Self::Revoked { .. } => "revoked",
             Self::Expired => "expired",
             Self::Idle => "idle",
@@ -239,6 +244,7 @@ impl fmt::Display for EndReason {
         match self {
             Self::ClientClosed => f.write_str("the client closed the connection"),
             Self::TargetClosed => f.write_str("the target closed the connection"),
+            Self::TargetUnreachable { detail } => write!(f, "the target cannot be reached: {detail}"),
             Self::Revoked { by, why } => write!(f, "your session was revoked by {by}: {why}"),
             Self::Expired => f.write_str("your session has ended: its time is up"),
             Self::Idle => f.write_str("the connection was idle for too long"),

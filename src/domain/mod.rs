@@ -20,3 +20,6 @@ pub mod secret;
 pub mod session;
 pub mod target;
 pub mod time;
+
+#[cfg(test)]
+mod tests;

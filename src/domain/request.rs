@@ -51,6 +51,8 @@ pub enum MalformedAsk {
     LongReason,
     #[error("the ticket is longer than {LONGEST_TICKET} characters: shorten it")]
     LongTicket,
+    #[error("the {field} holds control characters: write it as plain text")]
+    Unprintable { field: &'static str },
     #[error("a session lasts at least 1 minute: ask for a longer one")]
     TooShort,
     #[error("`{target}` has no access `{access}`: it has {known}")]
@@ -69,6 +71,12 @@ impl Ask {
         }
         if self.ticket.as_ref().is_some_and(|ticket| ticket.chars().count() > LONGEST_TICKET) {
             return Err(MalformedAsk::LongTicket);
+        }
+        if !is_plain(&self.reason) {
+            return Err(MalformedAsk::Unprintable { field: "reason" });
+        }
+        if self.ticket.as_deref().is_some_and(|ticket| !is_plain(ticket)) {
+            return Err(MalformedAsk::Unprintable { field: "ticket" });
         }
         if self.duration < SHORTEST_DURATION {
             return Err(MalformedAsk::TooShort);
@@ -89,19 +97,28 @@ impl Ask {
     pub fn canonical(&self, requester: &PrincipalId) -> String {
         let mut text = String::from("sallyport-ask-v1\n");
         let duration = self.duration.as_secs().to_string();
+        // No ticket and an empty one are two asks.
+        let ticket = self.ticket.as_ref().map_or_else(String::new, |ticket| format!("#{ticket}"));
         for field in [
             requester.as_str(),
             self.target.as_str(),
             self.access.as_str(),
             &duration,
             &self.reason,
-            self.ticket.as_deref().unwrap_or(""),
+            &ticket,
             if self.break_glass { "break-glass" } else { "standard" },
         ] {
             text.push_str(&format!("{}:{field}\n", field.len()));
         }
         text
     }
+}
+
+/// Whether an approver's terminal shows the text as it is: no escape sequences, no characters that
+/// reverse the direction of writing.
+fn is_plain(text: &str) -> bool {
+    let misleads = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().all(|c| matches!(c, '\n' | '\t') || !(c.is_control() || misleads(c)))
 }
 
 /// SHA-256 of [`Ask::canonical`], in hexadecimal.
@@ -181,7 +198,15 @@ pub enum RefusedStep {
 }
 
 impl Request {
-    pub fn new(id: RequestId, requester: &Principal, ask: Ask, ask_hash: AskHash, now: Timestamp) -> Self {
+    pub fn new(
+        id: RequestId,
+        requester: &Principal,
+        mut ask: Ask,
+        ask_hash: AskHash,
+        now: Timestamp,
+    ) -> Self {
+        // The store and the hash know whole seconds: nobody gets more than what was approved.
+        ask.duration = Duration::from_secs(ask.duration.as_secs());
         Self {
             id,
             requester: Actor::from(requester),
@@ -236,7 +261,8 @@ impl Request {
         if approver.id == self.requester.id {
             return Err(RefusedStep::OwnRequest);
         }
-        if self.approvals.iter().any(|approval| approval.by.id == approver.id) {
+        let same = |approval: &Approval| approval.by.id == approver.id && approval.ask == self.ask_hash;
+        if self.approvals.iter().any(same) {
             return Ok(self);
         }
         self.approvals.push(Approval {
@@ -262,7 +288,7 @@ impl Request {
         now: Timestamp,
     ) -> Result<(Self, Session), RefusedStep> {
         self.undecided(now)?;
-        if *asked != self.ask_hash || consent.ask() != asked {
+        if *asked != self.ask_hash || !consent.is_for(&self) {
             return Err(RefusedStep::AskChanged);
         }
         let granted = Session::grant(session.clone(), &self, now);

@@ -18,9 +18,11 @@ use super::request::{AskHash, LONGEST_DURATION, Request};
 use super::target::Target;
 use super::time::Timestamp;
 
-/// Proof that the policy let exactly this ask become a session.
+/// Proof that the policy let exactly this ask of exactly this request become a session.
 #[derive(Debug, Clone)]
 pub struct Consent {
+    /// Two requests may ask for the same; the approvals of one are none of the other's.
+    request: RequestId,
     ask: AskHash,
     policies: Vec<String>,
 }
@@ -29,9 +31,16 @@ impl Consent {
     /// Takes the verdict on `activate`; a refusal gives back its rules.
     pub fn from_decision(decision: Decision, request: &Request) -> Result<Self, Vec<Rule>> {
         match decision {
-            Decision::Allow { policies } => Ok(Self { ask: request.ask_hash.clone(), policies }),
+            Decision::Allow { policies } => {
+                Ok(Self { request: request.id.clone(), ask: request.ask_hash.clone(), policies })
+            }
             Decision::Refuse { rules } => Err(rules),
         }
+    }
+
+    /// Whether this is the consent to `request` as it stands.
+    pub fn is_for(&self, request: &Request) -> bool {
+        self.request == request.id && self.ask == request.ask_hash
     }
 
     pub fn ask(&self) -> &AskHash {

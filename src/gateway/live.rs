@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::access::hub::{Registration, StopSignal};
-use crate::audit::{Opening, Recorder, Tls, Totals, Unrecordable};
+use crate::audit::record::Tls;
+use crate::audit::{Opening, Recorder, Totals, Unrecordable};
 use crate::crypto;
 use crate::domain::connection::{Connection, Ended};
 use crate::domain::deny::{Deny, EndReason};
@@ -47,6 +48,15 @@ pub async fn begin(access: &Arc<Access>, permit: &Permit, arrival: &Arrival) -> 
     let registration = access.hub.register(id.clone(), permit);
     // From here a revocation finds us in the hub; one that came before shows in this check.
     let permit = access.recheck(permit).await?;
+    // The recording comes first: a connection that the record knows of and has no recording is
+    // what a removed recording looks like.
+    let policy_hash = access.rules().policy.hash().to_owned();
+    let mut opening = Opening::new(&permit, id.clone(), arrival.client, &policy_hash);
+    opening.opened.application.clone_from(&arrival.application);
+    opening.opened.database.clone_from(&arrival.database);
+    opening.opened.client_tls.clone_from(&arrival.tls);
+    let begun = access.journal.begin(opening).await;
+    let recorder = begun.map_err(|error| Deny::Unrecordable { detail: error.to_string() })?;
     let connection = Connection {
         id: id.clone(),
         session: permit.session().id.clone(),
@@ -63,13 +73,6 @@ pub async fn begin(access: &Arc<Access>, permit: &Permit, arrival: &Arrival) -> 
     let stored = access.store.open_connection(&connection, &[event]).await;
     stored.map_err(|error| Deny::StoreUnavailable { detail: error.to_string() })?;
     access.publish().await.map_err(|error| Deny::Unrecordable { detail: error.to_string() })?;
-    let policy_hash = access.rules().policy.hash().to_owned();
-    let mut opening = Opening::new(&permit, id, arrival.client, &policy_hash);
-    opening.opened.application.clone_from(&arrival.application);
-    opening.opened.database.clone_from(&arrival.database);
-    opening.opened.client_tls.clone_from(&arrival.tls);
-    let begun = access.journal.begin(opening).await;
-    let recorder = begun.map_err(|error| Deny::Unrecordable { detail: error.to_string() })?;
     metrics::counter!("sallyport_connections_total").increment(1);
     Ok(LiveConnection { access: Arc::clone(access), permit, recorder, client: arrival.client, registration })
 }

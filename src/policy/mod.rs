@@ -1,5 +1,24 @@
 //! Who may do what: Cedar policies from `policies/`, loaded, validated against their schema and
 //! asked. See `policies/README.md` for the rules themselves.
+//!
+//! 1. [`load`] reads the files and refuses them as a whole if anything is wrong with any.
+//! 2. [`cedar`] puts a [`Query`] to them and turns the answer into a [`Decision`]; whatever goes
+//!    wrong on the way is a refusal.
+//! 3. [`approvals`] finds out what is still missing by asking the rules themselves.
+//! 4. [`cases`] runs the tables of cases that stand beside the policies.
+
+pub mod approvals;
+pub mod cases;
+pub mod cedar;
+mod entities;
+pub mod load;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use approvals::{Missing, feasible, missing};
+pub use cedar::CedarPolicy;
+pub use load::PolicyErrors;
 
 use crate::domain::approval::Quorum;
 use crate::domain::decision::Decision;
@@ -33,6 +52,63 @@ pub enum Action {
     Watch,
     /// Manage users; read metrics.
     Administer,
+}
+
+impl Action {
+    pub const ALL: [Self; 12] = [
+        Self::Request,
+        Self::Activate,
+        Self::Approve,
+        Self::Deny,
+        Self::Cancel,
+        Self::Revoke,
+        Self::Block,
+        Self::Unblock,
+        Self::Connect,
+        Self::Replay,
+        Self::Watch,
+        Self::Administer,
+    ];
+
+    /// The word that the schema, the tables of cases and the command line use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Activate => "activate",
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+            Self::Cancel => "cancel",
+            Self::Revoke => "revoke",
+            Self::Block => "block",
+            Self::Unblock => "unblock",
+            Self::Connect => "connect",
+            Self::Replay => "replay",
+            Self::Watch => "watch",
+            Self::Administer => "administer",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no action.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an action: use one of {known}", known = Action::ALL.map(Action::as_str).join(", "))]
+pub struct UnknownAction(String);
+
+impl FromStr for Action {
+    type Err = UnknownAction;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAction> {
+        Self::ALL
+            .into_iter()
+            .find(|action| action.as_str() == text)
+            .ok_or_else(|| UnknownAction(text.to_owned()))
+    }
 }
 
 /// A question. What an action does not use is left at its default.
@@ -77,7 +153,7 @@ impl<'a> Query<'a> {
 }
 
 /// Answers queries. The only implementation outside tests is [`cedar`]'s.
-pub trait Policy: Send + Sync + std::fmt::Debug {
+pub trait Policy: Send + Sync + fmt::Debug {
     /// Refuses, with at least one rule, whenever anything about the evaluation goes wrong.
     fn decide(&self, query: &Query<'_>) -> Decision;
 

@@ -1,1 +1,19 @@
-//! The PostgreSQL gateway.
+//! The PostgreSQL gateway. Start reading at [`serve`].
+//!
+//! [`codec`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
+
+mod authenticate;
+mod cancel;
+pub mod codec;
+pub mod login;
+mod negotiate;
+pub mod observe;
+mod pump;
+mod record;
+pub mod scram;
+mod serve;
+pub mod sqlstate;
+mod upstream;
+
+pub use negotiate::ALPN;
+pub use serve::{PostgresGateway, Settings};

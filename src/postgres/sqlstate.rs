@@ -71,6 +71,7 @@ impl From<&EndReason> for Goodbye {
             | EndReason::Shutdown
             | EndReason::ClientClosed => ADMIN_SHUTDOWN,
             EndReason::TargetClosed => CONNECTION_FAILURE,
+            EndReason::TargetUnreachable { .. } => TARGET_UNREACHABLE,
             EndReason::Idle => IDLE_TIMEOUT,
             EndReason::Unrecordable { .. } => IO_ERROR,
             EndReason::Unconfirmed => CANNOT_CONNECT_NOW,
@@ -79,4 +80,11 @@ impl From<&EndReason> for Goodbye {
         };
         Self::new(sqlstate, reason.to_string())
     }
+}
+
+/// A target's SQLSTATE among those that a startup can fail with; another one is a connection failure.
+pub(super) fn known(sqlstate: &[u8]) -> &'static str {
+    const STARTUP: [&str; 10] =
+        ["08P01", "22023", "28000", "28P01", "3D000", "42501", "42704", "53300", "55000", "57P03"];
+    STARTUP.into_iter().find(|known| known.as_bytes() == sqlstate).unwrap_or(CONNECTION_FAILURE)
 }

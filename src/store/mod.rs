@@ -5,6 +5,10 @@
 //! tell of it and puts them into the outbox in the same transaction, so that no change of state
 //! goes unrecorded; [`Store::outbox`] hands them to the audit log.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod contract;
+pub mod sqlite;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -79,6 +83,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Tokens of the user that are neither revoked nor past their end.
     async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>>;
     async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>>;
+    /// Revoking twice keeps the first instant and records nothing.
     async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
 
     // Requests and sessions.
@@ -93,7 +98,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> StoreResult<()>;
     async fn request(&self, id: &RequestId) -> StoreResult<Option<Request>>;
     async fn requests(&self, filter: &Filter) -> StoreResult<Vec<Request>>;
-    /// Stores `request` if the stored version is still `from_version`, and `session` with it.
+    /// Stores `request` if the stored version is still `from_version`, and `session` with it. A
+    /// request that is exactly as stored (approved once more by the same person) is no change and
+    /// records nothing.
     async fn step_request(
         &self,
         from_version: u64,
@@ -112,11 +119,17 @@ pub trait Store: Send + Sync + fmt::Debug {
         events: &[Event],
     ) -> StoreResult<Revoked>;
 
+    /// Notes that the session's time ran out: once, and not if it was revoked. From then on
+    /// `open_only` leaves it out.
+    async fn conclude_session(&self, id: &SessionId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+
     // Blocks.
     async fn add_block(&self, block: &Block, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Lifting twice keeps the first lift and records nothing.
     async fn lift_block(&self, id: &BlockId, lift: &Lift, events: &[Event]) -> StoreResult<Block>;
     async fn block(&self, id: &BlockId) -> StoreResult<Option<Block>>;
-    /// All blocks of the principal (or, without one in the filter, of everybody).
+    /// All blocks of the principal (or, without one in the filter, of everybody). Without a limit in
+    /// the filter there is none: a block that is missed lets somebody in.
     async fn blocks(&self, filter: &Filter) -> StoreResult<Vec<Block>>;
 
     // Connections.

@@ -1,0 +1,87 @@
+//! Reads `checkpoints.log` as a stream of notes, and the newest one.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Take};
+use std::path::Path;
+
+use super::medium::{CHECKPOINTS, NEWEST_CHECKPOINT};
+use super::note::{BadCheckpoint, Checkpoint, VerifyKey};
+
+/// No note is longer, in bytes.
+const LONGEST_NOTE: u64 = 64 << 10;
+
+/// The notes of `checkpoints.log`, in order, up to the length that it had when it was opened.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    reader: Option<Take<BufReader<File>>>,
+    /// How many bytes at the end are an unfinished note.
+    pub(super) torn: u64,
+    /// How many bytes of whole notes were read.
+    pub(super) whole: u64,
+}
+
+impl Checkpoints {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let reader = match File::open(directory.join(CHECKPOINTS)) {
+            Ok(file) => {
+                let length = file.metadata()?.len();
+                Some(BufReader::new(file).take(length))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { reader, torn: 0, whole: 0 })
+    }
+
+    /// The next note, checked with `key`. An unfinished one at the very end is counted in `torn`.
+    pub(super) fn next(&mut self, key: &VerifyKey) -> io::Result<Option<Result<Checkpoint, BadCheckpoint>>> {
+        let Some(reader) = self.reader.as_mut() else { return Ok(None) };
+        let mut note = String::new();
+        let mut blanks = 0;
+        // A note has one blank line inside and one after it.
+        while blanks < 2 {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(LONGEST_NOTE).read_until(b'\n', &mut line)?;
+            if read == 0 && note.is_empty() {
+                return Ok(None);
+            }
+            let too_long = u64::try_from(note.len()).unwrap_or(u64::MAX) > LONGEST_NOTE;
+            let Ok(text) = String::from_utf8(line) else { return self.bad() };
+            let finished = text.ends_with('\n');
+            if !finished && reader.limit() == 0 {
+                self.torn = u64::try_from(note.len() + text.len()).unwrap_or(u64::MAX);
+                return Ok(None);
+            }
+            if too_long || !finished {
+                return self.bad();
+            }
+            blanks += u32::from(text == "\n");
+            note.push_str(&text);
+        }
+        self.whole = self.whole.saturating_add(u64::try_from(note.len()).unwrap_or(u64::MAX));
+        note.pop();
+        Ok(Some(key.open(&note)))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "what `next` returns")]
+    fn bad(&mut self) -> io::Result<Option<Result<Checkpoint, BadCheckpoint>>> {
+        self.reader = None;
+        Ok(Some(Err(BadCheckpoint::Malformed)))
+    }
+}
+
+/// The newest checkpoint, as text.
+pub(super) fn newest(directory: &Path) -> io::Result<Option<String>> {
+    match File::open(directory.join(NEWEST_CHECKPOINT)) {
+        Ok(file) => read_note(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file that holds one note. What is not text becomes a note that no key opens.
+pub(super) fn read_note(file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(LONGEST_NOTE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}

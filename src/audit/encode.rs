@@ -1,0 +1,279 @@
+//! From typed bodies to the bytes of records: splitting what is too long, clipping free text, and
+//! putting envelope, context and body together.
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+
+use super::record::{
+    Body, Context, ControlEntry, Ended, Opened, Parameter, ParameterPart, Recovered, Sql, SqlPart,
+};
+use crate::crypto::{hex, sha256};
+use crate::domain::deny::EndReason;
+use crate::domain::event::Event;
+use crate::domain::id::NodeId;
+use crate::domain::time::Timestamp;
+
+/// Longest piece of SQL in one record, in bytes. JSON makes a control character six bytes, and a
+/// record stays under [`super::line::LONGEST_RECORD`] even then.
+const SQL_PIECE: usize = 128 << 10;
+/// Longest list of parameters in one record, in bytes of JSON.
+const PARAMETERS: usize = 128 << 10;
+/// Longest name (of a prepared statement, a database), in bytes; PostgreSQL's own are 63.
+const NAME: usize = 1 << 10;
+/// Longest free text (an error message, a notice), in bytes.
+const TEXT: usize = 16 << 10;
+/// Longest detail of a control event, in bytes of JSON.
+const DETAIL: usize = 256 << 10;
+
+/// A record's own fields as JSON text, without the braces: `"kind":"…",…`.
+pub(super) type Fields = Vec<u8>;
+
+/// A body ready to be queued.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) fields: Fields,
+    pub(super) effect: Effect,
+}
+
+/// What a record means for which statements are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    Starts(u64),
+    Ends(u64),
+}
+
+/// Serialises a body, as several records when it is too long for one.
+pub(super) fn body(body: &Body) -> Vec<Encoded> {
+    let effect = match body {
+        Body::Statement(statement) => Effect::Starts(statement.n),
+        Body::StatementEnd(end) => Effect::Ends(end.n),
+        _ => Effect::None,
+    };
+    let mut records = Vec::new();
+    let mut last = clipped(body.clone());
+    if let Body::Statement(statement) = &mut last {
+        let whole = statement.sql.bytes();
+        if whole.len() > SQL_PIECE {
+            statement.sql_sha256 = Some(hex(&sha256(&[&whole])));
+            let mut pieces = pieces(&whole, matches!(statement.sql, Sql::Text { .. }));
+            statement.sql = pieces.pop().unwrap_or(Sql::Text { sql: String::new() });
+            for (part, sql) in (0..).zip(pieces) {
+                records.push(Body::SqlPart(SqlPart { n: statement.n, part, sql }));
+                statement.sql_parts = part + 1;
+            }
+        }
+        let chunks = parameter_chunks(&mut statement.params);
+        for (part, params) in (0..).zip(chunks) {
+            records.push(Body::ParameterPart(ParameterPart { n: statement.n, part, params }));
+            statement.parameter_parts = part + 1;
+        }
+    }
+    records.push(last);
+    let count = records.len();
+    let encode = |(index, body): (usize, Body)| Encoded {
+        fields: fields(&body),
+        effect: if index + 1 == count { effect } else { Effect::None },
+    };
+    records.into_iter().enumerate().map(encode).collect()
+}
+
+fn pieces(whole: &[u8], is_text: bool) -> Vec<Sql> {
+    let mut pieces = Vec::new();
+    let mut rest = whole;
+    while !rest.is_empty() {
+        let mut end = rest.len().min(SQL_PIECE);
+        // A text is cut between characters: a continuation byte is 0b10xxxxxx.
+        while is_text && rest.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end -= 1;
+        }
+        let (piece, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        pieces.push(if is_text {
+            Sql::new(piece)
+        } else {
+            Sql::Bytes { b64: data_encoding::BASE64.encode(piece) }
+        });
+        rest = after;
+    }
+    pieces
+}
+
+/// Takes the parameters out of `params` in lists of a bounded size; none when all fit where they are.
+fn parameter_chunks(params: &mut Vec<Parameter>) -> Vec<Vec<Parameter>> {
+    let size = |parameter: &Parameter| serde_json::to_vec(parameter).map_or(0, |json| json.len() + 1);
+    if params.iter().map(size).sum::<usize>() <= PARAMETERS {
+        return Vec::new();
+    }
+    let mut chunks = vec![Vec::new()];
+    let mut filled = 0;
+    for parameter in params.drain(..) {
+        let size = size(&parameter);
+        if filled > 0 && filled + size > PARAMETERS {
+            chunks.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.push(parameter);
+        }
+    }
+    chunks
+}
+
+/// Cuts a free text that a peer could make arbitrarily long; what is left out is known by its hash.
+fn clip(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let mark = format!("… ({} bytes, sha256 {})", text.len(), hex(&sha256(&[text.as_bytes()])));
+        text.truncate(text.floor_char_boundary(limit));
+        text.push_str(&mark);
+    }
+}
+
+fn clip_some(text: &mut Option<String>, limit: usize) {
+    if let Some(text) = text {
+        clip(text, limit);
+    }
+}
+
+fn clipped(mut body: Body) -> Body {
+    match &mut body {
+        Body::SqlPart(_) | Body::ParameterPart(_) => {}
+        Body::Statement(statement) => {
+            clip_some(&mut statement.name, NAME);
+            clip_some(&mut statement.portal, NAME);
+        }
+        Body::StatementEnd(end) => {
+            clip_some(&mut end.tag, NAME);
+            clip_some(&mut end.sqlstate, NAME);
+            clip_some(&mut end.message, TEXT);
+        }
+        Body::CopyEnd(end) => clip(&mut end.sha256, NAME),
+        Body::Cancel(cancel) => clip(&mut cancel.why, TEXT),
+        Body::Notice(notice) => clip(&mut notice.text, TEXT),
+        Body::Credential(credential) => {
+            clip(&mut credential.step, NAME);
+            clip(&mut credential.mark.handle, NAME);
+            clip_some(&mut credential.detail, TEXT);
+        }
+    }
+    body
+}
+
+#[derive(Serialize)]
+struct Kinded<'a, T> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outbox: Option<i64>,
+    #[serde(flatten)]
+    fields: &'a T,
+}
+
+impl<'a, T: Serialize> Kinded<'a, T> {
+    fn fields(kind: &'static str, outcome: Option<&'static str>, fields: &'a T) -> Fields {
+        self::fields(&Kinded { kind, outcome, outbox: None, fields })
+    }
+}
+
+pub(super) fn opened(opened: &Opened) -> Fields {
+    let mut opened = opened.clone();
+    clip(&mut opened.reason, TEXT);
+    clip_some(&mut opened.ticket, NAME);
+    clip_some(&mut opened.application, NAME);
+    clip_some(&mut opened.database, NAME);
+    for approval in &mut opened.approvals {
+        clip(&mut approval.comment, NAME);
+    }
+    Kinded::fields("opened", Some("done"), &opened)
+}
+
+pub(super) fn ended(ended: &Ended) -> Fields {
+    let mut ended = ended.clone();
+    match &mut ended.reason {
+        EndReason::Revoked { why: text, .. }
+        | EndReason::Blocked { why: text, .. }
+        | EndReason::NoLongerPermitted { why: text }
+        | EndReason::Unrecordable { detail: text }
+        | EndReason::TargetUnreachable { detail: text }
+        | EndReason::Protocol { detail: text } => clip(text, NAME),
+        EndReason::ClientClosed
+        | EndReason::TargetClosed
+        | EndReason::Expired
+        | EndReason::Idle
+        | EndReason::Unconfirmed
+        | EndReason::Shutdown
+        | EndReason::Internal
+        | EndReason::Crashed => {}
+    }
+    Kinded::fields("ended", Some("done"), &ended)
+}
+
+pub(super) fn recovered(recovered: &Recovered) -> Fields {
+    Kinded::fields("recovered", Some("done"), recovered)
+}
+
+pub(super) fn event(entry: &ControlEntry) -> Fields {
+    let size = serde_json::to_vec(&entry.event.detail).map_or(0, |json| json.len());
+    let shortened;
+    let event = if size > DETAIL {
+        shortened = Event { detail: cut_detail(&entry.event.detail), ..entry.event.clone() };
+        &shortened
+    } else {
+        &entry.event
+    };
+    fields(&Kinded { kind: "event", outcome: None, outbox: entry.outbox, fields: event })
+}
+
+fn cut_detail(detail: &Map<String, Json>) -> Map<String, Json> {
+    let json = serde_json::to_vec(detail).unwrap_or_default();
+    let mut cut = Map::new();
+    cut.insert("cut_bytes".to_owned(), json.len().into());
+    cut.insert("cut_sha256".to_owned(), hex(&sha256(&[&json])).into());
+    cut
+}
+
+/// The context as it stands in every record: `,"principal":…`.
+pub(super) fn context(context: &Context) -> Vec<u8> {
+    let mut bytes = vec![b','];
+    bytes.extend_from_slice(&fields(context));
+    bytes
+}
+
+/// The fields of something that serialises as an object, without the braces.
+#[expect(clippy::expect_used, reason = "plain structs of strings and numbers always serialise")]
+fn fields(value: &impl Serialize) -> Fields {
+    let mut json = serde_json::to_vec(value).expect("a record serialises");
+    json.pop();
+    json.remove(0);
+    json
+}
+
+/// When something was queued.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) at: Timestamp,
+    /// Microseconds since the journal was opened.
+    pub(super) mono: u64,
+}
+
+/// Puts a record together. `context` is empty or starts with a comma.
+pub(super) fn record(
+    (recording, seq): (&str, u64),
+    stamp: Stamp,
+    node: &NodeId,
+    context: &[u8],
+    fields: &[u8],
+) -> Vec<u8> {
+    let head = format!(
+        r#"{{"v":1,"rec":"{recording}","seq":{seq},"at":"{}","mono":{},"node":"{node}""#,
+        stamp.at, stamp.mono
+    );
+    let mut json = Vec::with_capacity(head.len() + context.len() + fields.len() + 2);
+    json.extend_from_slice(head.as_bytes());
+    json.extend_from_slice(context);
+    json.push(b',');
+    json.extend_from_slice(fields);
+    json.push(b'}');
+    json
+}

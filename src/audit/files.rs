@@ -1,0 +1,284 @@
+//! Reads a journal's files line by line, as one stream: for recovery, verification, replay and
+//! tailing. Memory is one line, whatever the files hold.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::line::{LONGEST_LINE, MalformedLine};
+use super::medium::file_name;
+
+/// Where a line stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Number of the journal file, from 1.
+    pub(super) file: u32,
+    /// Byte offset of the line's start in it.
+    pub(super) offset: u64,
+}
+
+/// What [`Lines::next`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// A whole line is in [`Lines::line`].
+    Line(Place),
+    /// Bytes that no line feed ends, followed by nothing: a write under way, or torn.
+    Unfinished(Place),
+    /// Not a line.
+    Bad { place: Place, what: BadBytes },
+    /// The end of the last file's data, where the next line would start.
+    End(Place),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadBytes {
+    #[error("the record was overwritten with zeros")]
+    Zeroed,
+    #[error("the file ends inside a record")]
+    Cut,
+    #[error("{0}")]
+    Malformed(#[from] MalformedLine),
+    #[error("the file `{0}` is missing")]
+    MissingFile(String),
+}
+
+/// The lines of all files of a journal, in order.
+#[derive(Debug)]
+pub(super) struct Lines {
+    directory: PathBuf,
+    file: u32,
+    offset: u64,
+    /// There was a next file before this one was read to its end.
+    sealed: bool,
+    /// Zeros where a line would start are the end, whatever follows: not to read an allocated but
+    /// empty rest at every look.
+    following: bool,
+    reader: Option<BufReader<File>>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn open(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            file: 1,
+            offset: 0,
+            sealed: false,
+            following: false,
+            reader: None,
+            line: Vec::new(),
+        }
+    }
+
+    /// As [`Lines::open`], for somebody who looks again and again for what is added.
+    pub(super) fn follow(directory: &Path) -> Self {
+        Self { following: true, ..Self::open(directory) }
+    }
+
+    /// The bytes of the last line, without its line feed.
+    pub(super) fn line(&self) -> &[u8] {
+        &self.line
+    }
+
+    /// Reads on. After [`Read::End`] and [`Read::Unfinished`] it can be called again later and
+    /// finds what was added since. [`Read::Bad`] is the end.
+    pub(super) fn next(&mut self) -> io::Result<Read> {
+        loop {
+            if self.reader.is_none() && !self.open_file()? {
+                return self.no_file();
+            }
+            let place = Place { file: self.file, offset: self.offset };
+            match self.read_line()? {
+                Found::Line => {
+                    let length = u64::try_from(self.line.len()).unwrap_or(u64::MAX);
+                    self.offset = self.offset.saturating_add(length).saturating_add(1);
+                    return Ok(Read::Line(place));
+                }
+                Found::TooLong { skipped } => {
+                    self.offset = self.offset.saturating_add(skipped);
+                    return Ok(Read::Bad { place, what: MalformedLine::TooLong.into() });
+                }
+                Found::Nothing if self.sealed => self.next_file(),
+                Found::Tail if self.sealed => return Ok(Read::Bad { place, what: BadBytes::Cut }),
+                // What was written between our reading and the next file's creation is read now.
+                Found::Nothing | Found::Tail if self.next_exists() => self.seal(),
+                Found::Nothing => {
+                    self.reader = None;
+                    if newest(&self.directory)? <= Some(self.file) {
+                        return Ok(Read::End(place));
+                    }
+                    if !self.next_exists() {
+                        let what = BadBytes::MissingFile(file_name(self.file.saturating_add(1)));
+                        return Ok(Read::Bad { place, what });
+                    }
+                    self.seal();
+                }
+                Found::Tail => {
+                    self.reader = None;
+                    return Ok(Read::Unfinished(place));
+                }
+                Found::Gap => return Ok(Read::Bad { place, what: BadBytes::Zeroed }),
+            }
+        }
+    }
+
+    /// A file is whole once there is a next one.
+    fn seal(&mut self) {
+        self.sealed = true;
+        self.reader = None;
+    }
+
+    fn next_file(&mut self) {
+        self.sealed = false;
+        self.reader = None;
+        self.file = self.file.saturating_add(1);
+        self.offset = 0;
+    }
+
+    fn path(&self, file: u32) -> PathBuf {
+        self.directory.join(file_name(file))
+    }
+
+    fn next_exists(&self) -> bool {
+        self.path(self.file.saturating_add(1)).exists()
+    }
+
+    fn open_file(&mut self) -> io::Result<bool> {
+        match File::open(self.path(self.file)) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(self.offset))?;
+                self.reader = Some(BufReader::with_capacity(64 << 10, file));
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Only the first file can be lacking here, as others are looked for before they are opened.
+    fn no_file(&self) -> io::Result<Read> {
+        let place = Place { file: self.file, offset: 0 };
+        let missing = newest(&self.directory)?.is_some();
+        let name = file_name(self.file);
+        Ok(if missing { Read::Bad { place, what: BadBytes::MissingFile(name) } } else { Read::End(place) })
+    }
+
+    fn read_line(&mut self) -> io::Result<Found> {
+        let Some(reader) = self.reader.as_mut() else { return Ok(Found::Nothing) };
+        self.line.clear();
+        let mut skipped: u64 = 0;
+        loop {
+            let available = reader.fill_buf()?;
+            let first = skipped == 0 && self.line.is_empty();
+            if first && available.first() == Some(&0) {
+                return self.zeros();
+            }
+            if available.is_empty() {
+                return Ok(if first { Found::Nothing } else { Found::Tail });
+            }
+            let end = available.iter().position(|byte| *byte == b'\n');
+            let piece = available.get(..end.unwrap_or(available.len())).unwrap_or(available);
+            let too_long = skipped > 0 || self.line.len() + piece.len() > LONGEST_LINE;
+            if too_long {
+                skipped += u64::try_from(self.line.len() + piece.len()).unwrap_or(u64::MAX);
+                self.line.clear();
+            } else {
+                self.line.extend_from_slice(piece);
+            }
+            let used = piece.len() + usize::from(end.is_some());
+            reader.consume(used);
+            if end.is_some() {
+                return Ok(if too_long { Found::TooLong { skipped: skipped + 1 } } else { Found::Line });
+            }
+            // A line that stops in zeros was torn, or is being written.
+            if !too_long && self.line.last() == Some(&0) {
+                return self.torn();
+            }
+        }
+    }
+
+    /// At a zero byte where a line would start: the data's end, unless something follows.
+    fn zeros(&mut self) -> io::Result<Found> {
+        match self.after_zeros(self.offset)? {
+            None => Ok(Found::Nothing),
+            Some(_) if self.grew(self.offset)? => self.read_line(),
+            Some(_) => Ok(Found::Gap),
+        }
+    }
+
+    /// In a line that ends in zeros: unfinished when nothing but zeros follows.
+    fn torn(&mut self) -> io::Result<Found> {
+        let kept = self.line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let end = self.offset.saturating_add(u64::try_from(kept).unwrap_or(u64::MAX));
+        match self.after_zeros(end)? {
+            None => {
+                self.line.truncate(kept);
+                Ok(Found::Tail)
+            }
+            // The writer may have gone on meanwhile.
+            Some(_) if self.grew(end)? => {
+                self.seek(self.offset)?;
+                self.read_line()
+            }
+            Some(_) => Ok(Found::Gap),
+        }
+    }
+
+    /// Where the first byte that is not zero stands at or after `from`, in this file.
+    fn after_zeros(&mut self, from: u64) -> io::Result<Option<u64>> {
+        if self.following {
+            return Ok(None);
+        }
+        self.seek(from)?;
+        let Some(reader) = self.reader.as_mut() else { return Ok(None) };
+        let mut at = from;
+        loop {
+            let available = reader.fill_buf()?;
+            if available.is_empty() {
+                return Ok(None);
+            }
+            if let Some(index) = available.iter().position(|byte| *byte != 0) {
+                return Ok(Some(at.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))));
+            }
+            let length = available.len();
+            at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+            reader.consume(length);
+        }
+    }
+
+    /// Whether the byte at `at` is no longer zero; leaves the reader there.
+    fn grew(&mut self, at: u64) -> io::Result<bool> {
+        self.seek(at)?;
+        let Some(reader) = self.reader.as_mut() else { return Ok(false) };
+        Ok(reader.fill_buf()?.first().is_some_and(|byte| *byte != 0))
+    }
+
+    fn seek(&mut self, to: u64) -> io::Result<()> {
+        if let Some(reader) = self.reader.as_mut() {
+            // BufReader drops what it holds, so that the file is read anew.
+            reader.seek(SeekFrom::Start(to))?;
+        }
+        Ok(())
+    }
+}
+
+enum Found {
+    Line,
+    TooLong { skipped: u64 },
+    Nothing,
+    Tail,
+    Gap,
+}
+
+/// Number of the newest journal file.
+pub(super) fn newest(directory: &Path) -> io::Result<Option<u32>> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".log")?.parse::<u32>().ok());
+        newest = newest.max(number);
+    }
+    Ok(newest)
+}

@@ -1,0 +1,363 @@
+//! The journal as the rest of the gateway holds it: a handle to the writer's thread.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Unrecordable;
+use super::encode::{self, Stamp};
+use super::medium::{Directory, Medium};
+use super::note::SigningKey;
+use super::queue::{Done, Job, Queue, Task};
+use super::record::{ControlEntry, Opening, Recovered};
+use super::recorder::Recorder;
+use super::recover::{self, Damage};
+use super::writer::{Sizes, Writer};
+use crate::clock::Clock;
+use crate::domain::id::NodeId;
+use crate::domain::time::Timestamp;
+
+/// How often a checkpoint is signed, even when nothing happened.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// How many bytes may wait to be written.
+const QUEUE_BYTES: usize = 32 << 20;
+/// What a job takes of the queue beside its records' bytes.
+const JOB_BYTES: usize = 512;
+
+/// How a journal is kept.
+#[derive(Debug)]
+pub struct JournalOptions {
+    /// Signs checkpoints.
+    pub key: SigningKey,
+    /// Size of a journal file in bytes, allocated when it is created.
+    pub file_size: u64,
+    /// Bytes at each file's end that only the ends of recordings may use, when there is no room for
+    /// a next file.
+    pub reserve: u64,
+}
+
+impl JournalOptions {
+    /// Files of 64 MiB with 1 MiB in reserve.
+    pub fn new(key: SigningKey) -> Self {
+        Self { key, file_size: 64 << 20, reserve: 1 << 20 }
+    }
+}
+
+/// What opening a journal found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// Records there were.
+    pub records: u64,
+    /// What had to be repaired after a crash; `None` after a clean shutdown.
+    pub repaired: Option<Recovered>,
+    /// The highest outbox id that is recorded: the store's outbox goes on behind it.
+    pub outbox: Option<i64>,
+    /// The latest instant that a record carries: time must not be before it.
+    pub latest: Option<Timestamp>,
+}
+
+/// Why a journal cannot be opened or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot use the audit directory `{}`", path.display())]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the audit directory `{}` is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("cannot read the audit log in `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the audit log is damaged: {0}: run `sallyport audit verify` and keep a copy before anything else"
+    )]
+    Damaged(Damage),
+    #[error("cannot start the audit log's writer")]
+    Thread(#[source] io::Error),
+    #[error("cannot keep the audit log")]
+    Unrecordable(#[from] Unrecordable),
+}
+
+/// The node's audit log. Clones are handles to the same journal.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    handle: Arc<Handle>,
+}
+
+/// What journal and recorders share. When the last one goes, the writer stops.
+#[derive(Debug)]
+pub(super) struct Handle {
+    queue: Arc<Queue>,
+    room: Arc<Semaphore>,
+    failed: watch::Receiver<Option<Unrecordable>>,
+    clock: Clock,
+    opened: Instant,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held for as long as the journal is open.
+    lock: Mutex<Option<File>>,
+}
+
+/// A share of the queue's bytes.
+pub(super) type Room = OwnedSemaphorePermit;
+/// Resolves when a job is done.
+pub(super) type Waiting = oneshot::Receiver<Result<(), Unrecordable>>;
+
+impl Journal {
+    /// Opens the journal in `directory`, makes the directory if there is none, repairs what a crash
+    /// left (never more than a write that was not acknowledged) and starts the writer. Reads the
+    /// whole log; call it before the gateway serves.
+    pub fn open(
+        directory: &Path,
+        node: NodeId,
+        clock: Clock,
+        options: JournalOptions,
+    ) -> Result<(Self, Recovery), JournalError> {
+        Self::open_on(directory, &node, clock, options, |medium| medium)
+    }
+
+    /// As [`Journal::open`], with `wrap` around the medium: tests make it fail.
+    pub(super) fn open_on<M: Medium + 'static>(
+        directory: &Path,
+        node: &NodeId,
+        clock: Clock,
+        options: JournalOptions,
+        wrap: impl FnOnce(Directory) -> M,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let unusable = |source| JournalError::Directory { path: directory.to_owned(), source };
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(directory).map_err(unusable)?;
+        let lock = lock(directory)?;
+        let opened = Instant::now();
+        let stamp = Stamp { at: clock.now(), mono: 0 };
+        let found = recover::scan(directory, node, &options.key.verify_key())?;
+        let (position, recovery) = recover::repair(directory, found)?;
+        let number = Some(position.file).filter(|file| *file > 0);
+        let medium = wrap(Directory::open(directory, number).map_err(unusable)?);
+        let sizes = Sizes { file: options.file_size, reserve: options.reserve };
+        let mut writer = Writer::new(medium, options.key, position, sizes);
+        if let Some(repaired) = &recovery.repaired {
+            writer.recover(repaired, stamp).map_err(|broken| broken.unrecordable())?;
+        }
+        writer.checkpoint().map_err(|broken| broken.unrecordable())?;
+
+        let queue = Arc::new(Queue::default());
+        let (fail, failed) = watch::channel(None);
+        let run = {
+            let post = Post { queue: queue.clone(), fail };
+            move || writer.run(&post.queue, |why| post.report(why))
+        };
+        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(run);
+        let handle = Handle {
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            failed,
+            clock,
+            opened,
+            thread: Mutex::new(Some(thread.map_err(JournalError::Thread)?)),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok((Self { handle: Arc::new(handle) }, recovery))
+    }
+
+    /// Records events of the control recording, in order; they are durable on return.
+    pub async fn control(&self, entries: &[ControlEntry]) -> Result<(), Unrecordable> {
+        if entries.is_empty() {
+            return self.handle.healthy();
+        }
+        let events: Vec<_> = entries.iter().map(|entry| (entry.at, encode::event(entry))).collect();
+        let size = events.iter().map(|(_, fields)| fields.len()).sum();
+        let room = self.handle.room(size).await?;
+        let task = || Ok(Task::Control { events });
+        let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
+        self.handle.wait(waiting).await
+    }
+
+    /// Starts a recording; its first record is durable on return. Call it before anything else
+    /// learns of the connection (in particular before the store's `connection_opened` event):
+    /// verification takes an opened connection without a recording for a removed recording.
+    ///
+    /// Dropped before it returns, the recording may exist; it is then ended as
+    /// [`crate::domain::deny::EndReason::Internal`].
+    pub async fn begin(&self, opening: Opening) -> Result<Recorder, Unrecordable> {
+        let recording = opening.context.connection.clone();
+        let context: Arc<[u8]> = encode::context(&opening.context).into();
+        let fields = encode::opened(&opening.opened);
+        let room = self.handle.room(context.len() + fields.len()).await?;
+        let task = || Ok(Task::Begin { recording: recording.clone(), context, fields });
+        let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
+        let recorder = Recorder::new(recording.clone(), self.handle.clone());
+        match self.handle.wait(waiting).await {
+            Ok(()) => Ok(recorder),
+            Err(why) => {
+                recorder.forget();
+                Err(why)
+            }
+        }
+    }
+
+    /// Resolves once the journal is broken, with why: every connection must end then. Never
+    /// resolves on a clean shutdown. Cancel-safe.
+    pub async fn failed(&self) -> Unrecordable {
+        let mut failed = self.handle.failed.clone();
+        loop {
+            if let Some(why) = failed.borrow_and_update().clone() {
+                return why;
+            }
+            if failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Signs a checkpoint over everything recorded so far.
+    pub async fn checkpoint(&self) -> Result<(), Unrecordable> {
+        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Checkpoint)))?;
+        self.handle.wait(waiting).await
+    }
+
+    /// Signs a checkpoint every [`CHECKPOINT_EVERY`], until `stop`; the caller owns the task.
+    pub async fn checkpoints(&self, stop: CancellationToken) -> Result<(), Unrecordable> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.handle.clock.sleep(CHECKPOINT_EVERY) => self.checkpoint().await?,
+            }
+        }
+    }
+
+    /// Ends recordings that are still open as [`crate::domain::deny::EndReason::Shutdown`], signs a
+    /// last checkpoint and lets go of the directory. Every later call fails.
+    pub async fn close(&self) -> Result<(), JournalError> {
+        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Close)))?;
+        self.handle.wait(waiting).await?;
+        self.handle.stop();
+        Ok(())
+    }
+
+    /// Makes the two ends of a wait and hands one to `queue`.
+    pub(super) fn waiting(
+        queue: impl FnOnce(Done) -> Result<(), Unrecordable>,
+    ) -> Result<Waiting, Unrecordable> {
+        let (done, waiting) = oneshot::channel();
+        queue(done)?;
+        Ok(waiting)
+    }
+}
+
+/// The writer's side of what it shares with the handles.
+struct Post {
+    queue: Arc<Queue>,
+    fail: watch::Sender<Option<Unrecordable>>,
+}
+
+impl Post {
+    fn report(&self, why: &Unrecordable) {
+        tracing::error!(%why, "the audit log is broken: nothing can be recorded");
+        self.fail.send_replace(Some(why.clone()));
+    }
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = Unrecordable::Failed { detail: "the audit log's writer panicked".into() };
+            drop(self.queue.shut(why.clone()));
+            self.report(&why);
+        }
+    }
+}
+
+impl Handle {
+    fn mono(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn healthy(&self) -> Result<(), Unrecordable> {
+        match &*self.failed.borrow() {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for room for `size` bytes: first come, first served. Cancel-safe.
+    pub(super) async fn room(&self, size: usize) -> Result<Room, Unrecordable> {
+        self.healthy()?;
+        let acquired = self.room.clone().acquire_many_owned(share(size)).await;
+        acquired.map_err(|_| Unrecordable::Closed)
+    }
+
+    pub(super) fn try_room(&self, size: usize) -> Result<Room, Unrecordable> {
+        self.healthy()?;
+        self.room.clone().try_acquire_many_owned(share(size)).map_err(|_| Unrecordable::Backlog)
+    }
+
+    pub(super) fn push(
+        &self,
+        room: Option<Room>,
+        done: Option<Done>,
+        task: impl FnOnce() -> Result<Task, Unrecordable>,
+    ) -> Result<(), Unrecordable> {
+        self.queue.push(|| {
+            let task = task()?;
+            Ok(Job { task, stamp: Stamp { at: self.clock.now(), mono: self.mono() }, done, room })
+        })
+    }
+
+    pub(super) async fn wait(&self, waiting: Waiting) -> Result<(), Unrecordable> {
+        match waiting.await {
+            Ok(result) => result,
+            // The writer went without a word: it panicked.
+            Err(_) => {
+                self.healthy()?;
+                Err(Unrecordable::Failed { detail: "the audit log's writer stopped".into() })
+            }
+        }
+    }
+
+    /// Waits for the writer's thread, which has nothing more to do, and releases the directory.
+    fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // What is queued is still written; this waits for one sync.
+        let _ = self.push(None, None, || Ok(Task::Close));
+        self.stop();
+    }
+}
+
+/// The permits that a job of `size` bytes takes. One larger than the queue takes the whole queue.
+fn share(size: usize) -> u32 {
+    u32::try_from((size + JOB_BYTES).min(QUEUE_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn lock(directory: &Path) -> Result<File, JournalError> {
+    let path = directory.join("lock");
+    let unusable = |source| JournalError::Directory { path: directory.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path).map_err(unusable)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(JournalError::InUse { path: directory.to_owned() }),
+        Err(error) => Err(unusable(error.into())),
+    }
+}

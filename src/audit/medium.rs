@@ -1,0 +1,150 @@
+//! Where the writer's bytes go: the real directory, or in tests one that fails on demand.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+pub(super) const CHECKPOINTS: &str = "checkpoints.log";
+pub(super) const NEWEST_CHECKPOINT: &str = "checkpoint";
+const NEW_CHECKPOINT: &str = "checkpoint.new";
+/// How far ahead of its end `checkpoints.log` is allocated, so that a last checkpoint can be
+/// written when the disk is full.
+const CHECKPOINTS_AHEAD: u64 = 64 << 10;
+
+pub(super) fn file_name(number: u32) -> String {
+    format!("journal-{number:08}.log")
+}
+
+/// Durable storage as the writer sees it. After `write` or `sync` failed, what is on the disk is
+/// not known, and nothing more may be written.
+pub(super) trait Medium: Send {
+    /// Creates journal file `number` with `size` bytes allocated, all zero, and makes it the current
+    /// one. When this fails, the current file stays.
+    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()>;
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+    /// Appends to the checkpoints and replaces the newest one; durable on return.
+    fn checkpoint(&mut self, note: &str) -> io::Result<()>;
+}
+
+/// The journal's directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Kept open to sync the names in it.
+    handle: File,
+    current: Option<File>,
+    checkpoints: File,
+    checkpoints_end: u64,
+    checkpoints_allocated: u64,
+}
+
+impl Directory {
+    /// Takes up where the files end; `number` is the current journal file, if there is one.
+    pub(super) fn open(path: &Path, number: Option<u32>) -> io::Result<Self> {
+        let handle = File::open(path)?;
+        let current = number.map(|number| path.join(file_name(number)));
+        let current = current.map(|path| OpenOptions::new().read(true).write(true).open(path)).transpose()?;
+        let checkpoints = private().create(true).truncate(false).open(path.join(CHECKPOINTS))?;
+        let end = checkpoints.metadata()?.len();
+        handle.sync_all()?;
+        Ok(Self {
+            path: path.to_owned(),
+            handle,
+            current,
+            checkpoints,
+            checkpoints_end: end,
+            checkpoints_allocated: end,
+        })
+    }
+
+    fn current(&self) -> io::Result<&File> {
+        self.current.as_ref().ok_or_else(|| io::Error::other("no journal file is open"))
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+impl Medium for Directory {
+    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
+        let path = self.path.join(file_name(number));
+        let file = private().create(true).truncate(true).open(&path)?;
+        let allocated = reserve(&file, size).and_then(|()| file.sync_all());
+        if let Err(error) = allocated.and_then(|()| self.handle.sync_all()) {
+            // An empty file left behind would be harmless: opening the journal takes it up again.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        self.current = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.current()?.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.current()?.sync_data()
+    }
+
+    fn checkpoint(&mut self, note: &str) -> io::Result<()> {
+        let text = format!("{note}\n");
+        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        let end = self.checkpoints_end.saturating_add(length);
+        let mut full = None;
+        if end > self.checkpoints_allocated {
+            // Should this fail, the note is still tried: it may fit in what was allocated before.
+            match fallocate(
+                &self.checkpoints,
+                FallocateFlags::KEEP_SIZE,
+                self.checkpoints_end,
+                CHECKPOINTS_AHEAD,
+            ) {
+                Ok(()) => {
+                    self.checkpoints_allocated = self.checkpoints_end.saturating_add(CHECKPOINTS_AHEAD);
+                }
+                Err(rustix::io::Errno::OPNOTSUPP) => self.checkpoints_allocated = u64::MAX,
+                Err(error) => full = Some(error),
+            }
+        }
+        self.checkpoints.write_all_at(text.as_bytes(), self.checkpoints_end)?;
+        self.checkpoints.sync_data()?;
+        self.checkpoints_end = end;
+        if let Some(error) = full {
+            return Err(error.into());
+        }
+        let new = self.path.join(NEW_CHECKPOINT);
+        let mut file = private().create(true).truncate(true).open(&new)?;
+        file.write_all(note.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, self.path.join(NEWEST_CHECKPOINT))?;
+        self.handle.sync_all()
+    }
+}
+
+/// Allocates, so that a full disk shows now and not at a write.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(file, 0, size),
+        result => Ok(result?),
+    }
+}
+
+pub(super) fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut offset = from;
+    while offset < to {
+        let left = usize::try_from(to - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+        let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
+        file.write_all_at(piece, offset)?;
+        offset = offset.saturating_add(u64::try_from(left).unwrap_or(u64::MAX));
+    }
+    file.sync_data()
+}

@@ -1,0 +1,91 @@
+//! What waits to be written: many async callers on one side, the writer's thread on the other.
+//!
+//! The queue is bounded by the bytes it holds. When it is full, callers wait for room (the
+//! connection they serve stands still: back-pressure), so that memory stays bounded whatever the
+//! disk does. Order in the queue is the order of the log.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::Unrecordable;
+use super::encode::{Effect, Fields, Stamp};
+use super::record::Totals;
+use crate::domain::deny::EndReason;
+use crate::domain::id::ConnectionId;
+use crate::domain::time::Timestamp;
+
+pub(super) type Done = oneshot::Sender<Result<(), Unrecordable>>;
+
+/// One thing for the writer to do.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) task: Task,
+    pub(super) stamp: Stamp,
+    /// Told once the job is durable, or failed.
+    pub(super) done: Option<Done>,
+    /// The job's share of the queue's bytes, given back when it is written.
+    pub(super) room: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug)]
+pub(super) enum Task {
+    Begin { recording: ConnectionId, context: Arc<[u8]>, fields: Fields },
+    Record { recording: ConnectionId, bodies: Vec<(Fields, Effect)> },
+    End { recording: ConnectionId, reason: EndReason, totals: Option<Totals> },
+    Control { events: Vec<(Timestamp, Fields)> },
+    Checkpoint,
+    Close,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    /// Why nothing is taken any more.
+    shut: Option<Unrecordable>,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that hold the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends the job that `make` gives. `make` runs under the queue's lock, so that what it reads
+    /// (the clock) is in the queue's order.
+    pub(super) fn push(&self, make: impl FnOnce() -> Result<Job, Unrecordable>) -> Result<(), Unrecordable> {
+        let mut state = self.lock();
+        if let Some(why) = &state.shut {
+            return Err(why.clone());
+        }
+        state.jobs.push_back(make()?);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for jobs and takes all there are; none once the queue is shut and empty.
+    pub(super) fn take(&self) -> VecDeque<Job> {
+        let mut state = self.lock();
+        while state.jobs.is_empty() && state.shut.is_none() {
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut state.jobs)
+    }
+
+    /// Takes nothing more; gives what was not yet taken.
+    pub(super) fn shut(&self, why: Unrecordable) -> VecDeque<Job> {
+        let mut state = self.lock();
+        state.shut.get_or_insert(why);
+        drop(state);
+        self.filled.notify_all();
+        std::mem::take(&mut self.lock().jobs)
+    }
+}

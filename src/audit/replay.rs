@@ -1,0 +1,233 @@
+//! Reads recordings back: one of them whole, a list of all, or the log's end as it grows.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::{RecordingChain, record_hash};
+use super::files::{Lines, Read};
+use super::line::{Envelope, parse_line};
+use super::record::{Body, Context, Ended, Opened};
+use super::transcript;
+use crate::crypto::hex;
+use crate::domain::deny::EndReason;
+use crate::domain::id::ConnectionId;
+use crate::domain::time::Timestamp;
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("cannot read the audit log in `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("there is no recording `{0}`: `sallyport recordings` lists them")]
+    NoRecording(ConnectionId),
+    #[error("the recording is damaged at record {seq}: {what}: run `sallyport audit verify`")]
+    Damaged { seq: u64, what: String },
+    #[error("cannot write the replay")]
+    Write(#[source] io::Error),
+}
+
+/// A record of a recording, as replay gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Index in the node's log.
+    pub n: u64,
+    pub seq: u64,
+    pub at: Timestamp,
+    /// The record exactly as stored.
+    pub json: Vec<u8>,
+    pub content: Content,
+}
+
+/// What a record of a connection says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Opened(Box<(Context, Opened)>),
+    Body(Box<Body>),
+    Ended(Ended),
+}
+
+/// How a replay ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    /// To its last record, and its chain holds.
+    Whole,
+    /// The recording has no end yet. What was read is in order, but only verification proves it.
+    StillOpen,
+}
+
+/// Gives the records of one recording to `each`, in order, checking its chain on the way.
+pub fn replay(
+    directory: &Path,
+    connection: &ConnectionId,
+    mut each: impl FnMut(&Entry) -> io::Result<()>,
+) -> Result<Replayed, ReplayError> {
+    let start = format!(r#"{{"v":1,"rec":"{connection}","#);
+    let mut chain = RecordingChain::start(connection.as_str());
+    let mut lines = Lines::open(directory);
+    while let Some(line) = next_line(&mut lines, directory)? {
+        let Ok(line) = parse_line(line) else {
+            return Err(ReplayError::Damaged { seq: chain.next(), what: "a line was altered".to_owned() });
+        };
+        if !line.json.starts_with(start.as_bytes()) {
+            continue;
+        }
+        let damaged = |what: &str| ReplayError::Damaged { seq: chain.next(), what: what.to_owned() };
+        let entry = entry(line.n, line.json).map_err(|error| damaged(&error.to_string()))?;
+        if entry.seq != chain.next() {
+            return Err(damaged("it is missing"));
+        }
+        let last = match &entry.content {
+            Content::Ended(ended) if ended.chain != hex(chain.head()) => {
+                return Err(damaged("the recording's end does not match its records"));
+            }
+            Content::Ended(_) => true,
+            _ => false,
+        };
+        each(&entry).map_err(ReplayError::Write)?;
+        if last {
+            return Ok(Replayed::Whole);
+        }
+        chain.push(&record_hash(line.json));
+    }
+    if chain.next() == 0 {
+        return Err(ReplayError::NoRecording(connection.clone()));
+    }
+    Ok(Replayed::StillOpen)
+}
+
+/// Writes a recording as its records, one JSON object a line.
+pub fn replay_json(
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+) -> Result<Replayed, ReplayError> {
+    replay(directory, connection, |entry| {
+        to.write_all(&entry.json)?;
+        to.write_all(b"\n")
+    })
+}
+
+/// Writes a recording as people read it.
+pub fn replay_text(
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+) -> Result<Replayed, ReplayError> {
+    let mut transcript = transcript::Transcript::default();
+    let replayed = replay(directory, connection, |entry| transcript.write(entry, to))?;
+    if replayed == Replayed::StillOpen {
+        writeln!(to, "(no end is recorded: the connection is live, or the node stopped)")
+            .map_err(ReplayError::Write)?;
+    }
+    Ok(replayed)
+}
+
+fn entry(n: u64, json: &[u8]) -> Result<Entry, serde_json::Error> {
+    let envelope = Envelope::parse(json)?;
+    let content = match envelope.kind.as_str() {
+        "opened" => Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?))),
+        "ended" => Content::Ended(serde_json::from_slice(json)?),
+        _ => Content::Body(Box::new(serde_json::from_slice(json)?)),
+    };
+    Ok(Entry { n, seq: envelope.seq, at: envelope.at, json: json.to_vec(), content })
+}
+
+/// A recording in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    #[serde(flatten)]
+    pub context: Context,
+    pub opened_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<EndReason>,
+}
+
+/// All recordings, in the order in which they were opened.
+pub fn list(directory: &Path) -> Result<Vec<Summary>, ReplayError> {
+    #[derive(Deserialize)]
+    struct Opening {
+        at: Timestamp,
+        #[serde(flatten)]
+        context: Context,
+    }
+    #[derive(Deserialize)]
+    struct Ending {
+        at: Timestamp,
+        reason: EndReason,
+    }
+    let mut found: Vec<Summary> = Vec::new();
+    let mut open: HashMap<String, usize> = HashMap::new();
+    let mut lines = Lines::open(directory);
+    while let Some(line) = next_line(&mut lines, directory)? {
+        let damaged =
+            |what: &str| ReplayError::Damaged { seq: 0, what: format!("a line was altered: {what}") };
+        let json = parse_line(line).map_err(|error| damaged(&error.to_string()))?.json;
+        let envelope = Envelope::parse(json).map_err(|error| damaged(&error.to_string()))?;
+        if envelope.kind == "opened" {
+            let opening: Opening =
+                serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+            open.insert(envelope.rec, found.len());
+            let (context, opened_at) = (opening.context, opening.at);
+            found.push(Summary { context, opened_at, ended_at: None, reason: None });
+        } else if envelope.kind == "ended"
+            && let Some(summary) = open.remove(&envelope.rec).and_then(|index| found.get_mut(index))
+        {
+            let ending: Ending = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
+            summary.ended_at = Some(ending.at);
+            summary.reason = Some(ending.reason);
+        }
+    }
+    Ok(found)
+}
+
+/// The recording of `connection`, if there is one.
+pub fn find(directory: &Path, connection: &ConnectionId) -> Result<Option<Summary>, ReplayError> {
+    Ok(list(directory)?.into_iter().find(|summary| summary.context.connection == *connection))
+}
+
+/// Follows the log. The caller decides when to look again.
+#[derive(Debug)]
+pub struct Tail {
+    directory: PathBuf,
+    lines: Lines,
+}
+
+impl Tail {
+    /// From the log's start.
+    pub fn from_start(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), lines: Lines::follow(directory) }
+    }
+
+    /// From what comes next. Reads the whole log once.
+    pub fn from_end(directory: &Path) -> Result<Self, ReplayError> {
+        let mut tail = Self::from_start(directory);
+        while tail.next()?.is_some() {}
+        Ok(tail)
+    }
+
+    /// The next record exactly as stored; `None` when there is none yet.
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
+        let Some(line) = next_line(&mut self.lines, &self.directory)? else { return Ok(None) };
+        let line = parse_line(line)
+            .map_err(|error| ReplayError::Damaged { seq: 0, what: format!("a line was altered: {error}") })?;
+        Ok(Some(line.json.to_vec()))
+    }
+}
+
+fn next_line<'a>(lines: &'a mut Lines, directory: &Path) -> Result<Option<&'a [u8]>, ReplayError> {
+    let read = lines.next().map_err(|source| ReplayError::Read { path: directory.to_owned(), source })?;
+    match read {
+        Read::Line(_) => Ok(Some(lines.line())),
+        Read::End(_) | Read::Unfinished(_) => Ok(None),
+        Read::Bad { what, .. } => Err(ReplayError::Damaged { seq: 0, what: what.to_string() }),
+    }
+}

@@ -1,0 +1,212 @@
+//! A recording as text for people.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::record::{
+    Body, Context, Direction, Ended, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome, Value,
+};
+use super::replay::{Content, Entry};
+use crate::domain::time::{Timestamp, humane};
+
+/// Writes record after record; keeps the parts of a split statement until it is whole.
+#[derive(Debug, Default)]
+pub(super) struct Transcript {
+    opened_at: Option<Timestamp>,
+    sql: Vec<u8>,
+    params: Vec<Parameter>,
+}
+
+impl Transcript {
+    pub(super) fn write(&mut self, entry: &Entry, to: &mut impl Write) -> io::Result<()> {
+        let start = *self.opened_at.get_or_insert(entry.at);
+        let offset = Offset(entry.at.since(start));
+        match &entry.content {
+            Content::Opened(opened) => {
+                let (context, opened) = opened.as_ref();
+                header(context, opened, entry.at, to)
+            }
+            Content::Ended(ended) => footer(ended, &offset, to),
+            Content::Body(body) => self.body(body, &offset, to),
+        }
+    }
+
+    fn body(&mut self, body: &Body, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
+        match body {
+            Body::SqlPart(part) => {
+                self.sql.extend_from_slice(&part.sql.bytes());
+                Ok(())
+            }
+            Body::ParameterPart(part) => {
+                self.params.extend_from_slice(&part.params);
+                Ok(())
+            }
+            Body::Statement(statement) => self.statement(statement, offset, to),
+            Body::StatementEnd(end) => statement_end(end, offset, to),
+            Body::CopyEnd(copy) => {
+                let direction = match copy.direction {
+                    Direction::In => "to the target",
+                    Direction::Out => "from the target",
+                };
+                let rows = copy.rows.map(|rows| format!("{rows} rows, ")).unwrap_or_default();
+                writeln!(
+                    to,
+                    "{offset}  [{}] copied {direction}: {rows}{} bytes, sha256 {}",
+                    copy.n,
+                    copy.bytes,
+                    shown(&copy.sha256)
+                )
+            }
+            Body::Cancel(cancel) => {
+                let from = cancel.from.map_or_else(|| "the gateway".to_owned(), |from| from.to_string());
+                let of = cancel.n.map(|n| format!(" of [{n}]")).unwrap_or_default();
+                writeln!(to, "{offset}  cancel{of} asked by {from}: {}", shown(&cancel.why))
+            }
+            Body::Notice(notice) => writeln!(to, "{offset}  {}", shown(&notice.text)),
+            Body::Credential(credential) => {
+                let detail = credential.detail.as_deref().map(|text| format!(": {}", shown(text)));
+                writeln!(
+                    to,
+                    "{offset}  credential {} {}{}",
+                    shown(&credential.mark.handle),
+                    shown(&credential.step),
+                    detail.unwrap_or_default()
+                )
+            }
+        }
+    }
+
+    fn statement(&mut self, statement: &Statement, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
+        let mut whole = std::mem::take(&mut self.sql);
+        whole.extend_from_slice(&statement.sql.bytes());
+        let mut params = std::mem::take(&mut self.params);
+        params.extend_from_slice(&statement.params);
+        let sql = match Sql::new(&whole) {
+            Sql::Text { sql } => shown(&sql),
+            Sql::Bytes { b64 } => format!("(not text, base64) {b64}"),
+        };
+        let uncertain = if statement.certain { "" } else { "  (uncertain)" };
+        let mut lines = sql.lines();
+        writeln!(to, "{offset}  [{}] {}{uncertain}", statement.n, lines.next().unwrap_or_default())?;
+        for line in lines {
+            writeln!(to, "                  {line}")?;
+        }
+        for (number, parameter) in (1..).zip(&params) {
+            writeln!(to, "                  ${number} = {}", parameter_text(parameter))?;
+        }
+        Ok(())
+    }
+}
+
+/// Time since the recording's start.
+struct Offset(Duration);
+
+impl std::fmt::Display for Offset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        write!(f, "{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, self.0.subsec_millis())
+    }
+}
+
+/// What a peer wrote, safe to show: nothing in it can move a terminal's cursor.
+fn shown(text: &str) -> String {
+    let safe = |symbol: char| match symbol {
+        '\n' | '\t' => symbol.to_string(),
+        symbol if symbol.is_control() => symbol.escape_unicode().to_string(),
+        symbol => symbol.to_string(),
+    };
+    text.chars().map(safe).collect()
+}
+
+fn parameter_text(parameter: &Parameter) -> String {
+    let text = match &parameter.value {
+        Value::Text { text } => format!("'{}'", shown(text)),
+        Value::Bytes { b64 } => format!("base64 {b64}"),
+        Value::Null { .. } => "NULL".to_owned(),
+    };
+    match parameter.length {
+        Some(length) => format!("{text}… ({length} bytes)"),
+        None => text,
+    }
+}
+
+fn header(context: &Context, opened: &Opened, at: Timestamp, to: &mut impl Write) -> io::Result<()> {
+    writeln!(to, "recording   {}", context.connection)?;
+    writeln!(
+        to,
+        "who         {} ({}) from {}",
+        context.principal.name, context.principal.id, context.client
+    )?;
+    writeln!(
+        to,
+        "where       {} as {} ({}, {})",
+        context.target, context.access, context.environment, context.domain
+    )?;
+    writeln!(to, "why         {}", shown(&opened.reason))?;
+    if let Some(ticket) = &opened.ticket {
+        writeln!(to, "ticket      {}", shown(ticket))?;
+    }
+    if context.break_glass {
+        writeln!(to, "BREAK-GLASS approvals were skipped")?;
+    }
+    for approval in &opened.approvals {
+        writeln!(to, "approved by {} ({}) at {}", approval.by.name, approval.domain, approval.at)?;
+    }
+    writeln!(
+        to,
+        "session     {}, from {} for {}",
+        context.session,
+        opened.granted_at,
+        humane(opened.ends_at.since(opened.granted_at))
+    )?;
+    if let Some(database) = &opened.database {
+        writeln!(to, "database    {}", shown(database))?;
+    }
+    if let Some(application) = &opened.application {
+        writeln!(to, "application {}", shown(application))?;
+    }
+    if let Some(credential) = &opened.credential {
+        writeln!(to, "credential  {}", shown(&credential.handle))?;
+    }
+    writeln!(to, "opened      {at}\n")
+}
+
+fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
+    let outcome = match end.outcome {
+        StatementOutcome::Done => "done",
+        StatementOutcome::Failed => "FAILED",
+        StatementOutcome::Skipped => "skipped",
+        StatementOutcome::Cancelled => "cancelled",
+        StatementOutcome::Unknown => "outcome unknown",
+    };
+    write!(to, "{offset}  [{}] {outcome}", end.n)?;
+    if let Some(tag) = &end.tag {
+        write!(to, ": {}", shown(tag))?;
+    }
+    if let Some(rows) = end.rows {
+        write!(to, ", {rows} rows")?;
+    }
+    if let Some(sqlstate) = &end.sqlstate {
+        write!(to, " {}", shown(sqlstate))?;
+    }
+    if let Some(message) = &end.message {
+        write!(to, " {}", shown(message))?;
+    }
+    if let Some(duration) = end.duration_us {
+        write!(to, " ({}.{:03} ms)", duration / 1000, duration % 1000)?;
+    }
+    writeln!(to)
+}
+
+fn footer(ended: &Ended, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
+    writeln!(to, "{offset}  ended: {}", shown(&ended.reason.to_string()))?;
+    if let Some(totals) = &ended.totals {
+        writeln!(
+            to,
+            "              {} statements, {} bytes from the client, {} bytes from the target",
+            totals.statements, totals.bytes_from_client, totals.bytes_from_target
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,371 @@
+//! The one thread that owns the journal's files. It takes all that waits, writes it once, syncs
+//! once, and then tells everybody who waits (group commit).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use super::Unrecordable;
+use super::chain::{Log, RecordingChain, record_hash};
+use super::encode::{self, Effect, Fields, Stamp};
+use super::line::{LONGEST_RECORD, write_line};
+use super::medium::Medium;
+use super::note::SigningKey;
+use super::queue::{Done, Job, Queue, Task};
+use super::record::{Ended, Recovered, StatementEnd, StatementOutcome, Totals};
+use crate::crypto::hex;
+use crate::domain::deny::EndReason;
+use crate::domain::id::{ConnectionId, NodeId};
+
+/// At most this many bytes are written between two syncs, plus one record: what a crash can tear.
+pub(super) const LARGEST_BATCH: usize = 4 << 20;
+/// Upper bound of what a recovery may discard.
+pub(super) const LARGEST_TEAR: u64 = (LARGEST_BATCH + 2 * LONGEST_RECORD) as u64;
+
+/// An open recording.
+#[derive(Debug, Clone)]
+pub(super) struct Recording {
+    pub(super) chain: RecordingChain,
+    pub(super) context: Arc<[u8]>,
+    /// Statements without a result so far.
+    pub(super) under_way: BTreeSet<u64>,
+}
+
+/// Where the log stands: what recovery finds and the writer goes on from.
+#[derive(Debug, Clone)]
+pub(super) struct Position {
+    pub(super) log: Log,
+    pub(super) control: RecordingChain,
+    pub(super) recordings: HashMap<ConnectionId, Recording>,
+    /// Number of the current file; 0 before there is one.
+    pub(super) file: u32,
+    /// Where the current file's data ends.
+    pub(super) offset: u64,
+    /// How many bytes the current file has allocated.
+    pub(super) allocated: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) file: u64,
+    pub(super) reserve: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer<M> {
+    medium: M,
+    key: SigningKey,
+    position: Position,
+    sizes: Sizes,
+    /// Lines not yet written; they belong at `position.offset - buffer.len()`.
+    buffer: Vec<u8>,
+    /// Write into the reserve: the next file could not be allocated.
+    last_gasp: bool,
+}
+
+/// Why the writer stops for ever.
+#[derive(Debug)]
+pub(super) struct Broken {
+    detail: String,
+    /// The files are whole, there is only no more room: the reserve can be used.
+    reserve_usable: bool,
+}
+
+impl Broken {
+    fn io(what: &str, error: &io::Error) -> Self {
+        Self { detail: format!("{what}: {error}"), reserve_usable: false }
+    }
+
+    pub(super) fn unrecordable(&self) -> Unrecordable {
+        Unrecordable::Failed { detail: self.detail.as_str().into() }
+    }
+}
+
+/// Why one job was not done.
+enum Undone {
+    /// This job alone.
+    Refused(Unrecordable),
+    Broken(Broken),
+}
+
+impl From<Broken> for Undone {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl<M: Medium> Writer<M> {
+    pub(super) fn new(medium: M, key: SigningKey, position: Position, sizes: Sizes) -> Self {
+        Self { medium, key, position, sizes, buffer: Vec::new(), last_gasp: false }
+    }
+
+    fn node(&self) -> &NodeId {
+        self.key.node()
+    }
+
+    /// Writes what recovery has to say and ends the recordings that a crash left open.
+    pub(super) fn recover(&mut self, recovered: &Recovered, stamp: Stamp) -> Result<(), Broken> {
+        self.control(stamp, &encode::recovered(recovered))?;
+        for recording in &recovered.recordings {
+            self.finish(recording, &EndReason::Crashed, None, stamp)?;
+        }
+        self.flush()
+    }
+
+    /// Works until the journal is closed or broken, then says which.
+    pub(super) fn run(mut self, queue: &Queue, broken: impl FnOnce(&Unrecordable)) {
+        loop {
+            let jobs = queue.take();
+            if jobs.is_empty() {
+                return;
+            }
+            let stamp = jobs.back().map(|job| job.stamp);
+            let mut waiting = Vec::new();
+            match self.batch(jobs, &mut waiting) {
+                Ok(false) => {}
+                Ok(true) => {
+                    reject(queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
+                    return;
+                }
+                Err(cause) => {
+                    let why = cause.unrecordable();
+                    let rest = queue.shut(why.clone());
+                    broken(&why);
+                    for (done, _) in waiting {
+                        let _ = done.send(Err(why.clone()));
+                    }
+                    reject(rest, &why);
+                    if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {
+                        self.use_reserve(&why, stamp);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does a batch and tells who waits. `Ok(true)`: the journal is closed.
+    fn batch(
+        &mut self,
+        jobs: VecDeque<Job>,
+        waiting: &mut Vec<(Done, Result<(), Unrecordable>)>,
+    ) -> Result<bool, Broken> {
+        let mut rooms = Vec::new();
+        let mut closed = false;
+        for job in jobs {
+            if closed {
+                reject([job].into(), &Unrecordable::Closed);
+                continue;
+            }
+            closed = matches!(job.task, Task::Close);
+            rooms.extend(job.room);
+            let result = match self.perform(job.task, job.stamp) {
+                Ok(()) => Ok(()),
+                Err(Undone::Refused(why)) => Err(why),
+                Err(Undone::Broken(cause)) => {
+                    waiting.extend(job.done.map(|done| (done, Ok(()))));
+                    return Err(cause);
+                }
+            };
+            waiting.extend(job.done.map(|done| (done, result)));
+        }
+        self.flush()?;
+        drop(rooms);
+        for (done, result) in waiting.drain(..) {
+            // A caller that was cancelled no longer listens; its record is durable all the same.
+            let _ = done.send(result);
+        }
+        Ok(closed)
+    }
+
+    fn perform(&mut self, task: Task, stamp: Stamp) -> Result<(), Undone> {
+        match task {
+            Task::Begin { recording, context, fields } => {
+                if self.position.recordings.contains_key(&recording) {
+                    return Err(Undone::Refused(Unrecordable::Ended));
+                }
+                let chain = RecordingChain::start(recording.as_str());
+                let begun = Recording { chain, context, under_way: BTreeSet::new() };
+                self.position.recordings.insert(recording.clone(), begun);
+                let written = self.record(&recording, &fields, Effect::None, stamp);
+                if written.is_err() {
+                    // Without its first record it is no recording that could be ended.
+                    self.position.recordings.remove(&recording);
+                }
+                written
+            }
+            Task::Record { recording, bodies } => {
+                for (fields, effect) in &bodies {
+                    self.record(&recording, fields, *effect, stamp)?;
+                }
+                Ok(())
+            }
+            Task::End { recording, reason, totals } => Ok(self.finish(&recording, &reason, totals, stamp)?),
+            Task::Control { events } => {
+                for (at, fields) in &events {
+                    self.control(Stamp { at: *at, ..stamp }, fields)?;
+                }
+                Ok(())
+            }
+            Task::Checkpoint => Ok(self.checkpoint()?),
+            Task::Close => {
+                let open: Vec<_> = self.position.recordings.keys().cloned().collect();
+                for recording in open {
+                    self.finish(&recording, &EndReason::Shutdown, None, stamp)?;
+                }
+                Ok(self.checkpoint()?)
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        recording: &ConnectionId,
+        fields: &[u8],
+        effect: Effect,
+        stamp: Stamp,
+    ) -> Result<(), Undone> {
+        let Some(state) = self.position.recordings.get(recording) else {
+            return Err(Undone::Refused(Unrecordable::Ended));
+        };
+        let place = (recording.as_str(), state.chain.next());
+        let json = encode::record(place, stamp, self.node(), &state.context, fields);
+        let hash = self.append(&json)?;
+        if let Some(state) = self.position.recordings.get_mut(recording) {
+            state.chain.push(&hash);
+            match effect {
+                Effect::None => {}
+                Effect::Starts(statement) => _ = state.under_way.insert(statement),
+                Effect::Ends(statement) => _ = state.under_way.remove(&statement),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a recording: every statement gets a result, the recording its last record. One that has
+    /// ended already stays as it is.
+    fn finish(
+        &mut self,
+        recording: &ConnectionId,
+        reason: &EndReason,
+        totals: Option<Totals>,
+        stamp: Stamp,
+    ) -> Result<(), Broken> {
+        let Some(state) = self.position.recordings.get(recording) else { return Ok(()) };
+        for statement in state.under_way.clone() {
+            let end = StatementEnd::new(statement, StatementOutcome::Unknown);
+            for encoded in encode::body(&super::record::Body::StatementEnd(end)) {
+                self.must_record(recording, &encoded.fields, encoded.effect, stamp)?;
+            }
+        }
+        let Some(state) = self.position.recordings.get(recording) else { return Ok(()) };
+        let ended = Ended { reason: reason.clone(), totals, chain: hex(state.chain.head()) };
+        self.must_record(recording, &encode::ended(&ended), Effect::None, stamp)?;
+        self.position.recordings.remove(recording);
+        Ok(())
+    }
+
+    fn must_record(
+        &mut self,
+        recording: &ConnectionId,
+        fields: &Fields,
+        effect: Effect,
+        stamp: Stamp,
+    ) -> Result<(), Broken> {
+        match self.record(recording, fields, effect, stamp) {
+            Ok(()) | Err(Undone::Refused(_)) => Ok(()),
+            Err(Undone::Broken(broken)) => Err(broken),
+        }
+    }
+
+    fn control(&mut self, stamp: Stamp, fields: &[u8]) -> Result<(), Broken> {
+        let node = self.node().clone();
+        let place = (node.as_str(), self.position.control.next());
+        let json = encode::record(place, stamp, &node, &[], fields);
+        let hash = self.append(&json)?;
+        self.position.control.push(&hash);
+        Ok(())
+    }
+
+    /// Puts one record at the log's end, in the buffer.
+    fn append(&mut self, json: &[u8]) -> Result<crate::crypto::Hash, Broken> {
+        let hash = record_hash(json);
+        let after = self.position.log.after(&hash);
+        let mut line = Vec::with_capacity(json.len() + 96);
+        write_line(&mut line, self.position.log.size(), &after, json);
+        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        self.make_room(length)?;
+        self.buffer.extend_from_slice(&line);
+        self.position.offset = self.position.offset.saturating_add(length);
+        self.position.log.push(&hash);
+        if self.buffer.len() >= LARGEST_BATCH {
+            self.flush()?;
+        }
+        Ok(hash)
+    }
+
+    /// Goes to the next file when `length` bytes do not fit in this one before its reserve.
+    fn make_room(&mut self, length: u64) -> Result<(), Broken> {
+        let reserve = if self.last_gasp { 0 } else { self.sizes.reserve };
+        let end = self.position.offset.saturating_add(length);
+        if self.position.file > 0 && end.saturating_add(reserve) <= self.position.allocated {
+            return Ok(());
+        }
+        if self.last_gasp {
+            return Err(Broken { detail: "the reserve is used up".to_owned(), reserve_usable: false });
+        }
+        // The next file exists only once this one is whole: recovery relies on it.
+        self.flush()?;
+        let number = self.position.file.saturating_add(1);
+        let size = self.sizes.file.max(length.saturating_add(self.sizes.reserve));
+        self.medium.allocate(number, size).map_err(|error| Broken {
+            detail: format!("cannot allocate {size} bytes for the next journal file: {error}"),
+            reserve_usable: self.position.file > 0,
+        })?;
+        self.position.file = number;
+        self.position.offset = 0;
+        self.position.allocated = size;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Broken> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        let start = self.position.offset.saturating_sub(length);
+        let written = self.medium.write(start, &self.buffer);
+        written.map_err(|error| Broken::io("cannot write to the journal", &error))?;
+        self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Signs for all that is durable.
+    pub(super) fn checkpoint(&mut self) -> Result<(), Broken> {
+        self.flush()?;
+        let note = self.key.sign(self.position.log.size(), &self.position.log.root());
+        self.medium.checkpoint(&note).map_err(|error| Broken::io("cannot write a checkpoint", &error))
+    }
+
+    /// There is no room for a next file: ends the open recordings in this one's reserve.
+    fn use_reserve(&mut self, why: &Unrecordable, stamp: Stamp) {
+        self.last_gasp = true;
+        let reason = EndReason::Unrecordable { detail: why.to_string() };
+        let open: Vec<_> = self.position.recordings.keys().cloned().collect();
+        let mut ended = Ok(());
+        for recording in open {
+            ended = ended.and_then(|()| self.finish(&recording, &reason, None, stamp));
+        }
+        let kept = self.checkpoint();
+        if let Err(broken) = ended.and(kept) {
+            tracing::error!(detail = %broken.detail, "the audit log's reserve did not hold all ends");
+        }
+    }
+}
+
+fn reject(jobs: VecDeque<Job>, why: &Unrecordable) {
+    for done in jobs.into_iter().filter_map(|job| job.done) {
+        let _ = done.send(Err(why.clone()));
+    }
+}

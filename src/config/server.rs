@@ -1,0 +1,182 @@
+//! The sections that are fixed while the server runs: `[server]`, `[api]`, `[postgres]`, `[audit]`,
+//! `[login]`; and where `[policies]` are.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::files;
+use super::reader::Section;
+use crate::domain::time::humane;
+
+const MIB: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// What the server calls itself to people.
+    pub name: String,
+    /// Where the store, the node's id and the server's secret are.
+    pub data_dir: PathBuf,
+}
+
+/// Where to listen, and with which certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub listen: SocketAddr,
+    /// PEM, leaf first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    pub listener: Listener,
+    /// How people reach the API, without a slash at its end.
+    pub public_url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgres {
+    pub listener: Listener,
+    pub max_connections: usize,
+    /// Connections that have not authenticated yet.
+    pub max_handshakes: usize,
+    pub handshake_timeout: Duration,
+    /// `None`: connections may idle as long as their session lasts.
+    pub idle_timeout: Option<Duration>,
+    pub max_message_bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    pub directory: PathBuf,
+    /// How large a journal file grows before the next is begun.
+    pub segment_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub token_lifetime: Duration,
+}
+
+pub(super) fn server(root: &Section<'_>) -> Option<Server> {
+    let section = root.section("server");
+    let name = match section.has("name") {
+        true => section.required_text("name", "say what people call this server"),
+        false => Some("sallyport"),
+    };
+    if !section.has("data_dir") {
+        section.missing("data_dir", "name the directory that `sallyport init` made");
+    }
+    let data_dir = section.path("data_dir");
+    if let Some(dir) = data_dir.as_ref().filter(|dir| !dir.is_dir()) {
+        let dir = dir.display();
+        section.blame("data_dir", format!("`{dir}` is not a directory: `sallyport init {dir}` makes it"));
+    }
+    section.finish();
+    Some(Server { name: name?.to_owned(), data_dir: data_dir? })
+}
+
+pub(super) fn api(root: &Section<'_>) -> Option<Api> {
+    let section = root.section("api");
+    let listener = listener(&section, SocketAddr::from(([127, 0, 0, 1], 8443)));
+    let public_url = match section.text("public_url") {
+        Some(url) => Some(checked_url(&section, url)),
+        None => listener.as_ref().map(|listener| format!("https://{}", listener.listen)),
+    };
+    section.finish();
+    Some(Api { listener: listener?, public_url: public_url? })
+}
+
+fn checked_url(section: &Section<'_>, url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    let host = url.strip_prefix("https://").unwrap_or("");
+    if host.is_empty() || host.contains(['?', '#', '@']) || host.contains(char::is_whitespace) {
+        let message = format!("`{url}` is not a URL of the API: write `https://bastion.example:8443`");
+        section.blame("public_url", message);
+    }
+    url.to_owned()
+}
+
+pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
+    let section = root.section("postgres");
+    let (second, minute) = (Duration::from_secs(1), Duration::from_mins(1));
+    let listener = listener(&section, SocketAddr::from(([127, 0, 0, 1], 6432)));
+    let max_connections = section.count("max_connections", 2000, 1_000_000);
+    let max_handshakes = section.count("max_handshakes", 100, 100_000);
+    let handshake_timeout = section.duration("handshake_timeout", second, 5 * minute);
+    let idle_timeout = section.duration("idle_timeout", second, 240 * minute);
+    let max_message_bytes =
+        section.integer("max_message_bytes", bytes(64 * MIB), bytes(MIB / 16), bytes(1024 * MIB - 1));
+    section.finish();
+    Some(Postgres {
+        listener: listener?,
+        max_connections,
+        max_handshakes,
+        handshake_timeout: handshake_timeout.unwrap_or(10 * second),
+        idle_timeout,
+        max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(64 * MIB),
+    })
+}
+
+fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn listener(section: &Section<'_>, default: SocketAddr) -> Option<Listener> {
+    let listen = match section.text("listen") {
+        None => default,
+        Some(text) => text.parse().unwrap_or_else(|_| {
+            section.blame("listen", format!("`{text}` is not an address: write `{default}`"));
+            default
+        }),
+    };
+    for (key, what) in [
+        ("certificate", "name the PEM file with the server's certificate"),
+        ("key", "name the PEM file with the certificate's private key"),
+    ] {
+        if !section.has(key) {
+            section.missing(key, what);
+        }
+    }
+    let (certificate, key) = (section.path("certificate"), section.path("key"));
+    if let Some(Err(message)) = certificate.as_deref().map(files::certificates) {
+        section.blame("certificate", message);
+    }
+    if let Some(Err(message)) = key.as_deref().map(files::private_key) {
+        section.blame("key", message);
+    }
+    Some(Listener { listen, certificate: certificate?, key: key? })
+}
+
+pub(super) fn audit(root: &Section<'_>, server: Option<&Server>) -> Option<Audit> {
+    let section = root.section("audit");
+    let directory = section.path("directory");
+    let directory = directory.or_else(|| server.map(|server| server.data_dir.join("audit")));
+    let segment_bytes = section.integer("segment_bytes", bytes(64 * MIB), bytes(MIB / 16), bytes(4096 * MIB));
+    section.finish();
+    Some(Audit { directory: directory?, segment_bytes })
+}
+
+pub(super) fn login(root: &Section<'_>) -> Login {
+    let section = root.section("login");
+    let hour = Duration::from_hours(1);
+    let token_lifetime = section.duration("token_lifetime", hour / 60, 24 * hour);
+    section.finish();
+    Login { token_lifetime: token_lifetime.unwrap_or(8 * hour) }
+}
+
+pub(super) fn policies(root: &Section<'_>) -> Option<PathBuf> {
+    let section = root.section("policies");
+    let directory = section.path("directory");
+    if let Some(dir) = directory.as_ref().filter(|dir| !dir.is_dir()) {
+        section.blame("directory", format!("`{}` is not a directory", dir.display()));
+    }
+    section.finish();
+    directory
+}
+
+pub(super) fn duration_text(duration: Option<Duration>) -> String {
+    duration.map_or("none".to_owned(), humane)
+}

@@ -1,0 +1,344 @@
+//! `[[target]]`: what one can get into, how to reach it, and as whom Sallyport manages roles there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::files;
+use super::reader::Section;
+use crate::crypto::tls;
+use crate::domain::name::{AccessName, GroupName};
+use crate::domain::secret::Secret;
+use crate::domain::target::{Environment, Target, TargetKind};
+
+const DEFAULT_CONNECTION_LIMIT: u64 = 20;
+/// The longest identifier that PostgreSQL keeps whole, in bytes (its `NAMEDATALEN` - 1).
+const LONGEST_IDENTIFIER: usize = 63;
+/// What Sallyport's own roles begin with; `pg_` is PostgreSQL's.
+const RESERVED_PREFIXES: [&str; 2] = ["pg_", "sp_"];
+const RESERVED_ROLES: [&str; 2] = ["public", "none"];
+
+/// A PostgreSQL target: what policies see of it, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct PostgresTarget {
+    pub target: Target,
+    pub address: Address,
+    /// Where to connect instead of asking the name system for [`Address::host`]; the certificate is
+    /// still checked against the host.
+    pub connect_to: Option<IpAddr>,
+    /// What the target's certificate must name.
+    pub server_name: ServerName<'static>,
+    /// What clients may connect to; never empty. The first is the default.
+    pub databases: Vec<String>,
+    /// The database role that each access is.
+    pub roles: BTreeMap<AccessName, String>,
+    pub admin: Admin,
+    pub ca_file: PathBuf,
+    /// Who may sign the target's certificate; never empty.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Trusts `ca` and nobody else.
+    pub tls: Arc<rustls::ClientConfig>,
+    /// How many connections one session may have open at a time.
+    pub connection_limit: u32,
+}
+
+/// As whom roles are made and dropped.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub user: String,
+    pub password: Secret,
+    pub database: String,
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address: write `host:port`, for example `ledger.db.example:5432`")]
+pub struct MalformedAddress(String);
+
+impl FromStr for Address {
+    type Err = MalformedAddress;
+
+    fn from_str(text: &str) -> Result<Self, MalformedAddress> {
+        let malformed = || MalformedAddress(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(malformed)?;
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let host = match bracketed {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| malformed())?.to_string(),
+            None if host.is_empty() || host.contains([':', '/', '@', ' ']) => return Err(malformed()),
+            None => host.to_owned(),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl PostgresTarget {
+    /// Whether both say the same, secrets included.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let plain = |target: &Self| {
+            let Self { address, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
+            (address, connect_to, databases, roles, ca, connection_limit, target.target.clone())
+        };
+        let admin = |target: &Self| {
+            let Admin { user, database, .. } = target.admin.clone();
+            (user, database)
+        };
+        plain(self) == plain(other)
+            && admin(self) == admin(other)
+            && self.admin.password.expose() == other.admin.password.expose()
+    }
+}
+
+/// Reads one `[[target]]`; `None` when something is wrong with it, which then is reported.
+pub(super) fn read(
+    section: &Section<'_>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<PostgresTarget> {
+    kind(section);
+    let name = section.required("name", "what people call it, for example `ledger-prod`");
+    let tier = read_environment(section);
+    let domain = section.required("domain", "the part of the bank it belongs to, for example `bank-core`");
+    let address: Option<Address> = section.required("address", "write `host:port`");
+    let connect_to = section.parsed("connect_to");
+    let server_name = address.as_ref().and_then(|address| server_name(section, address));
+    let databases = databases(section);
+    let admin = admin(section, databases.first(), environment);
+    let roles = roles(section, admin.as_ref());
+    let labels = labels(section);
+    let requesters = groups(section, "requesters");
+    let approvers = groups(section, "approvers");
+    let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
+    let (ca_file, ca) = ca(section);
+    let tls = match tls::client(&ca) {
+        Ok(tls) => Some(Arc::new(tls)),
+        Err(error) => {
+            section.blame("ca_file", error.to_string());
+            None
+        }
+    };
+    section.finish();
+    let target = Target {
+        name: name?,
+        kind: TargetKind::Postgres,
+        environment: tier?,
+        domain: domain?,
+        labels,
+        accesses: roles.keys().cloned().collect(),
+        requesters: requesters?,
+        approvers: approvers?,
+    };
+    Some(PostgresTarget {
+        target,
+        address: address?,
+        connect_to,
+        server_name: server_name?,
+        databases,
+        roles,
+        admin: admin?,
+        ca_file,
+        ca,
+        tls: tls?,
+        connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
+    })
+}
+
+fn kind(section: &Section<'_>) {
+    match section.required_text("kind", "write `kind = \"postgres\"`") {
+        None | Some("postgres") => {}
+        Some(other) => {
+            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"))
+        }
+    }
+}
+
+fn read_environment(section: &Section<'_>) -> Option<Environment> {
+    let all = [Environment::Prod, Environment::Uat, Environment::Dev];
+    let text = section.required_text("environment", "write `prod`, `uat` or `dev`")?;
+    let found = all.into_iter().find(|environment| environment.as_str() == text);
+    if found.is_none() {
+        section.blame("environment", format!("`{text}` is not an environment: write `prod`, `uat` or `dev`"));
+    }
+    found
+}
+
+fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
+    match ServerName::try_from(address.host.clone()) {
+        Ok(name) => Some(name),
+        Err(_) => {
+            section.blame("address", format!("`{}` is not a host name or IP address", address.host));
+            None
+        }
+    }
+}
+
+fn databases(section: &Section<'_>) -> Vec<String> {
+    if !section.has("databases") {
+        section.missing("databases", "list what clients may connect to, the default first");
+    }
+    let databases: Vec<String> = section.list("databases").unwrap_or_default();
+    if databases.is_empty() && section.has("databases") {
+        section.blame("databases", "is empty: list what clients may connect to, the default first");
+    }
+    let mut seen = BTreeSet::new();
+    for database in &databases {
+        if let Err(message) = identifier(database, "a database name") {
+            section.blame("databases", message);
+        }
+        if !seen.insert(database) {
+            section.blame("databases", format!("`{database}` is listed twice"));
+        }
+    }
+    databases
+}
+
+fn roles(section: &Section<'_>, admin: Option<&Admin>) -> BTreeMap<AccessName, String> {
+    let accesses = section.section("accesses");
+    let read = |access: &str, role: &str| {
+        let access: AccessName = access.parse().map_err(|error| format!("{error}"))?;
+        role_name(role)?;
+        if admin.is_some_and(|admin| admin.user == role) {
+            return Err(format!("`{role}` is the admin user: give the access a role of its own"));
+        }
+        Ok((access, role.to_owned()))
+    };
+    if !section.has("accesses") {
+        let what = "say which database role each access is, for example `{ readonly = \"ledger_readonly\" }`";
+        section.missing("accesses", what);
+    }
+    let entries = accesses.entries(read);
+    if entries.is_empty() && accesses.is_empty() && section.has("accesses") {
+        section.blame("accesses", "is empty: without an access nobody can ask for the target");
+    }
+    entries.into_iter().collect()
+}
+
+fn role_name(role: &str) -> Result<(), String> {
+    identifier(role, "a database role")?;
+    let folded = role.to_ascii_lowercase();
+    if let Some(prefix) = RESERVED_PREFIXES.iter().find(|prefix| folded.starts_with(**prefix)) {
+        return Err(format!("`{role}` begins with `{prefix}`, which is reserved: name another role"));
+    }
+    if RESERVED_ROLES.contains(&folded.as_str()) {
+        return Err(format!("`{role}` is reserved by PostgreSQL: name another role"));
+    }
+    Ok(())
+}
+
+fn identifier(text: &str, what: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err(format!("is empty: name {what}"));
+    }
+    if text.len() > LONGEST_IDENTIFIER {
+        return Err(format!("`{text}` is longer than {LONGEST_IDENTIFIER} bytes, the most {what} may have"));
+    }
+    let reserved = |c: char| c.is_control() || c.is_whitespace() || ['"', '\'', '\\', ';'].contains(&c);
+    if text.contains(reserved) {
+        return Err(format!("`{}` is not {what}: no spaces, quotes, `\\` or `;`", text.escape_debug()));
+    }
+    Ok(())
+}
+
+fn labels(section: &Section<'_>) -> BTreeMap<String, String> {
+    section
+        .section("labels")
+        .entries(|key, value| {
+            if key.is_empty() || key.len() > 63 || value.len() > 255 {
+                return Err("a label has a key of 1 to 63 and a value of at most 255 bytes".to_owned());
+            }
+            Ok((key.to_owned(), value.to_owned()))
+        })
+        .into_iter()
+        .collect()
+}
+
+/// The groups under `key`; without it, the group that is called so.
+fn groups(section: &Section<'_>, key: &'static str) -> Option<BTreeSet<GroupName>> {
+    if !section.has(key) {
+        return key.parse().ok().map(|group| BTreeSet::from([group]));
+    }
+    let groups: Vec<GroupName> = section.list(key)?;
+    if groups.is_empty() {
+        section.blame(key, "is empty: name at least one group, or leave it out");
+    }
+    Some(groups.into_iter().collect())
+}
+
+fn admin(
+    section: &Section<'_>,
+    default_database: Option<&String>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<Admin> {
+    if !section.has("admin") {
+        section
+            .missing("admin", "say as whom roles are made: `[target.admin]` with `user` and `password_file`");
+        return None;
+    }
+    let admin = section.section("admin");
+    let user = admin.required_text("user", "the database user that makes and drops roles");
+    if let Some(Err(message)) = user.map(|user| identifier(user, "a database role")) {
+        admin.blame("user", message);
+    }
+    let password = password(&admin, environment);
+    let database = match admin.text("database") {
+        Some(database) => {
+            if let Err(message) = identifier(database, "a database name") {
+                admin.blame("database", message);
+            }
+            Some(database.to_owned())
+        }
+        None => default_database.cloned(),
+    };
+    admin.finish();
+    Some(Admin { user: user?.to_owned(), password: password?, database: database? })
+}
+
+fn password(admin: &Section<'_>, environment: &dyn Fn(&str) -> Option<String>) -> Option<Secret> {
+    let file = admin.path("password_file");
+    let variable = admin.text("password_env");
+    let (key, secret) = match (file, variable) {
+        (Some(file), None) => ("password_file", files::secret(&file)),
+        (None, Some(variable)) => ("password_env", files::secret_from(variable, environment)),
+        (None, None) => {
+            if !admin.has("password_file") && !admin.has("password_env") {
+                admin.missing("password_file", "name the file that holds the password, or `password_env`");
+            }
+            return None;
+        }
+        (Some(_), Some(_)) => {
+            admin.blame("password_env", "is given beside `password_file`: keep one of them");
+            return None;
+        }
+    };
+    secret.map_err(|message| admin.blame(key, message)).ok()
+}
+
+/// An unreadable file is reported; nothing stands in for it.
+fn ca(section: &Section<'_>) -> (PathBuf, Vec<CertificateDer<'static>>) {
+    if !section.has("ca_file") {
+        section.missing("ca_file", "name the PEM file of the authority that signs the target's certificate");
+    }
+    let Some(path) = section.path("ca_file") else { return (PathBuf::new(), Vec::new()) };
+    let certificates = files::certificates(&path).map_err(|message| section.blame("ca_file", message));
+    (path, certificates.unwrap_or_default())
+}

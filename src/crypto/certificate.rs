@@ -1,0 +1,163 @@
+//! `tls-server-end-point` channel binding (RFC 5929 section 4.1): a certificate's hash, by the
+//! hash function of the certificate's own signature.
+
+use aws_lc_rs::digest::{self, Algorithm};
+
+/// Why a certificate gives no channel binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndPointError {
+    #[error("the certificate is not well-formed DER")]
+    Malformed,
+    #[error("the certificate's signature names no hash function, so channel binding is not defined for it")]
+    NoHash,
+}
+
+/// What both ends of a TLS connection must agree on about the server's certificate.
+pub fn server_end_point(certificate: &[u8]) -> Result<Vec<u8>, EndPointError> {
+    let algorithm = signature_hash(certificate)?;
+    Ok(digest::digest(algorithm, certificate).as_ref().to_vec())
+}
+
+const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01]; // 1.2.840.113549.1.1
+const RSA_PSS: u8 = 10;
+const ECDSA_SHA1: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01]; // 1.2.840.10045.4.1
+const ECDSA: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03]; // 1.2.840.10045.4.3
+const SHA1: [u8; 5] = [0x2b, 0x0e, 0x03, 0x02, 0x1a]; // 1.3.14.3.2.26
+const SHA2: [u8; 8] = [0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02]; // 2.16.840.1.101.3.4.2
+
+fn signature_hash(certificate: &[u8]) -> Result<&'static Algorithm, EndPointError> {
+    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue }
+    let mut certificate = Der(certificate).element(SEQUENCE)?;
+    certificate.element(SEQUENCE)?;
+    let mut algorithm = certificate.element(SEQUENCE)?;
+    let oid = algorithm.element(OBJECT_IDENTIFIER)?.0;
+    match oid.split_last() {
+        Some((&RSA_PSS, prefix)) if prefix == RSA => pss_hash(algorithm),
+        // RFC 5929: MD5 and SHA-1 are replaced by SHA-256.
+        Some((4 | 5 | 11, prefix)) if prefix == RSA => Ok(&digest::SHA256),
+        Some((12, prefix)) if prefix == RSA => Ok(&digest::SHA384),
+        Some((13, prefix)) if prefix == RSA => Ok(&digest::SHA512),
+        Some((14, prefix)) if prefix == RSA => Ok(&digest::SHA224),
+        _ if oid == ECDSA_SHA1 => Ok(&digest::SHA256),
+        Some((1, prefix)) if prefix == ECDSA => Ok(&digest::SHA224),
+        Some((2, prefix)) if prefix == ECDSA => Ok(&digest::SHA256),
+        Some((3, prefix)) if prefix == ECDSA => Ok(&digest::SHA384),
+        Some((4, prefix)) if prefix == ECDSA => Ok(&digest::SHA512),
+        _ => Err(EndPointError::NoHash),
+    }
+}
+
+/// RFC 4055 section 3.1: the hash is named in the parameters, SHA-1 when it is not.
+fn pss_hash(mut algorithm: Der<'_>) -> Result<&'static Algorithm, EndPointError> {
+    let mut parameters = algorithm.element(SEQUENCE)?;
+    let Ok(mut explicit) = parameters.element(CONTEXT_0) else { return Ok(&digest::SHA256) };
+    let oid = explicit.element(SEQUENCE)?.element(OBJECT_IDENTIFIER)?.0;
+    match oid.split_last() {
+        _ if oid == SHA1 => Ok(&digest::SHA256),
+        Some((1, prefix)) if prefix == SHA2 => Ok(&digest::SHA256),
+        Some((2, prefix)) if prefix == SHA2 => Ok(&digest::SHA384),
+        Some((3, prefix)) if prefix == SHA2 => Ok(&digest::SHA512),
+        Some((4, prefix)) if prefix == SHA2 => Ok(&digest::SHA224),
+        _ => Err(EndPointError::NoHash),
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const CONTEXT_0: u8 = 0xa0;
+
+/// The elements of a DER value, one after the other.
+struct Der<'a>(&'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The content of the next element, which must have this tag.
+    fn element(&mut self, tag: u8) -> Result<Self, EndPointError> {
+        let (first, rest) = self.0.split_first().ok_or(EndPointError::Malformed)?;
+        let (length, rest) = Self::length(rest)?;
+        if *first != tag || length > rest.len() {
+            return Err(EndPointError::Malformed);
+        }
+        let (content, rest) = rest.split_at(length);
+        self.0 = rest;
+        Ok(Self(content))
+    }
+
+    /// X.690 section 8.1.3, definite forms of up to four bytes.
+    fn length(bytes: &[u8]) -> Result<(usize, &[u8]), EndPointError> {
+        let (first, rest) = bytes.split_first().ok_or(EndPointError::Malformed)?;
+        let count = usize::from(first & 0x7f);
+        if first & 0x80 == 0 {
+            return Ok((count, rest));
+        }
+        if count == 0 || count > 4 || count > rest.len() {
+            return Err(EndPointError::Malformed);
+        }
+        let (digits, rest) = rest.split_at(count);
+        Ok((digits.iter().fold(0, |length, digit| (length << 8) | usize::from(*digit)), rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn self_signed(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let parameters = rcgen::CertificateParams::new(vec!["bastion.example".to_owned()]).unwrap();
+        parameters.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_certificates_signature() {
+        for (signature, hash) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, &digest::SHA256),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, &digest::SHA384),
+        ] {
+            let certificate = self_signed(signature);
+            let expected = digest::digest(hash, &certificate);
+            assert_eq!(server_end_point(&certificate).unwrap(), expected.as_ref());
+        }
+    }
+
+    #[test]
+    fn a_signature_without_a_hash_gives_no_binding() {
+        assert_eq!(server_end_point(&self_signed(&rcgen::PKCS_ED25519)), Err(EndPointError::NoHash));
+    }
+
+    /// A certificate's outline with this algorithm identifier in it.
+    fn outline(algorithm: &[u8]) -> Vec<u8> {
+        let mut content = vec![SEQUENCE, 0, SEQUENCE, algorithm.len() as u8];
+        content.extend(algorithm);
+        let mut bytes = vec![SEQUENCE, 0x81, content.len() as u8];
+        bytes.extend(content);
+        bytes
+    }
+
+    fn rsa(last: u8) -> Vec<u8> {
+        [&[OBJECT_IDENTIFIER, 9][..], &RSA, &[last]].concat()
+    }
+
+    #[test]
+    fn weak_hashes_are_replaced_and_pss_names_its_own() {
+        for (last, hash) in
+            [(4, &digest::SHA256), (5, &digest::SHA256), (12, &digest::SHA384), (13, &digest::SHA512)]
+        {
+            assert_eq!(signature_hash(&outline(&rsa(last))).unwrap(), hash);
+        }
+        let named =
+            [&rsa(RSA_PSS)[..], &[SEQUENCE, 15, CONTEXT_0, 13, SEQUENCE, 11, OBJECT_IDENTIFIER, 9]].concat();
+        let pss = [&named[..], &SHA2, &[3]].concat();
+        assert_eq!(signature_hash(&outline(&pss)).unwrap(), &digest::SHA512);
+        let default = [&rsa(RSA_PSS)[..], &[SEQUENCE, 0]].concat();
+        assert_eq!(signature_hash(&outline(&default)).unwrap(), &digest::SHA256);
+    }
+
+    #[test]
+    fn every_cut_of_a_certificate_is_refused() {
+        let certificate = self_signed(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for end in 0..certificate.len() {
+            assert_eq!(server_end_point(&certificate[..end]), Err(EndPointError::Malformed), "{end}");
+        }
+        assert!(server_end_point(&[SEQUENCE, 0x84, 0xff, 0xff, 0xff, 0xff]).is_err());
+    }
+}

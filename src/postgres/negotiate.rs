@@ -1,0 +1,180 @@
+//! A connection's first packets: TLS, or a cancel request, or a refusal.
+//!
+//! 1. One byte is looked at without being taken: a TLS handshake may begin at once (direct TLS,
+//!    which needs the ALPN name `postgresql`).
+//! 2. Otherwise exactly eight bytes are read. `SSLRequest` is answered with `S` and TLS begins on
+//!    the bare socket, so that nothing sent before it can be taken for something sent inside it.
+//!    `GSSENCRequest` is declined once.
+//! 3. A startup message is accepted inside TLS only.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::audit::record::Tls;
+
+use super::codec::CodecError;
+use super::codec::startup::{
+    CancelRequest, FIRST_BYTES, First, ProtocolVersion, StartupParameters, is_direct_tls,
+};
+use super::sqlstate::{Goodbye, INVALID_AUTHORIZATION, PROTOCOL_VIOLATION};
+
+/// The protocol's name in TLS (PostgreSQL documentation, "SSL Session Encryption").
+pub const ALPN: &str = "postgresql";
+
+/// What a client turned out to want.
+#[derive(Debug)]
+pub(super) enum Hello {
+    Startup(Box<Start>),
+    Cancel(CancelRequest),
+}
+
+/// A startup message inside TLS.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub stream: TlsStream<TcpStream>,
+    pub version: ProtocolVersion,
+    pub parameters: StartupParameters,
+    pub tls: Tls,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NegotiateError {
+    /// Gone, or a TLS handshake that failed: there is nobody to tell.
+    #[error("the client went away or its TLS handshake failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("direct TLS without the ALPN name `{ALPN}`")]
+    NoAlpn,
+    #[error("{why}")]
+    Refused { why: CodecError, stream: Box<Stream> },
+    #[error("the client did not ask for TLS")]
+    NoTls { stream: Box<Stream> },
+}
+
+/// A client's stream before it is known whether it is TLS.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl NegotiateError {
+    /// What the client is told, and where; `None` when it is past telling.
+    pub(super) fn goodbye(self) -> Option<(Stream, Goodbye)> {
+        match self {
+            Self::Io(_) | Self::NoAlpn => None,
+            Self::Refused { why, stream } => {
+                Some((*stream, Goodbye::new(PROTOCOL_VIOLATION, why.to_string())))
+            }
+            Self::NoTls { stream } => Some((
+                *stream,
+                Goodbye::new(INVALID_AUTHORIZATION, "this gateway accepts encrypted connections only")
+                    .hint("Connect with sslmode=verify-full (or at least sslmode=require)."),
+            )),
+        }
+    }
+}
+
+pub(super) async fn negotiate(
+    mut stream: TcpStream,
+    tls: &Arc<rustls::ServerConfig>,
+) -> Result<Hello, NegotiateError> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
+    if first.first().is_some_and(|byte| is_direct_tls(*byte)) {
+        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN.as_bytes()) {
+            return Err(NegotiateError::NoAlpn);
+        }
+        return inside_tls(stream).await;
+    }
+    let mut declined_gss = false;
+    loop {
+        let bytes = read_first(&mut stream).await?;
+        match First::read(bytes) {
+            Ok(First::Ssl) => {
+                stream.write_all(b"S").await?;
+                let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+                return inside_tls(stream).await;
+            }
+            Ok(First::Gssenc) if !declined_gss => {
+                declined_gss = true;
+                stream.write_all(b"N").await?;
+            }
+            // libpq before version 17 sends its cancel requests in clear; the key authorises them.
+            Ok(First::Cancel { body }) => {
+                let body = read_body(&mut stream, body).await?;
+                return match CancelRequest::parse(body) {
+                    Ok(request) => Ok(Hello::Cancel(request)),
+                    Err(why) => Err(NegotiateError::Refused { why, stream: Box::new(Stream::Plain(stream)) }),
+                };
+            }
+            Ok(First::Gssenc | First::Startup { .. }) => {
+                return Err(NegotiateError::NoTls { stream: Box::new(Stream::Plain(stream)) });
+            }
+            Err(why) => {
+                return Err(NegotiateError::Refused { why, stream: Box::new(Stream::Plain(stream)) });
+            }
+        }
+    }
+}
+
+async fn inside_tls(mut stream: TlsStream<TcpStream>) -> Result<Hello, NegotiateError> {
+    let bytes = read_first(&mut stream).await?;
+    let refused =
+        |why, stream| NegotiateError::Refused { why, stream: Box::new(Stream::Tls(Box::new(stream))) };
+    match First::read(bytes) {
+        Ok(First::Startup { version, body }) => {
+            let body = read_body(&mut stream, body).await?;
+            match StartupParameters::parse(body) {
+                Ok(parameters) => {
+                    let tls = describe(
+                        stream.get_ref().1.protocol_version(),
+                        stream.get_ref().1.negotiated_cipher_suite(),
+                    );
+                    Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls })))
+                }
+                Err(why) => Err(refused(why, stream)),
+            }
+        }
+        Ok(First::Cancel { body }) => {
+            let body = read_body(&mut stream, body).await?;
+            CancelRequest::parse(body).map(Hello::Cancel).map_err(|why| refused(why, stream))
+        }
+        Ok(First::Ssl | First::Gssenc) => {
+            let why = CodecError::UnsupportedProtocol { major: 1234, minor: 5679 };
+            Err(refused(why, stream))
+        }
+        Err(why) => Err(refused(why, stream)),
+    }
+}
+
+/// TLS as records name it.
+pub(super) fn describe(
+    version: Option<rustls::ProtocolVersion>,
+    cipher: Option<rustls::SupportedCipherSuite>,
+) -> Tls {
+    Tls {
+        version: version.and_then(|version| version.as_str().map(str::to_owned)).unwrap_or_default(),
+        cipher: cipher.and_then(|cipher| cipher.suite().as_str().map(str::to_owned)).unwrap_or_default(),
+    }
+}
+
+async fn read_first<S: AsyncRead + Unpin>(stream: &mut S) -> std::io::Result<[u8; FIRST_BYTES]> {
+    let mut bytes = [0; FIRST_BYTES];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// Reads exactly `length` bytes, which [`First`] has bounded.
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> std::io::Result<Bytes> {
+    let mut body = BytesMut::zeroed(length);
+    stream.read_exact(&mut body).await?;
+    Ok(body.freeze())
+}

@@ -1,0 +1,115 @@
+//! From what the observer tells to what the audit log keeps.
+
+use bytes::Bytes;
+
+use crate::audit::record::{
+    Body, CopyEnd, Direction, Format, Notice, Parameter, Statement, StatementEnd, StatementOutcome, Value,
+};
+use crate::crypto;
+
+use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
+
+/// The record of an event; `None` for what is not worth one.
+pub(super) fn body(event: &Event) -> Option<Body> {
+    match event {
+        Event::StatementBegun(begun) => Some(Body::Statement(statement(begun))),
+        Event::StatementEnded(ended) => Some(Body::StatementEnd(statement_end(ended))),
+        Event::CopyEnded { n, direction, chunks, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
+            n: *n,
+            direction: match direction {
+                observe::Direction::In => Direction::In,
+                observe::Direction::Out => Direction::Out,
+            },
+            rows: Some(*chunks),
+            bytes: *bytes,
+            sha256: crypto::hex(sha256),
+        })),
+        Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice {
+            text: format!(
+                "the commit failed, statements told as done were undone: {} {}",
+                text(sqlstate),
+                text(message)
+            ),
+        })),
+        Event::Parameter { name, value } if matches!(name.as_ref(), b"session_authorization" | b"role") => {
+            Some(Body::Notice(Notice { text: format!("{} is now {}", text(name), text(value)) }))
+        }
+        Event::CopyBegun { .. } | Event::TransactionState(_) | Event::Parameter { .. } => None,
+    }
+}
+
+fn statement(begun: &Begun) -> Statement {
+    let how = match begun.how {
+        How::Simple => crate::audit::record::How::Simple,
+        How::Extended => crate::audit::record::How::Extended,
+        How::Prepare => crate::audit::record::How::Prepare,
+        How::Function(_) => crate::audit::record::How::Function,
+    };
+    let mut statement = match begun.how {
+        // A function call has no text; its function's number is what there is to tell.
+        How::Function(oid) => Statement::new(begun.n, how, format!("function {oid}").as_bytes()),
+        _ => Statement::new(begun.n, how, &begun.sql),
+    };
+    let named = |name: &Bytes| (!name.is_empty()).then(|| text(name));
+    statement.name = named(&begun.statement);
+    statement.portal = named(&begun.portal);
+    statement.params = begun.params.iter().map(parameter).collect();
+    statement.certain = begun.certain;
+    statement
+}
+
+fn parameter(param: &Param) -> Parameter {
+    let decoded = |text: String| Parameter::new(Some(text.as_bytes()), Format::Binary, param.oid);
+    let mut parameter = match &param.value {
+        observe::Value::Null => Parameter::new(None, Format::Text, param.oid),
+        observe::Value::Text(bytes) => Parameter::new(Some(bytes), Format::Text, param.oid),
+        observe::Value::Binary(bytes) => {
+            let mut parameter = Parameter::new(Some(bytes), Format::Binary, param.oid);
+            // Bytes of an unknown type that happen to be UTF-8 are not text.
+            parameter.value = Value::Bytes { b64: data_encoding::BASE64.encode(bytes) };
+            parameter
+        }
+        observe::Value::Int(number) => decoded(number.to_string()),
+        observe::Value::Float(number) => decoded(number.to_string()),
+        observe::Value::Bool(truth) => decoded(truth.to_string()),
+        observe::Value::Uuid(uuid) => decoded(uuid.clone()),
+    };
+    if let Some(hash) = &param.sha256 {
+        parameter.length = u64::try_from(param.length).ok();
+        parameter.sha256 = Some(crypto::hex(hash));
+    }
+    parameter
+}
+
+fn statement_end(ended: &Ended) -> StatementEnd {
+    let outcome = match &ended.outcome {
+        Outcome::Done | Outcome::Suspended => StatementOutcome::Done,
+        Outcome::Failed { .. } => StatementOutcome::Failed,
+        Outcome::Cancelled { .. } => StatementOutcome::Cancelled,
+        Outcome::Skipped => StatementOutcome::Skipped,
+        Outcome::Unresolved => StatementOutcome::Unknown,
+    };
+    let mut end = StatementEnd::new(ended.n, outcome);
+    if !ended.tags.is_empty() {
+        end.tag = Some(ended.tags.iter().map(text).collect::<Vec<_>>().join("; "));
+    }
+    end.rows = (ended.commands > 0 || ended.rows > 0).then_some(ended.affected.max(ended.rows));
+    match &ended.outcome {
+        Outcome::Failed { sqlstate, message } => {
+            end.sqlstate = Some(text(sqlstate));
+            end.message = Some(text(message));
+        }
+        Outcome::Cancelled { message } => {
+            end.sqlstate = Some("57014".to_owned());
+            end.message = Some(text(message));
+        }
+        _ => {}
+    }
+    end.duration_us = Some(ended.total_us);
+    end.bytes = Some(ended.bytes);
+    end
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

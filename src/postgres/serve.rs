@@ -1,0 +1,353 @@
+//! A client's connection from its first byte to its last, phase by phase:
+//!
+//! 1. [`negotiate`]: TLS or a cancel request
+//! 2. [`authenticate`]: SCRAM → principal
+//! 3. `access::admit`: principal and target's name → permit, or the reason why not
+//! 4. `gateway::live::begin`: registered, checked once more, its beginning durable
+//! 5. credential issued, [`upstream::connect`]
+//! 6. the target's greeting passed on, with a cancel key of ours
+//! 7. [`pump`]: bytes both ways until something ends
+//! 8. goodbye, both sockets closed, the target's statement cancelled, the end written down
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::access::Access;
+use crate::access::targets::TargetEntry;
+use crate::audit::Totals;
+use crate::audit::record::{Body, Notice};
+use crate::config::PostgresTarget;
+use crate::domain::deny::{Deny, EndReason};
+use crate::domain::principal::Principal;
+use crate::domain::session::Permit;
+use crate::gateway::accept::HandshakeSlot;
+use crate::gateway::live::{self, Arrival, LiveConnection};
+
+use super::authenticate::{AuthenticateError, authenticate};
+use super::cancel::{CancelKeys, CancelTarget};
+use super::codec::encode::{self, ErrorReport, Severity};
+use super::codec::startup::StartupParameters;
+use super::login::{Login, MalformedLogin};
+use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
+use super::pump::{self, Pumped};
+use super::scram::ScramError;
+use super::sqlstate::{self, Goodbye, INVALID_AUTHORIZATION};
+use super::upstream::{self, Upstream, UpstreamError};
+
+/// How long a goodbye may take; the peer may not be reading.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// How long we wait for a peer to close its side, so that what we said last reaches it.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// What the gateway was configured with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Our certificate's `tls-server-end-point`, where it has one.
+    pub end_point: Option<Arc<[u8]>>,
+    /// From accept to authenticated.
+    pub handshake_timeout: Duration,
+    /// Without a byte either way; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// The longest message that a client may send, in bytes.
+    pub max_message: usize,
+}
+
+/// The PostgreSQL gateway.
+#[derive(Debug)]
+pub struct PostgresGateway {
+    access: Arc<Access>,
+    settings: Settings,
+    keys: CancelKeys,
+}
+
+/// A client that has proved who it is.
+struct Known {
+    stream: TlsStream<TcpStream>,
+    /// Bytes that came after its last authentication message.
+    buffer: BytesMut,
+    start: StartupParameters,
+    version: super::codec::startup::ProtocolVersion,
+    login: Login,
+    principal: Principal,
+    arrival: Arrival,
+}
+
+impl PostgresGateway {
+    pub fn new(access: Arc<Access>, settings: Settings) -> Self {
+        Self { access, settings, keys: CancelKeys::default() }
+    }
+
+    /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, slot: HandshakeSlot) {
+        let known =
+            tokio::time::timeout(self.settings.handshake_timeout, self.recognise(stream, client)).await;
+        drop(slot);
+        match known {
+            Ok(Some(known)) => self.connect(known).await,
+            Ok(None) => {}
+            Err(_) => {
+                metrics::counter!("sallyport_handshakes_timed_out_total").increment(1);
+                tracing::debug!(%client, "a client did not authenticate in time");
+            }
+        }
+    }
+
+    /// Phases 1 and 2.
+    async fn recognise(&self, stream: TcpStream, client: SocketAddr) -> Option<Known> {
+        let start = match negotiate(stream, &self.settings.tls).await {
+            Ok(Hello::Startup(start)) => start,
+            Ok(Hello::Cancel(request)) => {
+                self.keys.serve(&request, client).await;
+                return None;
+            }
+            Err(error) => {
+                self.refuse_stranger(error, client).await;
+                return None;
+            }
+        };
+        let Start { mut stream, version, parameters, tls } = *start;
+        let login = match Login::parse(parameters.user()) {
+            Ok(login) => login,
+            Err(error) => {
+                let claimed = parameters.user();
+                self.access
+                    .record_refused_connection(None, client, claimed, "malformed_login", &error.to_string())
+                    .await;
+                close(&mut stream, Some(malformed_login(&error))).await;
+                return None;
+            }
+        };
+        let mut buffer = BytesMut::new();
+        let end_point = self.settings.end_point.as_deref();
+        let proved =
+            authenticate(&self.access, &mut stream, &mut buffer, &login.user, end_point, client).await;
+        match proved {
+            Ok(principal) => {
+                let text =
+                    |name| parameters.value(name).map(|value| String::from_utf8_lossy(value).into_owned());
+                let arrival = Arrival {
+                    client,
+                    application: text("application_name"),
+                    database: parameters.database().map(str::to_owned),
+                    tls: Some(tls),
+                };
+                Some(Known { stream, buffer, start: parameters, version, login, principal, arrival })
+            }
+            Err(error) => {
+                self.refuse_unproved(&login, client, &error).await;
+                close(&mut stream, error.goodbye(&login.user)).await;
+                None
+            }
+        }
+    }
+
+    async fn refuse_stranger(&self, error: NegotiateError, client: SocketAddr) {
+        tracing::debug!(%client, %error, "a client was refused before it said who it is");
+        metrics::counter!("sallyport_handshakes_refused_total").increment(1);
+        match error.goodbye() {
+            Some((Stream::Plain(mut stream), goodbye)) => close(&mut stream, Some(goodbye)).await,
+            Some((Stream::Tls(mut stream), goodbye)) => close(&mut *stream, Some(goodbye)).await,
+            None => {}
+        }
+    }
+
+    async fn refuse_unproved(&self, login: &Login, client: SocketAddr, error: &AuthenticateError) {
+        let code = match error {
+            // Counted, not recorded each: a stranger could fill the log with them.
+            AuthenticateError::Io(_) => return,
+            AuthenticateError::Scram(ScramError::Refused) => "wrong_token",
+            AuthenticateError::Refused(refusal) => refusal.code(),
+            AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
+        };
+        self.access
+            .record_refused_connection(None, client, login.user.as_str(), code, &error.to_string())
+            .await;
+    }
+
+    /// Phases 3 to 8.
+    async fn connect(&self, mut known: Known) {
+        let (permit, entry, database) = match self.admit(&known).await {
+            Ok(admitted) => admitted,
+            Err(deny) => return self.refuse(&mut known, &deny).await,
+        };
+        known.arrival.database = Some(database.clone());
+        let live = match live::begin(&self.access, &permit, &known.arrival).await {
+            Ok(live) => live,
+            Err(deny) => return self.refuse(&mut known, &deny).await,
+        };
+        let mut stop = live.stop_signal();
+        let reached = tokio::select! {
+            biased;
+            reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
+            reached = self.reach(&live, &entry.postgres, &database, &known.start) => reached,
+        };
+        match reached {
+            Ok(upstream) => self.carry(known, live, upstream).await,
+            Err((goodbye, reason)) => {
+                close(&mut known.stream, Some(goodbye)).await;
+                live.finish(reason, Totals::default()).await;
+            }
+        }
+    }
+
+    async fn admit(&self, known: &Known) -> Result<(Permit, Arc<TargetEntry>, String), Deny> {
+        let permit = self.access.admit(&known.principal, &known.login.wanted).await?;
+        let entry = Arc::clone(self.access.rules().targets.find(&permit.target().name)?);
+        if known.start.wants_replication() {
+            let rule = crate::domain::decision::Rule {
+                id: "replication".to_owned(),
+                needs: "replication connections are not offered".to_owned(),
+            };
+            return Err(Deny::PolicyRefused { rules: vec![rule] });
+        }
+        let database = database(&entry, known.start.database(), known.start.user())?;
+        Ok((permit, entry, database))
+    }
+
+    async fn refuse(&self, known: &mut Known, deny: &Deny) {
+        let claimed = known.start.user().to_owned();
+        self.access
+            .record_refused_connection(
+                Some(&known.principal),
+                known.arrival.client,
+                &claimed,
+                deny.code(),
+                &deny.to_string(),
+            )
+            .await;
+        close(&mut known.stream, Some(Goodbye::from(deny))).await;
+    }
+
+    /// Phase 5: a credential, and the way to the target.
+    async fn reach(
+        &self,
+        live: &LiveConnection,
+        target: &Arc<PostgresTarget>,
+        database: &str,
+        start: &StartupParameters,
+    ) -> Result<Upstream, (Goodbye, EndReason)> {
+        let credential = self.access.credential(live.permit()).await.map_err(|deny| {
+            let detail = deny.to_string();
+            (Goodbye::from(&deny), EndReason::TargetUnreachable { detail })
+        })?;
+        let upstream = upstream::connect(target, &credential, database, start).await.map_err(|error| {
+            tracing::warn!(connection = %live.id(), target = %live.permit().target().name, %error, "target not reached");
+            let detail = error.to_string();
+            (unreachable(error), EndReason::TargetUnreachable { detail })
+        })?;
+        let text = format!(
+            "connected to the target as {} over {} {}",
+            credential.user, upstream.tls.version, upstream.tls.cipher
+        );
+        match live.recorder().record(&[Body::Notice(Notice { text })]).await {
+            Ok(()) => Ok(upstream),
+            Err(error) => {
+                let reason = EndReason::Unrecordable { detail: error.to_string() };
+                Err((Goodbye::from(&reason), reason))
+            }
+        }
+    }
+
+    /// Phases 6 to 8.
+    async fn carry(&self, known: Known, live: LiveConnection, upstream: Upstream) {
+        let Known { mut stream, buffer, start, version, .. } = known;
+        let target =
+            CancelTarget { canceller: upstream.canceller.clone(), recorder: live.recorder().clone() };
+        let key = self.keys.issue(version, target);
+        let mut greeting = BytesMut::new();
+        if let Some(negotiation) = start.negotiation(version) {
+            greeting.extend_from_slice(&negotiation);
+        }
+        greeting.extend_from_slice(&encode::authentication_ok());
+        for message in &upstream.greeting {
+            greeting.extend_from_slice(message);
+        }
+        greeting.extend_from_slice(&encode::backend_key_data(key.key.process, &key.key.key));
+        greeting.extend_from_slice(&upstream.ready);
+        let canceller = upstream.canceller.clone();
+        let greeted = async {
+            stream.write_all(&greeting).await?;
+            stream.flush().await
+        };
+        if let Err(error) = greeted.await {
+            tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
+            return live.finish(EndReason::ClientClosed, Totals::default()).await;
+        }
+        let limits =
+            pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
+        let sides = pump::Sides {
+            client: stream,
+            from_client: buffer,
+            target: upstream.stream,
+            from_target: upstream.rest,
+        };
+        let Pumped { reason, totals } = pump::run(&self.access, &live, sides, &canceller, limits).await;
+        drop(key);
+        live.finish(reason, totals).await;
+    }
+}
+
+/// Resolves the database *before* anything is decided on it. libpq sends the user's name when
+/// nobody named a database.
+fn database(entry: &TargetEntry, asked: Option<&str>, user: &str) -> Result<String, Deny> {
+    let known = &entry.postgres.databases;
+    let unknown = |database: &str| Deny::UnknownDatabase {
+        target: entry.target.name.clone(),
+        database: database.to_owned(),
+        known: known.clone(),
+    };
+    match asked.filter(|asked| *asked != user) {
+        Some(asked) if known.iter().any(|database| database == asked) => Ok(asked.to_owned()),
+        Some(asked) => Err(unknown(asked)),
+        None => known.first().cloned().ok_or_else(|| unknown("")),
+    }
+}
+
+fn malformed_login(error: &MalformedLogin) -> Goodbye {
+    Goodbye::new(INVALID_AUTHORIZATION, error.to_string())
+        .hint("Connect as USER+TARGET, for example alice+ledger-prod; `sallyport targets` lists the targets.")
+}
+
+/// What the client is told when the target cannot be reached; the target's own refusal as it is.
+fn unreachable(error: UpstreamError) -> Goodbye {
+    match error {
+        UpstreamError::Refused(report) => Goodbye {
+            sqlstate: sqlstate::known(&report.sqlstate),
+            message: String::from_utf8_lossy(&report.message).into_owned(),
+            detail: Some(String::from_utf8_lossy(&report.detail).into_owned()),
+            hint: Some(String::from_utf8_lossy(&report.hint).into_owned()),
+        },
+        other => Goodbye::from(&Deny::TargetUnavailable { detail: other.to_string() }),
+    }
+}
+
+/// Says goodbye and closes, within [`GOODBYE_WITHIN`], whether or not the peer reads.
+pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, goodbye: Option<Goodbye>) {
+    let closing = async {
+        if let Some(goodbye) = goodbye {
+            let report = ErrorReport {
+                severity: Severity::Fatal,
+                sqlstate: goodbye.sqlstate,
+                message: &goodbye.message,
+                detail: goodbye.detail.as_deref().unwrap_or_default(),
+                hint: goodbye.hint.as_deref().unwrap_or_default(),
+            };
+            stream.write_all(&report.encode()).await?;
+        }
+        stream.shutdown().await
+    };
+    if let Ok(Ok(())) = tokio::time::timeout(GOODBYE_WITHIN, closing).await {
+        // Closing with unread bytes makes the kernel reset the connection, and the peer might lose
+        // what it was told.
+        let mut rest = [0; 512];
+        let drained = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+        let _gone = tokio::time::timeout(LINGER, drained).await;
+    }
+}

@@ -1,0 +1,274 @@
+//! The way to the target: TLS verify-full, then SCRAM (with channel binding where the server has
+//! it) with the session's credential, then the startup up to the first `ReadyForQuery`.
+//!
+//! A server that asks for anything weaker than SCRAM, or for nothing, is refused: the credential is
+//! never sent in clear or as an MD5 hash, whoever asks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::audit::record::Tls;
+use crate::config::PostgresTarget;
+use crate::credentials::Credential;
+use crate::crypto::certificate;
+
+use super::codec::backend::{Authentication, BackendKey, Report, Startup};
+use super::codec::frame::{self, Frame};
+use super::codec::startup::{
+    CancelRequest, ProtocolVersion, StartupParameters, accepts_tls, startup_message,
+};
+use super::codec::{CodecError, encode};
+use super::negotiate::describe;
+
+/// How long the whole way may take.
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// PostgreSQL's own bound for messages of the handshake.
+const LONGEST_MESSAGE: usize = 64 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{address} does not offer TLS: set `ssl = on` there")]
+    NoTls { address: String },
+    #[error("{address} does not prove who it is: {source}")]
+    Untrusted {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the connection to the target broke: {0}")]
+    Broken(#[from] io::Error),
+    #[error("the target closed the connection during startup")]
+    Closed,
+    #[error("the target violates the protocol: {0}")]
+    Protocol(#[from] CodecError),
+    #[error("the target asks for {asked}, which is not accepted: have it ask for scram-sha-256")]
+    WeakAuthentication { asked: &'static str },
+    #[error("authentication at the target failed: {0}")]
+    Scram(io::Error),
+    /// The target's own refusal, passed on to the client.
+    #[error("{}", String::from_utf8_lossy(&.0.message))]
+    Refused(Box<Report>),
+    #[error("the target does not answer within {} s", CONNECT_WITHIN.as_secs())]
+    TimedOut,
+}
+
+/// A connection to the target, ready for its first query.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub stream: TlsStream<TcpStream>,
+    /// What the client still has to be told: parameters and notices, as they came.
+    pub greeting: Vec<Bytes>,
+    /// `ReadyForQuery` as it came.
+    pub ready: Bytes,
+    /// Bytes that came after it.
+    pub rest: BytesMut,
+    pub canceller: Canceller,
+    pub tls: Tls,
+}
+
+/// What it takes to cancel the upstream connection's statement.
+#[derive(Debug, Clone)]
+pub(super) struct Canceller {
+    target: Arc<PostgresTarget>,
+    key: Option<BackendKey>,
+}
+
+impl Canceller {
+    /// Sends the target a cancel request, on a connection of its own. The target never answers.
+    pub(super) async fn cancel(&self) -> Result<(), UpstreamError> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let mut stream = secure(&self.target).await?;
+        let request = CancelRequest { process: key.process, key: key.key.clone() };
+        stream.write_all(&encode::cancel_request(&request)).await?;
+        stream.flush().await?;
+        // The target closes once it has sent the signal: what follows cannot overtake it.
+        let mut end = [0];
+        let _closed = stream.read(&mut end).await;
+        Ok(())
+    }
+}
+
+pub(super) async fn connect(
+    target: &Arc<PostgresTarget>,
+    credential: &Credential,
+    database: &str,
+    parameters: &StartupParameters,
+) -> Result<Upstream, UpstreamError> {
+    let connecting = connect_now(target, credential, database, parameters);
+    tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(|_| UpstreamError::TimedOut)?
+}
+
+async fn connect_now(
+    target: &Arc<PostgresTarget>,
+    credential: &Credential,
+    database: &str,
+    parameters: &StartupParameters,
+) -> Result<Upstream, UpstreamError> {
+    let stream = secure(target).await?;
+    let mut wire = Wire { stream, buffer: BytesMut::new() };
+    let own = [("user", credential.user.as_str()), ("database", database)];
+    let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let settings = parameters.settings().map(|(name, value)| (name.as_ref(), value.as_ref()));
+    let startup = startup_message(ProtocolVersion::V3_0, own.chain(settings))?;
+    wire.send(&startup).await?;
+    authenticate(&mut wire, credential).await?;
+    greet(wire, target).await
+}
+
+/// TCP, then TLS with the target's certificate and name verified.
+async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, UpstreamError> {
+    let address = target.address.to_string();
+    let failed = |source| UpstreamError::Connect { address: address.clone(), source };
+    let stream = match target.connect_to {
+        Some(ip) => TcpStream::connect(SocketAddr::new(ip, target.address.port)).await,
+        None => TcpStream::connect((target.address.host.as_str(), target.address.port)).await,
+    };
+    let mut stream = stream.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    stream.write_all(&encode::ssl_request()).await?;
+    // Exactly one byte: anything more must be TLS.
+    let mut answer = [0];
+    stream.read_exact(&mut answer).await?;
+    let [answer] = answer;
+    if !accepts_tls(answer)? {
+        return Err(UpstreamError::NoTls { address });
+    }
+    TlsConnector::from(Arc::clone(&target.tls))
+        .connect(target.server_name.clone(), stream)
+        .await
+        .map_err(|source| UpstreamError::Untrusted { address, source })
+}
+
+struct Wire {
+    stream: TlsStream<TcpStream>,
+    buffer: BytesMut,
+}
+
+impl Wire {
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), UpstreamError> {
+        self.stream.write_all(bytes).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    async fn receive(&mut self) -> Result<Frame, UpstreamError> {
+        loop {
+            if let Some(frame) = frame::whole(&mut self.buffer, LONGEST_MESSAGE)? {
+                return Ok(frame);
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(UpstreamError::Closed);
+            }
+        }
+    }
+
+    /// The next message, with the target's refusal as an error and its notices dropped: nobody is
+    /// there yet to be told.
+    async fn authentication(&mut self) -> Result<Authentication, UpstreamError> {
+        loop {
+            match Startup::read(&self.receive().await?)? {
+                Startup::Authentication(message) => return Ok(message),
+                Startup::Notice(_) | Startup::NegotiateVersion { .. } => {}
+                Startup::Error(report) => return Err(UpstreamError::Refused(Box::new(report))),
+                Startup::Parameter { .. } | Startup::Key(_) | Startup::Ready(_) => {
+                    return Err(UpstreamError::WeakAuthentication { asked: "nothing" });
+                }
+            }
+        }
+    }
+}
+
+async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), UpstreamError> {
+    let mechanisms = match wire.authentication().await? {
+        Authentication::Sasl(mechanisms) => mechanisms,
+        other => return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
+    };
+    let offers = |name: &str| mechanisms.iter().any(|offered| offered.as_ref() == name.as_bytes());
+    let end_point = wire
+        .stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| certificate::server_end_point(certificate).ok());
+    let (mechanism, binding) = match end_point {
+        Some(end_point) if offers(SCRAM_SHA_256_PLUS) => {
+            (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(end_point))
+        }
+        Some(_) if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+        None if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        _ => return Err(UpstreamError::WeakAuthentication { asked: "an unknown SASL mechanism" }),
+    };
+    let mut scram = ScramSha256::new(credential.password.expose().as_bytes(), binding);
+    wire.send(&encode::sasl_initial_response(mechanism, scram.message())).await?;
+    let Authentication::SaslContinue(data) = wire.authentication().await? else {
+        return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
+    };
+    scram.update(&data).map_err(UpstreamError::Scram)?;
+    wire.send(&encode::sasl_response(scram.message())).await?;
+    let Authentication::SaslFinal(data) = wire.authentication().await? else {
+        return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
+    };
+    scram.finish(&data).map_err(UpstreamError::Scram)?;
+    match wire.authentication().await? {
+        Authentication::Ok => Ok(()),
+        other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
+    }
+}
+
+fn name_of(message: &Authentication) -> &'static str {
+    match message {
+        Authentication::Ok => "nothing",
+        Authentication::CleartextPassword => "a password in clear",
+        Authentication::Md5Password { .. } => "an MD5 password",
+        Authentication::Sasl(_) | Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
+            "a second SASL exchange"
+        }
+        Authentication::Other(_) => "Kerberos or another unsupported method",
+    }
+}
+
+async fn greet(mut wire: Wire, target: &Arc<PostgresTarget>) -> Result<Upstream, UpstreamError> {
+    let mut greeting = Vec::new();
+    let mut key = None;
+    loop {
+        let frame = wire.receive().await?;
+        match Startup::read(&frame)? {
+            Startup::Parameter { .. } | Startup::Notice(_) => greeting.push(frame.raw),
+            Startup::Key(found) => key = Some(found),
+            Startup::NegotiateVersion { .. } => {}
+            Startup::Error(report) => return Err(UpstreamError::Refused(Box::new(report))),
+            Startup::Authentication(other) => {
+                return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) });
+            }
+            Startup::Ready(_) => {
+                let connection = wire.stream.get_ref().1;
+                let tls = describe(connection.protocol_version(), connection.negotiated_cipher_suite());
+                return Ok(Upstream {
+                    greeting,
+                    ready: frame.raw,
+                    rest: wire.buffer,
+                    canceller: Canceller { target: Arc::clone(target), key },
+                    tls,
+                    stream: wire.stream,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Users, tokens and blocks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{exists, not_found};
+use crate::crypto::random;
+use crate::domain::account::AccountSummary;
+use crate::domain::block::Lift;
+use crate::domain::id::{BlockId, TokenId};
+use crate::domain::principal::Actor;
+use crate::domain::time::Timestamp;
+use crate::store::contract::fixtures::{START, account, at, block, event, good, marks, person, there, token};
+use crate::store::{Filter, Store};
+
+pub async fn a_user_name_is_taken_once(store: Arc<dyn Store>) {
+    let alice = account("alice");
+    good(store.add_user(&alice, at(0), &[event("first")]).await);
+    assert!(exists(&store.add_user(&account("alice"), at(1), &[event("second")]).await));
+    assert!(exists(&store.add_user(&alice, at(1), &[event("third")]).await));
+    assert_eq!(good(store.user_by_name(&alice.principal.name).await), Some(alice.clone()));
+    assert_eq!(good(store.user_by_id(&alice.principal.id).await), Some(alice.clone()));
+    assert_eq!(marks(&store).await, ["first"]);
+    let bob = account("bob");
+    good(store.add_user(&bob, at(1), &[]).await);
+    let summary = |account: crate::domain::account::Account| AccountSummary {
+        principal: account.principal,
+        disabled: account.disabled,
+        created_at: account.created_at,
+    };
+    assert_eq!(good(store.users().await), [summary(alice), summary(bob)]);
+}
+
+pub async fn a_changed_user_keeps_their_name_and_id(store: Arc<dyn Store>) {
+    let alice = account("alice");
+    good(store.add_user(&alice, at(0), &[]).await);
+    let mut changed = alice.clone();
+    changed.principal.domain = good("bank-kyc".parse());
+    changed.principal.groups.clear();
+    changed.password_hash = String::from("$argon2id$other");
+    changed.disabled = true;
+    good(store.change_user(&changed, at(1), &[event("changed")]).await);
+    assert_eq!(good(store.user_by_id(&alice.principal.id).await), Some(changed));
+    assert!(not_found(&store.change_user(&account("alice"), at(2), &[event("no")]).await));
+    assert_eq!(marks(&store).await, ["changed"]);
+}
+
+pub async fn a_token_is_valid_until_its_very_end(store: Arc<dyn Store>) {
+    let (alice, bob) = (account("alice"), account("bob"));
+    good(store.add_user(&alice, at(0), &[]).await);
+    good(store.add_user(&bob, at(0), &[]).await);
+    let token = token(&alice, at(60));
+    good(store.add_token(&token, at(0), &[event("login")]).await);
+    let just_before = Timestamp::from_micros(at(60).as_micros() - 1);
+    let of = async |account: &crate::domain::account::Account, now| {
+        good(store.valid_tokens(&account.principal.id, now).await)
+    };
+    assert_eq!(of(&alice, START).await, std::slice::from_ref(&token));
+    assert_eq!(of(&alice, just_before).await, std::slice::from_ref(&token));
+    assert_eq!(of(&alice, at(60)).await, []);
+    assert_eq!(of(&bob, START).await, []);
+    // It is kept, and who checks its hash asks the clock.
+    assert_eq!(good(store.token_by_hash(&token.hash).await), Some(token));
+    assert_eq!(good(store.token_by_hash(&[0; 32]).await), None);
+    assert_eq!(marks(&store).await, ["login"]);
+}
+
+pub async fn a_token_is_revoked_once(store: Arc<dyn Store>) {
+    let alice = account("alice");
+    good(store.add_user(&alice, at(0), &[]).await);
+    let token = token(&alice, at(60));
+    good(store.add_token(&token, at(0), &[]).await);
+    assert!(exists(&store.add_token(&token, at(0), &[]).await));
+    good(store.revoke_token(&token.id, at(1), &[event("first")]).await);
+    good(store.revoke_token(&token.id, at(2), &[event("second")]).await);
+    assert_eq!(there(good(store.token_by_hash(&token.hash).await)).revoked_at, Some(at(1)));
+    assert_eq!(good(store.valid_tokens(&alice.principal.id, at(1)).await), []);
+    assert_eq!(marks(&store).await, ["first"]);
+    let unknown = TokenId::from_random(random());
+    assert!(not_found(&store.revoke_token(&unknown, at(3), &[event("no")]).await));
+    let strangers = crate::store::contract::fixtures::token(&account("mallory"), at(60));
+    assert!(not_found(&store.add_token(&strangers, at(0), &[event("no")]).await));
+    assert_eq!(marks(&store).await, ["first"]);
+}
+
+pub async fn a_block_is_lifted_once(store: Arc<dyn Store>) {
+    let added = block(&person("mallory"), at(0));
+    good(store.add_block(&added, at(0), &[event("added")]).await);
+    assert!(exists(&store.add_block(&added, at(0), &[event("no")]).await));
+    assert_eq!(good(store.block(&added.id).await), Some(added.clone()));
+    let lift = |second| Lift { by: Actor::from(&person("carol")), at: at(second) };
+    let first = lift(1);
+    let lifted = good(store.lift_block(&added.id, &first, &[event("lifted")]).await);
+    assert_eq!(lifted.lifted, Some(first));
+    assert_eq!(good(store.lift_block(&added.id, &lift(2), &[event("again")]).await), lifted);
+    assert_eq!(good(store.block(&added.id).await), Some(lifted));
+    let unknown = BlockId::from_random(random());
+    assert!(not_found(&store.lift_block(&unknown, &lift(3), &[event("no")]).await));
+    assert_eq!(marks(&store).await, ["added", "lifted"]);
+}
+
+/// A page size that hides a block would let somebody in.
+pub async fn no_block_is_left_out_of_the_list(store: Arc<dyn Store>) {
+    let mallory = person("mallory");
+    let mut everywhere = block(&mallory, at(0));
+    everywhere.target = None;
+    everywhere.until = None;
+    good(store.add_block(&everywhere, at(0), &[]).await);
+    for second in 1..=1_100 {
+        let mut short = block(&mallory, at(second));
+        short.until = Some(at(second).plus(Duration::from_micros(1)));
+        good(store.add_block(&short, at(second), &[]).await);
+    }
+    let filter = Filter { principal: Some(mallory.id.clone()), open_only: true, ..Filter::default() };
+    let blocks = good(store.blocks(&filter).await);
+    assert_eq!(blocks.len(), 1_101);
+    assert!(blocks.iter().any(|block| block.covers(&mallory.id, &good("any".parse()), at(9_999))));
+}

@@ -1,0 +1,46 @@
+//! Events on their way to the audit log, and the node's own row.
+
+use rusqlite::{Connection, Row, params};
+
+use super::Change;
+use super::failure::Failure;
+use super::row::{instant, json};
+use crate::domain::time::Timestamp;
+use crate::store::Outgoing;
+
+/// Adds events, already in their stored form, within the transaction of the change they tell of.
+pub(super) fn append(db: &Connection, at: Timestamp, events: &[String]) -> Result<(), Failure> {
+    let mut insert = db.prepare_cached("INSERT INTO outbox (at, event) VALUES (?1, ?2)")?;
+    for event in events {
+        insert.execute(params![at.as_micros(), event])?;
+    }
+    Ok(())
+}
+
+pub(super) fn oldest(db: &Connection, limit: u32) -> Result<Vec<Outgoing>, Failure> {
+    let mut query = db.prepare_cached("SELECT id, at, event FROM outbox ORDER BY id LIMIT ?1")?;
+    let rows = query.query_map([limit], outgoing)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
+    Ok(Outgoing { id: row.get("id")?, at: instant(row, "at")?, event: json(row, "event")? })
+}
+
+pub(super) fn remove_up_to(db: &Connection, id: i64) -> Result<Change<()>, Failure> {
+    db.prepare_cached("DELETE FROM outbox WHERE id <= ?1")?.execute([id])?;
+    Ok(Change::Made(()))
+}
+
+pub(super) fn high_water(db: &Connection, now: Timestamp) -> Result<Change<Timestamp>, Failure> {
+    let latest = db
+        .prepare_cached("UPDATE node SET high_water = max(high_water, ?1) WHERE id = 1 RETURNING high_water")?
+        .query_row([now.as_micros()], |row| instant(row, "high_water"))?;
+    Ok(Change::Made(latest))
+}
+
+/// Writes, to prove that writing works.
+pub(super) fn probe(db: &Connection) -> Result<Change<()>, Failure> {
+    db.prepare_cached("UPDATE node SET checks = checks + 1 WHERE id = 1")?.execute([])?;
+    Ok(Change::Made(()))
+}

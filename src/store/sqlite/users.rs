@@ -1,0 +1,158 @@
+//! Users and their login tokens.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::Change;
+use super::failure::Failure;
+use super::row::{instant, instant_optional, json, parsed, to_json};
+use crate::domain::account::{Account, AccountSummary, Token};
+use crate::domain::id::{PrincipalId, TokenId};
+use crate::domain::name::UserName;
+use crate::domain::principal::Principal;
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+
+pub(super) fn add(db: &Connection, account: &Account) -> Result<Change<()>, Failure> {
+    let principal = &account.principal;
+    db.prepare_cached(
+        "INSERT INTO users (id, name, domain, groups, password_hash, scram_salt, disabled, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        principal.id.as_str(),
+        principal.name.as_str(),
+        principal.domain.as_str(),
+        to_json(&principal.groups)?,
+        account.password_hash,
+        account.scram_salt,
+        account.disabled,
+        account.created_at.as_micros(),
+    ])
+    .map_err(|error| Failure::from(error).or_exists(|| format!("the user `{}`", principal.name)))?;
+    Ok(Change::Made(()))
+}
+
+pub(super) fn change(db: &Connection, account: &Account) -> Result<Change<()>, Failure> {
+    let principal = &account.principal;
+    let changed = db
+        .prepare_cached(
+            "UPDATE users SET domain = ?2, groups = ?3, password_hash = ?4, disabled = ?5 WHERE id = ?1",
+        )?
+        .execute(params![
+            principal.id.as_str(),
+            principal.domain.as_str(),
+            to_json(&principal.groups)?,
+            account.password_hash,
+            account.disabled,
+        ])?;
+    if changed == 0 {
+        return Err(StoreError::NotFound { what: format!("the user `{}`", principal.name) }.into());
+    }
+    Ok(Change::Made(()))
+}
+
+pub(super) fn by_name(db: &Connection, name: &UserName) -> Result<Option<Account>, Failure> {
+    let mut query = db.prepare_cached("SELECT * FROM users WHERE name = ?1")?;
+    Ok(query.query_row([name.as_str()], account).optional()?)
+}
+
+pub(super) fn by_id(db: &Connection, id: &PrincipalId) -> Result<Option<Account>, Failure> {
+    let mut query = db.prepare_cached("SELECT * FROM users WHERE id = ?1")?;
+    Ok(query.query_row([id.as_str()], account).optional()?)
+}
+
+pub(super) fn all(db: &Connection) -> Result<Vec<AccountSummary>, Failure> {
+    let mut query = db.prepare_cached("SELECT * FROM users ORDER BY name")?;
+    let rows = query.query_map([], |row| {
+        let account = account(row)?;
+        Ok(AccountSummary {
+            principal: account.principal,
+            disabled: account.disabled,
+            created_at: account.created_at,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        principal: Principal {
+            id: parsed(row, "id")?,
+            name: parsed(row, "name")?,
+            domain: parsed(row, "domain")?,
+            groups: json(row, "groups")?,
+        },
+        password_hash: row.get("password_hash")?,
+        scram_salt: row.get("scram_salt")?,
+        disabled: row.get("disabled")?,
+        created_at: instant(row, "created_at")?,
+    })
+}
+
+pub(super) fn add_token(db: &Connection, token: &Token) -> Result<Change<()>, Failure> {
+    db.prepare_cached(
+        "INSERT INTO tokens (id, principal, hash, stored_key, server_key, created_at, expires_at, revoked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        token.id.as_str(),
+        token.principal.as_str(),
+        token.hash,
+        token.stored_key,
+        token.server_key,
+        token.created_at.as_micros(),
+        token.expires_at.as_micros(),
+        token.revoked_at.map(Timestamp::as_micros),
+    ])
+    .map_err(|error| {
+        Failure::from(error)
+            .or_exists(|| format!("the token {}", token.id))
+            .or_not_found(|| format!("the user {}", token.principal))
+    })?;
+    Ok(Change::Made(()))
+}
+
+pub(super) fn valid_tokens(
+    db: &Connection,
+    principal: &PrincipalId,
+    now: Timestamp,
+) -> Result<Vec<Token>, Failure> {
+    let mut query = db.prepare_cached(
+        "SELECT * FROM tokens WHERE principal = ?1 AND revoked_at IS NULL AND expires_at > ?2
+         ORDER BY created_at DESC, rowid DESC",
+    )?;
+    let rows = query.query_map(params![principal.as_str(), now.as_micros()], token)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn token_by_hash(db: &Connection, hash: &[u8; 32]) -> Result<Option<Token>, Failure> {
+    let mut query = db.prepare_cached("SELECT * FROM tokens WHERE hash = ?1")?;
+    Ok(query.query_row([hash], token).optional()?)
+}
+
+pub(super) fn revoke_token(db: &Connection, id: &TokenId, at: Timestamp) -> Result<Change<()>, Failure> {
+    let changed = db
+        .prepare_cached("UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL")?
+        .execute(params![id.as_str(), at.as_micros()])?;
+    if changed == 1 {
+        return Ok(Change::Made(()));
+    }
+    let mut query = db.prepare_cached("SELECT 1 FROM tokens WHERE id = ?1")?;
+    if query.exists([id.as_str()])? {
+        return Ok(Change::None(()));
+    }
+    Err(StoreError::NotFound { what: format!("the token {id}") }.into())
+}
+
+fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
+    Ok(Token {
+        id: parsed(row, "id")?,
+        principal: parsed(row, "principal")?,
+        hash: row.get("hash")?,
+        stored_key: row.get("stored_key")?,
+        server_key: row.get("server_key")?,
+        created_at: instant(row, "created_at")?,
+        expires_at: instant(row, "expires_at")?,
+        revoked_at: instant_optional(row, "revoked_at")?,
+    })
+}
