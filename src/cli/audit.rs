@@ -1,12 +1,13 @@
 //! `sallyport audit`: proves that the log is whole, from files and public keys alone, and follows it.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::exit::{Exit, Failure, Outcome};
-use super::{Form, init, out};
+use super::{Form, out};
 use crate::access::credential::error_chain;
+use crate::app::VERIFY_KEY_FILE;
 use crate::audit::VerifyKey;
 use crate::audit::replay::Tail;
 use crate::audit::verify::{self, Options};
@@ -17,7 +18,7 @@ use crate::config::Config;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Audit {
+pub(super) enum Audit {
     /// Prove that nothing in the log was changed, removed, inserted or cut off
     Verify(Verify),
     /// Show the log's records, one JSON object a line
@@ -25,10 +26,10 @@ pub enum Audit {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Verify {
+pub(super) struct Verify {
     /// The audit log's directory
     dir: PathBuf,
-    /// The log's public key; best a copy that was kept elsewhere [default: the one in DIR]
+    /// The log's public key; best a copy that was kept elsewhere [default: the one in DIR or beside it]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// A checkpoint that was copied elsewhere earlier; may be given several times
@@ -39,7 +40,7 @@ pub struct Verify {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct TailArguments {
+pub(super) struct TailArguments {
     /// The audit log's directory
     #[arg(long, value_name = "DIR", required_unless_present = "config", conflicts_with = "config")]
     audit_dir: Option<PathBuf>,
@@ -51,7 +52,7 @@ pub struct TailArguments {
     follow: bool,
 }
 
-pub async fn run(command: Audit) -> Outcome {
+pub(super) async fn run(command: Audit) -> Outcome {
     match command {
         Audit::Verify(arguments) => verify(arguments),
         Audit::Tail(arguments) => tail(arguments).await,
@@ -59,11 +60,10 @@ pub async fn run(command: Audit) -> Outcome {
 }
 
 fn verify(arguments: Verify) -> Outcome {
-    let own = arguments.dir.join(init::VERIFY_KEY_FILE);
-    let path = arguments.key.unwrap_or(own);
+    let path = arguments.key.unwrap_or_else(|| own_key(&arguments.dir));
     let key = VerifyKey::load(&path).map_err(|error| {
         Failure::of(format!("cannot use the log's public key `{}`", path.display()), &error)
-            .hint("give it with --key; `sallyport init` wrote it beside the log")
+            .hint("give it with --key; `sallyport init` wrote it into the data directory")
     })?;
     let options = Options { directory: &arguments.dir, key: &key, pins: &arguments.pin };
     let shows = std::io::stderr().is_terminal() && !arguments.form.json;
@@ -74,14 +74,24 @@ fn verify(arguments: Verify) -> Outcome {
             out::note(format!("{records} records checked"));
         }
     };
-    let report = verify::verify(&options, &mut progress)
-        .map_err(|error| Failure::failed(error_chain(&error)))?;
+    let report =
+        verify::verify(&options, &mut progress).map_err(|error| Failure::failed(error_chain(&error)))?;
     if arguments.form.json {
         out::json(&report)?;
     } else {
         out::line(report.to_string().trim_end())?;
     }
     Ok(if report.is_whole() { Exit::Done } else { Exit::Unverified })
+}
+
+/// Where the public key is on the server's own host.
+fn own_key(dir: &Path) -> PathBuf {
+    let inside = dir.join(VERIFY_KEY_FILE);
+    let beside = std::path::absolute(dir).ok().and_then(|dir| Some(dir.parent()?.join(VERIFY_KEY_FILE)));
+    match beside {
+        Some(beside) if !inside.exists() => beside,
+        _ => inside,
+    }
 }
 
 async fn tail(arguments: TailArguments) -> Outcome {
@@ -110,7 +120,7 @@ async fn tail(arguments: TailArguments) -> Outcome {
 }
 
 /// The configuration, or every mistake in it.
-pub fn load(path: &std::path::Path) -> Result<Config, Failure> {
+pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|errors| {
         let mut failure = Failure::failed("the configuration cannot be used");
         failure.why = errors.to_string().lines().map(str::to_owned).collect();

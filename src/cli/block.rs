@@ -10,7 +10,7 @@ use crate::http::api::block::{BlockBody, UnblockBody};
 use crate::http::view::{BlockView, BlockedView};
 
 #[derive(Debug, clap::Args)]
-pub struct Block {
+pub(super) struct Block {
     user: UserName,
     /// Only from this target; from all without it
     #[arg(long)]
@@ -26,14 +26,14 @@ pub struct Block {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Unblock {
+pub(super) struct Unblock {
     /// The block's id, or a unique beginning of it
     id: String,
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn block(arguments: Block, client: &Client) -> Outcome {
+pub(super) async fn block(arguments: Block, client: &Client) -> Outcome {
     let body = BlockBody {
         user: arguments.user,
         target: arguments.target,
@@ -51,7 +51,7 @@ pub async fn block(arguments: Block, client: &Client) -> Outcome {
     Ok(exit)
 }
 
-pub async fn unblock(arguments: Unblock, client: &Client) -> Outcome {
+pub(super) async fn unblock(arguments: Unblock, client: &Client) -> Outcome {
     let id = client.block_id(&arguments.id).await?;
     let block = id.parse().map_err(|error| Failure::of("cannot use the block's id", &error))?;
     let view: BlockView = client.post("/pam/unblock", &UnblockBody { block }).await?;

@@ -9,14 +9,14 @@ use crate::clock::Clock;
 use crate::http::view::{BlockView, List};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let list: List<BlockView> = client.get(&format!("/pam/blocks{}", arguments.reach.query())).await?;
     if arguments.form.json {
         out::json(&list)?;
@@ -45,10 +45,10 @@ pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
 }
 
 /// `bob is barred from every target until lifted`.
-pub fn reach(block: &BlockView) -> String {
+pub(super) fn reach(block: &BlockView) -> String {
     let from = block.target.as_ref().map_or_else(|| "every target".to_owned(), ToString::to_string);
-    let until = block.until.map_or_else(|| "until lifted".to_owned(), |until| {
-        format!("until {}", super::when::local(until))
-    });
+    let until = block
+        .until
+        .map_or_else(|| "until lifted".to_owned(), |until| format!("until {}", super::when::local(until)));
     format!("{} is barred from {from} {until}", block.principal.name)
 }

@@ -6,13 +6,13 @@ use super::exit::{Exit, Outcome};
 use super::{audit, out};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "SALLYPORT_CONFIG")]
     config: PathBuf,
 }
 
-pub fn run(arguments: Arguments) -> Outcome {
+pub(super) fn run(arguments: Arguments) -> Outcome {
     let config = audit::load(&arguments.config)?;
     if let Some(dir) = &config.reloadable.policies {
         super::policy::load(Some(dir))?;

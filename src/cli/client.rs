@@ -22,14 +22,14 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_secs(75);
 
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     http: reqwest::Client,
     settings: Settings,
 }
 
 impl Client {
     /// A client for the server that one is logged in to.
-    pub fn from_home(home: &Home) -> Result<Self, Failure> {
+    pub(super) fn from_home(home: &Home) -> Result<Self, Failure> {
         let settings = home.settings(None, None)?;
         let over = settings.expires_at.is_some_and(|end| end <= Clock::system().now());
         if settings.token.is_none() || over {
@@ -39,7 +39,7 @@ impl Client {
         Self::new(settings)
     }
 
-    pub fn new(settings: Settings) -> Result<Self, Failure> {
+    pub(super) fn new(settings: Settings) -> Result<Self, Failure> {
         let mut builder = reqwest::Client::builder()
             .https_only(true)
             .connect_timeout(CONNECT_WITHIN)
@@ -47,8 +47,10 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("sallyport/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = &settings.ca_pem {
-            let unusable = |error: &reqwest::Error| Failure::of("the authority's certificate cannot be used", error);
-            let authorities = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| unusable(&error))?;
+            let unusable =
+                |error: &reqwest::Error| Failure::of("the authority's certificate cannot be used", error);
+            let authorities =
+                Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| unusable(&error))?;
             if authorities.is_empty() {
                 return Err(Failure::failed("the authority's file holds no certificate: it must be PEM"));
             }
@@ -58,27 +60,27 @@ impl Client {
         Ok(Self { http, settings })
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let response = self.send(self.http.get(self.url(path)).timeout(ANSWER_WITHIN)).await?;
         self.read(response).await
     }
 
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let response = self.send(self.http.post(self.url(path)).timeout(ANSWER_WITHIN).json(body)).await?;
         self.read(response).await
     }
 
     /// For a call that answers nothing.
-    pub async fn tell(&self, path: &str) -> Result<(), Failure> {
+    pub(super) async fn tell(&self, path: &str) -> Result<(), Failure> {
         self.send(self.http.post(self.url(path)).timeout(ANSWER_WITHIN)).await.map(drop)
     }
 
     /// An answer that is read piece by piece; there is no deadline for the whole of it.
-    pub async fn stream(&self, path: &str) -> Result<Stream<'_>, Failure> {
+    pub(super) async fn stream(&self, path: &str) -> Result<Stream<'_>, Failure> {
         let response = self.send(self.http.get(self.url(path)).header(ACCEPT, "*/*")).await?;
         Ok(Stream { client: self, response })
     }
@@ -90,7 +92,8 @@ impl Client {
     async fn send(&self, mut request: RequestBuilder) -> Result<Response, Failure> {
         if let Some(token) = &self.settings.token {
             let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
-            let mut bearer = bearer.map_err(|_| Failure::usage("the token holds characters that no token has"))?;
+            let mut bearer =
+                bearer.map_err(|_| Failure::usage("the token holds characters that no token has"))?;
             bearer.set_sensitive(true);
             request = request.header(AUTHORIZATION, bearer);
         }
@@ -117,16 +120,21 @@ impl Client {
             Cause::Certificate(why) => (
                 format!("the certificate of {server} cannot be trusted: {why}"),
                 match self.settings.ca_pem {
-                    Some(_) => "ask the operator for the current authority, then: sallyport login --ca CA.crt",
+                    Some(_) => {
+                        "ask the operator for the current authority, then: sallyport login --ca CA.crt"
+                    }
                     None => "give the server's own authority: sallyport login --ca CA.crt",
                 },
             ),
-            Cause::Refused => (
-                format!("nothing listens at {server}"),
-                "check the address; is the server running?",
-            ),
-            Cause::Timeout => (format!("{server} did not answer in time"), "check the network, then try again"),
-            Cause::Other(why) => (format!("{server} cannot be reached: {why}"), "check the address and the network"),
+            Cause::Refused => {
+                (format!("nothing listens at {server}"), "check the address; is the server running?")
+            }
+            Cause::Timeout => {
+                (format!("{server} did not answer in time"), "check the network, then try again")
+            }
+            Cause::Other(why) => {
+                (format!("{server} cannot be reached: {why}"), "check the address and the network")
+            }
         };
         Failure::new(Exit::Unreachable, what).hint(hint)
     }
@@ -134,14 +142,14 @@ impl Client {
 
 /// The body of an answer, as it comes.
 #[derive(Debug)]
-pub struct Stream<'a> {
+pub(super) struct Stream<'a> {
     client: &'a Client,
     response: Response,
 }
 
 impl Stream<'_> {
     /// The next piece; `None` at the end. An answer that breaks off is an error.
-    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
         self.response.chunk().await.map_err(|error| {
             let mut failure = self.client.unreachable(&error);
             failure.what = format!("the recording broke off: {}", failure.what);
@@ -171,7 +179,9 @@ fn cause(error: &reqwest::Error) -> Cause {
     let mut next = error.source();
     while let Some(error) = next {
         let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
-            error.downcast_ref::<io::Error>().and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>())
+            error
+                .downcast_ref::<io::Error>()
+                .and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>())
         });
         if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls {
             return Cause::Certificate(tls.to_string());
@@ -189,7 +199,7 @@ fn cause(error: &reqwest::Error) -> Cause {
 
 /// Ids that may be abbreviated.
 impl Client {
-    pub async fn request_id(&self, given: &str) -> Result<String, Failure> {
+    pub(super) async fn request_id(&self, given: &str) -> Result<String, Failure> {
         self.expand("request", "req", given, "/pam/requests", |view: &RequestView| Candidate {
             id: view.id.to_string(),
             about: format!("{} {}/{} {}", view.requester.name, view.target, view.access, view.state.as_str()),
@@ -197,15 +207,21 @@ impl Client {
         .await
     }
 
-    pub async fn session_id(&self, given: &str) -> Result<String, Failure> {
+    pub(super) async fn session_id(&self, given: &str) -> Result<String, Failure> {
         self.expand("session", "ses", given, "/pam/sessions", |view: &SessionView| Candidate {
             id: view.id.to_string(),
-            about: format!("{} {}/{} {}", view.principal.name, view.target, view.access, view.status.as_str()),
+            about: format!(
+                "{} {}/{} {}",
+                view.principal.name,
+                view.target,
+                view.access,
+                view.status.as_str()
+            ),
         })
         .await
     }
 
-    pub async fn connection_id(&self, given: &str) -> Result<String, Failure> {
+    pub(super) async fn connection_id(&self, given: &str) -> Result<String, Failure> {
         self.expand("connection", "con", given, "/pam/connections", |view: &ConnectionView| Candidate {
             id: view.id.to_string(),
             about: format!("{} {} {}", view.principal.name, view.target, super::when::local(view.opened_at)),
@@ -213,7 +229,7 @@ impl Client {
         .await
     }
 
-    pub async fn block_id(&self, given: &str) -> Result<String, Failure> {
+    pub(super) async fn block_id(&self, given: &str) -> Result<String, Failure> {
         self.expand("block", "blk", given, "/pam/blocks", |view: &BlockView| Candidate {
             id: view.id.to_string(),
             about: format!("{} {}", view.principal.name, view.why),

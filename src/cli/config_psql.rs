@@ -13,19 +13,19 @@ use super::{out, psql};
 use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Config {
+pub(super) enum Config {
     /// Write ~/.pg_service.conf and ~/.pgpass, so that `psql service=TARGET` works
     Psql(Arguments),
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Only show what would be written, without the token
     #[arg(long)]
     print: bool,
 }
 
-pub async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome {
     let who: WhoamiView = client.get("/whoami").await?;
     let targets: List<TargetView> = client.get("/pam/targets").await?;
     let gateway = psql::gateway(home, client).await?;
@@ -49,7 +49,10 @@ pub async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome 
     }
     let old = read(&service_file)?;
     for name in pgfiles::foreign_sections(&old, &services) {
-        out::note(format!("`{}` has a section [{name}] of your own; psql may use that one", service_file.display()));
+        out::note(format!(
+            "`{}` has a section [{name}] of your own; psql may use that one",
+            service_file.display()
+        ));
     }
     write_private(&service_file, pgfiles::with_block(&old, &text).as_bytes())?;
     write_token(&password_file, &gateway, client)?;
@@ -61,7 +64,7 @@ pub async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome 
 }
 
 /// After a login: the new token in place of the old one, where there is a block of ours.
-pub async fn refresh(client: &Client) -> Result<(), Failure> {
+pub(super) async fn refresh(client: &Client) -> Result<(), Failure> {
     let (_, password_file) = files()?;
     if !pgfiles::has_block(&read(&password_file)?) {
         return Ok(());
@@ -74,7 +77,7 @@ pub async fn refresh(client: &Client) -> Result<(), Failure> {
 }
 
 /// After a logout: no token stays behind.
-pub fn forget() -> Result<(), Failure> {
+pub(super) fn forget() -> Result<(), Failure> {
     let (_, password_file) = files()?;
     let old = read(&password_file)?;
     if !pgfiles::has_block(&old) {

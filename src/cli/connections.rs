@@ -9,14 +9,14 @@ use crate::clock::Clock;
 use crate::http::view::{ConnectionView, List};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let list: List<ConnectionView> =
         client.get(&format!("/pam/connections{}", arguments.reach.query())).await?;
     if arguments.form.json {

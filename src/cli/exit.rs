@@ -7,7 +7,7 @@ use crate::http::error::Problem;
 
 /// What the exit codes mean. Documented in `--help` and `docs/cli.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(super) enum Exit {
     Done,
     Failed,
     Usage,
@@ -22,11 +22,11 @@ pub enum Exit {
     Unverified,
 }
 
-pub const HELP: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused or denied, 4 not found, \
+pub(super) const HELP: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused or denied, 4 not found, \
     5 not logged in, 6 server unreachable, 7 still pending, 10 verification failed";
 
 impl Exit {
-    pub const fn code(self) -> u8 {
+    pub(super) const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -48,11 +48,11 @@ impl From<Exit> for ExitCode {
 }
 
 /// What a command returns.
-pub type Outcome = Result<Exit, Failure>;
+pub(super) type Outcome = Result<Exit, Failure>;
 
 /// Why a command did not do what it was to do.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     pub exit: Exit,
     /// What went wrong; empty when there is nobody left to tell (a closed pipe).
     pub what: String,
@@ -63,35 +63,35 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self { exit, what: what.into(), why: Vec::new(), hint: None }
     }
 
-    pub fn failed(what: impl Into<String>) -> Self {
+    pub(super) fn failed(what: impl Into<String>) -> Self {
         Self::new(Exit::Failed, what)
     }
 
-    pub fn usage(what: impl Into<String>) -> Self {
+    pub(super) fn usage(what: impl Into<String>) -> Self {
         Self::new(Exit::Usage, what)
     }
 
-    pub fn why(mut self, why: impl Into<String>) -> Self {
+    pub(super) fn why(mut self, why: impl Into<String>) -> Self {
         self.why.push(why.into());
         self
     }
 
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// A failure of something local, with its causes.
-    pub fn of(what: impl Into<String>, error: &dyn std::error::Error) -> Self {
+    pub(super) fn of(what: impl Into<String>, error: &dyn std::error::Error) -> Self {
         Self::failed(what).why(crate::access::credential::error_chain(error))
     }
 
     /// The lines for standard error.
-    pub fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("sallyport: {}", self.what)];
         lines.extend(self.why.iter().map(|why| format!("  {why}")));
         lines.extend(self.hint.iter().map(|hint| format!("  → {hint}")));

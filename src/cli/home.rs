@@ -21,7 +21,7 @@ const STATE_FILE: &str = "client.json";
 /// A login that is remembered.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Login {
+pub(super) struct Login {
     pub server: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
@@ -34,13 +34,16 @@ pub struct Login {
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("server", &self.server).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("server", &self.server)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
 /// The directory, and the environment that goes before it.
 #[derive(Debug, Clone)]
-pub struct Home {
+pub(super) struct Home {
     pub dir: PathBuf,
     server: Option<String>,
     token: Option<Secret<String>>,
@@ -49,7 +52,7 @@ pub struct Home {
 
 /// Which server to speak to, and as whom.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(super) struct Settings {
     pub server: String,
     /// `None`: the system's authorities.
     pub ca_pem: Option<String>,
@@ -59,11 +62,11 @@ pub struct Settings {
 }
 
 impl Home {
-    pub fn from_environment() -> Result<Self, Failure> {
+    pub(super) fn from_environment() -> Result<Self, Failure> {
         Self::new(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()), std::env::home_dir())
     }
 
-    pub fn new(
+    pub(super) fn new(
         variable: &dyn Fn(&str) -> Option<String>,
         user_home: Option<PathBuf>,
     ) -> Result<Self, Failure> {
@@ -83,7 +86,7 @@ impl Home {
     }
 
     /// The remembered login, if there is one.
-    pub fn login(&self) -> Result<Option<Login>, Failure> {
+    pub(super) fn login(&self) -> Result<Option<Login>, Failure> {
         let path = self.dir.join(STATE_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => Secret::new(text),
@@ -92,8 +95,11 @@ impl Home {
         };
         let mode = fs::metadata(&path).map(|metadata| metadata.mode()).unwrap_or_default();
         if mode & 0o077 != 0 {
-            return Err(Failure::failed(format!("`{}` holds your login and others may open it", path.display()))
-                .hint(format!("chmod 600 {} && sallyport login", path.display())));
+            return Err(Failure::failed(format!(
+                "`{}` holds your login and others may open it",
+                path.display()
+            ))
+            .hint(format!("chmod 600 {} && sallyport login", path.display())));
         }
         let login = serde_json::from_str(text.expose());
         login.map(Some).map_err(|error| {
@@ -102,7 +108,7 @@ impl Home {
         })
     }
 
-    pub fn remember(&self, login: &Login) -> Result<(), Failure> {
+    pub(super) fn remember(&self, login: &Login) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(login);
         let text = text.map_err(|error| Failure::of("cannot write the login as JSON", &error))?;
         write_private(&self.dir.join(STATE_FILE), text.as_bytes())
@@ -110,7 +116,7 @@ impl Home {
 
     /// Which server to speak to: an argument goes before the environment, that before what is
     /// remembered.
-    pub fn settings(&self, server: Option<&str>, ca: Option<&Path>) -> Result<Settings, Failure> {
+    pub(super) fn settings(&self, server: Option<&str>, ca: Option<&Path>) -> Result<Settings, Failure> {
         let login = self.login()?;
         let named = server.or(self.server.as_deref()).map(normal_url).transpose()?;
         let Some(server) = named.or_else(|| login.as_ref().map(|login| login.server.clone())) else {
@@ -132,7 +138,7 @@ impl Home {
 }
 
 /// `https://host:port`, and nothing else.
-pub fn normal_url(text: &str) -> Result<String, Failure> {
+pub(super) fn normal_url(text: &str) -> Result<String, Failure> {
     let malformed = || {
         Failure::usage(format!("`{text}` is not a server's address"))
             .hint("give it as https://HOST or https://HOST:PORT")
@@ -152,12 +158,13 @@ pub fn normal_url(text: &str) -> Result<String, Failure> {
 }
 
 fn read_ca(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path)
-        .map_err(|error| Failure::of(format!("cannot read the authority's certificate `{}`", path.display()), &error))
+    fs::read_to_string(path).map_err(|error| {
+        Failure::of(format!("cannot read the authority's certificate `{}`", path.display()), &error)
+    })
 }
 
 /// Replaces the file as a whole, readable by its owner alone.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: &std::io::Error| Failure::of(format!("cannot write `{}`", path.display()), error);
     // A link (to a dotfile kept elsewhere) stays a link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

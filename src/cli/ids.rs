@@ -4,14 +4,14 @@ use super::exit::{Exit, Failure};
 
 /// Something that an abbreviation may stand for.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub(super) struct Candidate {
     pub id: String,
     /// For the list that is shown when an abbreviation is ambiguous.
     pub about: String,
 }
 
 /// Whether `text` is a whole id of the kind that begins with `prefix`.
-pub fn is_whole(prefix: &str, text: &str) -> bool {
+pub(super) fn is_whole(prefix: &str, text: &str) -> bool {
     random_part(prefix, text).len() == 16 && text.len() == prefix.len() + 17
 }
 
@@ -20,7 +20,7 @@ fn random_part<'a>(prefix: &str, text: &'a str) -> &'a str {
 }
 
 /// The one candidate that `given` stands for.
-pub fn expand(what: &str, prefix: &str, given: &str, candidates: &[Candidate]) -> Result<String, Failure> {
+pub(super) fn expand(what: &str, prefix: &str, given: &str, candidates: &[Candidate]) -> Result<String, Failure> {
     let wanted = random_part(prefix, given).to_lowercase();
     let fits = |candidate: &&Candidate| random_part(prefix, &candidate.id).starts_with(&wanted);
     let found: Vec<&Candidate> = candidates.iter().filter(fits).collect();

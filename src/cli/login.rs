@@ -16,7 +16,7 @@ use crate::domain::secret::Secret;
 use crate::http::view::LoginView;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The server's address, as https://HOST:PORT
     #[arg(long, value_name = "URL")]
     server: Option<String>,
@@ -37,7 +37,7 @@ struct LoginBody<'a> {
     password: &'a str,
 }
 
-pub async fn run(arguments: Arguments, home: &Home) -> Outcome {
+pub(super) async fn run(arguments: Arguments, home: &Home) -> Outcome {
     let settings = home.settings(arguments.server.as_deref(), arguments.ca.as_deref())?;
     // A login needs no token, and an old one must not get in its way.
     let settings = Settings { token: None, expires_at: None, ..settings };
@@ -73,7 +73,7 @@ fn wrong_password(mut failure: Failure) -> Failure {
 }
 
 /// A password from the terminal, or the first line of standard input.
-pub fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>, Failure> {
+pub(super) fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>, Failure> {
     let read = |error: std::io::Error| {
         Failure::of("cannot read the password", &error).hint("without a terminal, use --password-stdin")
     };

@@ -5,7 +5,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, Login};
 use super::out;
 
-pub async fn run(home: &Home) -> Outcome {
+pub(super) async fn run(home: &Home) -> Outcome {
     let settings = home.settings(None, None)?;
     if settings.token.is_none() {
         return Err(Failure::new(Exit::Unauthenticated, "you are not logged in"));

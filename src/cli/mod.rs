@@ -223,7 +223,14 @@ mod tests {
 
     #[test]
     fn commands_that_say_too_little_are_refused() {
-        for line in ["request ledger-prod readonly", "deny 7f3", "revoke ses-1", "block bob", "revoke s --why w --block-for 1h", "request a b --reason r --for soon"] {
+        for line in [
+            "request ledger-prod readonly",
+            "deny 7f3",
+            "revoke ses-1",
+            "block bob",
+            "revoke s --why w --block-for 1h",
+            "request a b --reason r --for soon",
+        ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }

@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::exit::{Exit, Failure};
 
 /// Writes to standard output, exactly. A closed pipe (`| head`) ends the command quietly.
-pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     written(io::stdout().lock().write_all(bytes))
 }
 
-pub fn flush() -> Result<(), Failure> {
+pub(super) fn flush() -> Result<(), Failure> {
     written(io::stdout().lock().flush())
 }
 
@@ -25,25 +25,25 @@ fn written(result: io::Result<()>) -> Result<(), Failure> {
 }
 
 /// One line.
-pub fn line(text: impl AsRef<str>) -> Result<(), Failure> {
+pub(super) fn line(text: impl AsRef<str>) -> Result<(), Failure> {
     bytes(format!("{}\n", shown(text.as_ref())).as_bytes())
 }
 
 /// A value for scripts.
-pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Failure::of("cannot write the answer as JSON", &error))?;
     bytes(format!("{text}\n").as_bytes())
 }
 
 /// A line for people, beside the result.
-pub fn note(text: impl AsRef<str>) {
+pub(super) fn note(text: impl AsRef<str>) {
     // There is nobody to tell when standard error is closed.
     let _ = writeln!(io::stderr().lock(), "{}", shown(text.as_ref()));
 }
 
 /// Rows under headings, as wide as the terminal; `nothing` when there are none.
-pub fn table<const N: usize>(
+pub(super) fn table<const N: usize>(
     headings: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
     nothing: &str,
@@ -60,7 +60,7 @@ pub fn table<const N: usize>(
 }
 
 /// What a peer wrote, safe to show.
-pub fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let safe = |symbol: char| match symbol {
         '\n' | '\t' => symbol.to_string(),
         symbol if symbol.is_control() || is_bidi_control(symbol) => symbol.escape_unicode().to_string(),

@@ -11,7 +11,7 @@ const BEGIN_MARK: &str = "# BEGIN sallyport";
 
 /// What both files say of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gateway {
+pub(super) struct Gateway {
     pub host: String,
     pub port: u16,
     /// `system`, or the path of the authority's certificate.
@@ -20,19 +20,25 @@ pub struct Gateway {
 
 /// A target as a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub(super) struct Service {
     pub name: String,
     pub user: String,
     pub database: Option<String>,
 }
 
 /// Where libpq looks for its service file.
-pub fn service_file(variable: &dyn Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(super) fn service_file(
+    variable: &dyn Fn(&str) -> Option<String>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, Failure> {
     place(variable("PGSERVICEFILE"), home, ".pg_service.conf")
 }
 
 /// Where libpq looks for passwords.
-pub fn password_file(variable: &dyn Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Result<PathBuf, Failure> {
+pub(super) fn password_file(
+    variable: &dyn Fn(&str) -> Option<String>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, Failure> {
     place(variable("PGPASSFILE"), home, ".pgpass")
 }
 
@@ -44,7 +50,7 @@ fn place(named: Option<String>, home: Option<PathBuf>, name: &str) -> Result<Pat
 }
 
 /// The sections for `psql service=TARGET`.
-pub fn services(gateway: &Gateway, services: &[Service]) -> String {
+pub(super) fn services(gateway: &Gateway, services: &[Service]) -> String {
     let mut text = String::new();
     for service in services {
         let Gateway { host, port, root_certificate } = gateway;
@@ -61,7 +67,7 @@ pub fn services(gateway: &Gateway, services: &[Service]) -> String {
 
 /// The one line that gives libpq the token: for the gateway, whatever target and access the user
 /// name says.
-pub fn password_line(gateway: &Gateway, token: &str) -> String {
+pub(super) fn password_line(gateway: &Gateway, token: &str) -> String {
     format!("{}:{}:*:*:{}\n", escaped(&gateway.host), gateway.port, escaped(token))
 }
 
@@ -71,12 +77,12 @@ fn escaped(field: &str) -> String {
 }
 
 /// Whether the file has a block of ours.
-pub fn has_block(text: &str) -> bool {
+pub(super) fn has_block(text: &str) -> bool {
     text.lines().any(|line| line.starts_with(BEGIN_MARK))
 }
 
 /// Names of sections outside of our block that our block has as well: libpq takes the first.
-pub fn foreign_sections<'a>(text: &str, services: &'a [Service]) -> Vec<&'a str> {
+pub(super) fn foreign_sections<'a>(text: &str, services: &'a [Service]) -> Vec<&'a str> {
     let (before, after) = around_block(text);
     let is_foreign = |service: &&Service| {
         let header = format!("[{}]", service.name);
@@ -87,7 +93,7 @@ pub fn foreign_sections<'a>(text: &str, services: &'a [Service]) -> Vec<&'a str>
 
 /// `text` with `block` in place of our block, or before everything else when there was none: libpq
 /// takes the first line that fits.
-pub fn with_block(text: &str, block: &str) -> String {
+pub(super) fn with_block(text: &str, block: &str) -> String {
     let (before, after) = around_block(text);
     let body = block.trim_end_matches('\n');
     format!("{before}{BEGIN}\n{body}\n{END}\n{after}")

@@ -18,7 +18,7 @@ const CLEARED: [&str; 7] =
     ["PGPASSWORD", "PGSERVICE", "PGHOSTADDR", "PGREQUIRESSL", "PGSSLCERT", "PGSSLKEY", "PGREQUIREAUTH"];
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     target: TargetName,
     /// Needed when you have sessions for several accesses
     #[arg(long)]
@@ -31,7 +31,7 @@ pub struct Arguments {
     psql: Vec<OsString>,
 }
 
-pub async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome {
     let targets: List<TargetView> = client.get("/pam/targets").await?;
     let target = targets.items.into_iter().find(|target| target.name == arguments.target);
     let target = target.ok_or_else(|| {
@@ -63,7 +63,7 @@ pub async fn run(arguments: Arguments, home: &Home, client: &Client) -> Outcome 
 }
 
 /// `alice+ledger-prod`, or with the access where it must be named.
-pub fn user(name: &str, target: &TargetName, access: Option<&AccessName>) -> String {
+pub(super) fn user(name: &str, target: &TargetName, access: Option<&AccessName>) -> String {
     match access {
         Some(access) => format!("{name}+{target}+{access}"),
         None => format!("{name}+{target}"),
@@ -71,7 +71,7 @@ pub fn user(name: &str, target: &TargetName, access: Option<&AccessName>) -> Str
 }
 
 /// The gateway's address, with its authority written to a file that libpq can be pointed to.
-pub async fn gateway(home: &Home, client: &Client) -> Result<Gateway, Failure> {
+pub(super) async fn gateway(home: &Home, client: &Client) -> Result<Gateway, Failure> {
     let view: GatewayView = client.get("/pam/gateway").await?;
     let root_certificate = match &view.ca_pem {
         Some(pem) => {

@@ -13,7 +13,7 @@ use crate::audit::replay::{self, ReplayError, Replayed};
 use crate::domain::id::ConnectionId;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The connection's id, or a unique beginning of it
     connection: String,
     /// The records exactly as stored, one JSON object a line
@@ -24,7 +24,7 @@ pub struct Arguments {
     audit_dir: Option<PathBuf>,
 }
 
-pub async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(arguments: Arguments) -> Outcome {
     match &arguments.audit_dir {
         Some(dir) => from_files(dir, &arguments.connection, arguments.json),
         None => {
@@ -58,7 +58,9 @@ fn from_files(dir: &Path, given: &str, json: bool) -> Outcome {
     });
     match replayed.map_err(failure)? {
         Replayed::Whole => {}
-        Replayed::StillOpen => out::note("the recording has no end yet: the connection is live, or the node stopped"),
+        Replayed::StillOpen => {
+            out::note("the recording has no end yet: the connection is live, or the node stopped")
+        }
     }
     Ok(Exit::Done)
 }

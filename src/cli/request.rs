@@ -17,7 +17,7 @@ const POLL_EVERY: Duration = Duration::from_secs(2);
 const FAILURES: u32 = 15;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     target: TargetName,
     /// What to be there: `sallyport targets` lists what there is
     access: AccessName,
@@ -42,7 +42,7 @@ pub struct Arguments {
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let body = AskBody {
         target: arguments.target,
         access: arguments.access,

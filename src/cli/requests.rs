@@ -11,7 +11,7 @@ use crate::domain::time::humane;
 use crate::http::view::{List, RequestView};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     pub reach: Reach,
     #[command(flatten)]
@@ -20,7 +20,7 @@ pub struct Arguments {
 
 /// Which part of a list.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Reach {
+pub(super) struct Reach {
     /// Also what is over
     #[arg(long)]
     pub all: bool,
@@ -30,12 +30,12 @@ pub struct Reach {
 }
 
 impl Reach {
-    pub fn query(self) -> String {
+    pub(super) fn query(self) -> String {
         format!("?all={}&mine={}", self.all, self.mine)
     }
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let list: List<RequestView> = client.get(&format!("/pam/requests{}", arguments.reach.query())).await?;
     if arguments.form.json {
         out::json(&list)?;

@@ -9,7 +9,7 @@ use crate::http::api::session::{Reach, RevokeBody};
 use crate::http::view::{CredentialView, List, RevokedView, SessionView};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The session's id, or a unique beginning of it
     session: String,
     /// The person cut off reads it
@@ -28,7 +28,7 @@ pub struct Arguments {
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let id = client.session_id(&arguments.session).await?;
     let target = match arguments.block_target {
         true => Some(target_of(client, &id).await?),

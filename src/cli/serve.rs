@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use super::exit::{Exit, Outcome};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "SALLYPORT_CONFIG")]
     config: PathBuf,
 }
 
-pub async fn run(arguments: Arguments) -> Outcome {
+pub(super) async fn run(arguments: Arguments) -> Outcome {
     crate::app::serve(&arguments.config).await?;
     Ok(Exit::Done)
 }

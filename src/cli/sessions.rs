@@ -9,14 +9,14 @@ use crate::clock::Clock;
 use crate::http::view::{List, SessionView};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let list: List<SessionView> = client.get(&format!("/pam/sessions{}", arguments.reach.query())).await?;
     if arguments.form.json {
         out::json(&list)?;

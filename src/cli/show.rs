@@ -9,12 +9,12 @@ use crate::domain::time::{Timestamp, humane};
 use crate::http::error::RuleView;
 use crate::http::view::{AskedView, CutView, RequestView, SessionView, State};
 
-pub fn missing(rules: &[RuleView]) -> String {
+pub(super) fn missing(rules: &[RuleView]) -> String {
     rules.iter().map(|rule| format!("{}: {}", rule.id, rule.needs)).collect::<Vec<_>>().join("; ")
 }
 
 /// `alice wants readonly on ledger-prod for 1h`.
-pub fn ask(request: &RequestView) -> String {
+pub(super) fn ask(request: &RequestView) -> String {
     let glass = if request.break_glass { ", BREAK-GLASS" } else { "" };
     format!(
         "{} wants {} on {} for {}{glass}: {}",
@@ -27,7 +27,7 @@ pub fn ask(request: &RequestView) -> String {
 }
 
 /// Where a request stands, in a few words.
-pub fn standing(request: &RequestView, now: Timestamp) -> String {
+pub(super) fn standing(request: &RequestView, now: Timestamp) -> String {
     let by = request.decided_by.as_ref().map(|by| format!(" by {}", by.name)).unwrap_or_default();
     match request.state {
         State::Pending => {
@@ -39,13 +39,14 @@ pub fn standing(request: &RequestView, now: Timestamp) -> String {
     }
 }
 
-pub fn approvers(request: &RequestView) -> String {
-    let of = |approval: &crate::http::view::ApprovalView| format!("{} ({})", approval.by.name, approval.domain);
+pub(super) fn approvers(request: &RequestView) -> String {
+    let of =
+        |approval: &crate::http::view::ApprovalView| format!("{} ({})", approval.by.name, approval.domain);
     request.approvals.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// A granted session, and what to do with it.
-pub fn granted(session: &SessionView, now: Timestamp) -> Result<(), Failure> {
+pub(super) fn granted(session: &SessionView, now: Timestamp) -> Result<(), Failure> {
     out::line(format!(
         "session {}: {} on {}, ends {}",
         session.id,
@@ -57,7 +58,7 @@ pub fn granted(session: &SessionView, now: Timestamp) -> Result<(), Failure> {
 }
 
 /// What came of an ask or an approval.
-pub fn asked(view: &AskedView, now: Timestamp) -> Outcome {
+pub(super) fn asked(view: &AskedView, now: Timestamp) -> Outcome {
     match &view.session {
         Some(session) => granted(session, now)?,
         None => out::line(format!("request {}: {}", view.request.id, standing(&view.request, now)))?,
@@ -66,7 +67,7 @@ pub fn asked(view: &AskedView, now: Timestamp) -> Outcome {
 }
 
 /// What was cut, one line each.
-pub fn cuts(cuts: &[CutView]) -> Result<(), Failure> {
+pub(super) fn cuts(cuts: &[CutView]) -> Result<(), Failure> {
     if cuts.is_empty() {
         return out::line("no connection was open");
     }

@@ -7,12 +7,12 @@ use crate::domain::name::AccessName;
 use crate::http::view::{List, TargetView};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let list: List<TargetView> = client.get("/pam/targets").await?;
     if arguments.form.json {
         out::json(&list)?;

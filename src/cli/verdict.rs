@@ -9,7 +9,7 @@ use crate::http::api::review::{ApproveBody, CancelBody, DenyBody};
 use crate::http::view::{AskedView, RequestView};
 
 #[derive(Debug, clap::Args)]
-pub struct Approve {
+pub(super) struct Approve {
     /// The request's id, or a unique beginning of it
     id: String,
     /// A word to the requester and for the record
@@ -20,7 +20,7 @@ pub struct Approve {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Deny {
+pub(super) struct Deny {
     /// The request's id, or a unique beginning of it
     id: String,
     /// The requester reads it
@@ -31,14 +31,14 @@ pub struct Deny {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Cancel {
+pub(super) struct Cancel {
     /// The request's id, or a unique beginning of it
     id: String,
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn approve(arguments: Approve, client: &Client) -> Outcome {
+pub(super) async fn approve(arguments: Approve, client: &Client) -> Outcome {
     let request = request(client, &arguments.id).await?;
     let body = ApproveBody { request, comment: arguments.comment };
     let view: AskedView = client.post("/pam/approve", &body).await?;
@@ -60,13 +60,13 @@ pub async fn approve(arguments: Approve, client: &Client) -> Outcome {
     Ok(Exit::Done)
 }
 
-pub async fn deny(arguments: Deny, client: &Client) -> Outcome {
+pub(super) async fn deny(arguments: Deny, client: &Client) -> Outcome {
     let request = request(client, &arguments.id).await?;
     let view: RequestView = client.post("/pam/deny", &DenyBody { request, why: arguments.why }).await?;
     over(&view, "denied", arguments.form)
 }
 
-pub async fn cancel(arguments: Cancel, client: &Client) -> Outcome {
+pub(super) async fn cancel(arguments: Cancel, client: &Client) -> Outcome {
     let request = request(client, &arguments.id).await?;
     let view: RequestView = client.post("/pam/cancel", &CancelBody { request }).await?;
     over(&view, "withdrawn", arguments.form)

@@ -10,7 +10,7 @@ const DAY: u64 = 24 * 60 * MINUTE;
 const FAR: Duration = Duration::from_secs(2 * DAY);
 
 /// `instant` as seen from `now`.
-pub fn relative(instant: Timestamp, now: Timestamp) -> String {
+pub(super) fn relative(instant: Timestamp, now: Timestamp) -> String {
     let (ahead, behind) = (instant.since(now), now.since(instant));
     let distance = ahead.max(behind);
     if distance > FAR {
@@ -24,9 +24,9 @@ pub fn relative(instant: Timestamp, now: Timestamp) -> String {
 }
 
 /// Local date and time, to the minute.
-pub fn local(instant: Timestamp) -> String {
+pub(super) fn local(instant: Timestamp) -> String {
     match jiff::Timestamp::from_microsecond(instant.as_micros()) {
-        Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Ok(at) => at.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
         Err(_) => instant.to_string(),
     }
 }

@@ -9,12 +9,12 @@ use crate::domain::name::GroupName;
 use crate::http::view::WhoamiView;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     form: Form,
 }
 
-pub async fn run(arguments: Arguments, client: &Client) -> Outcome {
+pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let view: WhoamiView = client.get("/whoami").await?;
     if arguments.form.json {
         out::json(&view)?;

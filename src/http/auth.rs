@@ -83,7 +83,7 @@ async fn admit(state: &HttpState, route: &Route, parts: &mut Parts) -> Result<()
     let client = parts.extensions.get::<ClientAddress>().map(|address| address.0);
     let outcome = match bearer(parts) {
         Some(token) => state.access.authenticate(token, client).await,
-        None => Err(Refusal::Unauthenticated("this call needs a bearer token")),
+        None => Err(Refusal::Unauthenticated("this call needs a bearer token".to_owned())),
     };
     let who = match outcome {
         Ok(who) => who,
@@ -107,12 +107,7 @@ fn bearer(parts: &Parts) -> Option<&str> {
 }
 
 /// Writes a refused stranger down, unless there are too many of them.
-async fn record_stranger(
-    state: &HttpState,
-    route: &Route,
-    client: Option<SocketAddr>,
-    refusal: &Refusal,
-) {
+async fn record_stranger(state: &HttpState, route: &Route, client: Option<SocketAddr>, refusal: &Refusal) {
     if !state.strangers.admit(client.map(|client| client.ip()), state.access.now()) {
         metrics::counter!("sallyport_api_refusals_unrecorded_total").increment(1);
         return;

@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn refusals_have_the_statuses_that_the_documentation_names() {
         for (refusal, status) in [
-            (Refusal::Unauthenticated("no"), 401),
+            (Refusal::Unauthenticated("no".into()), 401),
             (Refusal::Step(RefusedStep::OwnRequest), 403),
             (Refusal::Deny(Deny::UnknownTarget { target: "x".into() }), 404),
             (Refusal::Conflict { what: "x".into() }, 409),

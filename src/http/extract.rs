@@ -50,7 +50,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         query.map(|query| Self(query.0)).map_err(|rejection: QueryRejection| {
-            Problem::malformed(format!("the query string is not what this call takes: {}", rejection.body_text()))
+            Problem::malformed(format!(
+                "the query string is not what this call takes: {}",
+                rejection.body_text()
+            ))
         })
     }
 }

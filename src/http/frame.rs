@@ -42,7 +42,8 @@ pub async fn frame(request: Request, next: Next) -> Response {
     .await;
     let status = response.status().as_u16().to_string();
     metrics::counter!("sallyport_api_calls_total", "route" => route.clone(), "status" => status).increment(1);
-    metrics::histogram!("sallyport_api_call_seconds", "route" => route).record(started.elapsed().as_secs_f64());
+    metrics::histogram!("sallyport_api_call_seconds", "route" => route)
+        .record(started.elapsed().as_secs_f64());
     response
 }
 

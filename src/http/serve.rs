@@ -84,11 +84,7 @@ async fn speak(
     let builder = Builder::new(TokioExecutor::new());
     // ALPN has settled the version: nothing is guessed from the first bytes.
     let mut builder = if is_h2 { builder.http2_only() } else { builder.http1_only() };
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(4 * HEAD_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(4 * HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -66,9 +66,8 @@ mod tests {
     fn many_addresses_together_are_bounded_as_well() {
         let strangers = Strangers::default();
         let now = Timestamp::from_micros(0);
-        let recorded = (0..=255)
-            .filter(|last| strangers.admit(Some(IpAddr::from([192, 0, 2, *last])), now))
-            .count();
+        let recorded =
+            (0..=255).filter(|last| strangers.admit(Some(IpAddr::from([192, 0, 2, *last])), now)).count();
         assert_eq!(recorded, 50);
     }
 }

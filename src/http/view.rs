@@ -113,12 +113,7 @@ pub struct ApprovalView {
 
 impl From<Approval> for ApprovalView {
     fn from(approval: Approval) -> Self {
-        Self {
-            by: approval.by.into(),
-            domain: approval.domain,
-            at: approval.at,
-            comment: approval.comment,
-        }
+        Self { by: approval.by.into(), domain: approval.domain, at: approval.at, comment: approval.comment }
     }
 }
 

@@ -13,10 +13,7 @@ use crate::http::view::GatewayView;
     get, path = "/pam/gateway", tag = "targets",
     responses((status = 200, description = "Address and certificate authority of the gateway", body = GatewayView))
 )]
-pub async fn show(
-    State(state): State<HttpState>,
-    Bearer(who): Bearer,
-) -> Result<Json<GatewayView>, Problem> {
+pub async fn show(State(state): State<HttpState>, Bearer(who): Bearer) -> Result<Json<GatewayView>, Problem> {
     let event = Event::done(Action::Read)
         .by(&who.caller.principal)
         .from(who.caller.client)

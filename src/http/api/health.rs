@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 
 use crate::http::HttpState;
 use crate::http::view::{CheckView, HealthView};
@@ -47,7 +48,9 @@ async fn store(state: &HttpState) -> CheckView {
 }
 
 fn journal(state: &HttpState) -> CheckView {
-    check("journal", state.access.journal.healthy().map_err(|error| error.to_string()))
+    // A future that is ready once the journal has failed.
+    let failed = state.access.journal.failed().now_or_never();
+    check("journal", failed.map_or(Ok(()), |error| Err(error.to_string())))
 }
 
 /// The store remembers how far time had come; a clock behind it makes sessions live too long.

@@ -45,7 +45,7 @@ pub async fn login(
     Client(client): Client,
     Body(body): Body<LoginBody>,
 ) -> Result<Json<LoginView>, Problem> {
-    let logged_in = state.access.login(&body.user, &body.password, client).await?;
+    let logged_in = state.access.login(&body.user, body.password, client).await?;
     Ok(Json(LoginView {
         token: logged_in.token.expose().clone(),
         expires_at: logged_in.expires_at,
