@@ -1,1 +1,5 @@
-fn main() {}
+//! The entry: everything is in the library, see `lib.rs`.
+
+fn main() -> std::process::ExitCode {
+    sallyport::cli::main()
+}

@@ -1,1 +1,73 @@
-//! The HTTPS API.
+//! The HTTP API: requests, verdicts, sessions, blocks and recordings, over TLS only.
+//!
+//! 1. [`serve`]: accepts, shakes hands within a deadline, speaks HTTP/1.1 or HTTP/2 by ALPN.
+//! 2. [`frame`]: gives every request an id, a deadline and a log span, and writes every error as
+//!    `application/problem+json`.
+//! 3. [`route`]: the one table of routes, with who may call each and whether it leaves a record.
+//! 4. [`auth`]: from a bearer token to a caller; whoever is refused here is recorded.
+//! 5. [`api`]: one file a noun; each handler calls one use case and shows a [`view`] of the result.
+
+pub mod api;
+pub mod auth;
+pub mod error;
+pub mod extract;
+pub mod frame;
+pub mod openapi;
+pub mod route;
+pub mod serve;
+pub mod strangers;
+pub mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+
+pub use route::{Auth, ROUTES, Route, router};
+pub use serve::serve;
+
+use strangers::Strangers;
+
+/// What the handlers work with. Cloning gives another handle to the same.
+#[derive(Debug, Clone)]
+pub struct HttpState {
+    pub access: Arc<Access>,
+    pub gateway: Arc<GatewayInfo>,
+    /// The directory of the audit log that recordings are read from.
+    pub audit: Arc<PathBuf>,
+    pub metrics: PrometheusHandle,
+    /// Owns what is being carried out: a client that hangs up does not stop a revocation half-way.
+    pub tasks: TaskTracker,
+    pub(crate) strangers: Arc<Strangers>,
+}
+
+/// How clients reach the Postgres gateway.
+#[derive(Debug, Clone)]
+pub struct GatewayInfo {
+    pub host: String,
+    pub port: u16,
+    /// The certificate authority of the gateway and the API, in PEM, unless it is a public one.
+    pub ca_pem: Option<String>,
+}
+
+impl HttpState {
+    pub fn new(
+        access: Arc<Access>,
+        gateway: GatewayInfo,
+        audit: PathBuf,
+        metrics: PrometheusHandle,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            access,
+            gateway: Arc::new(gateway),
+            audit: Arc::new(audit),
+            metrics,
+            tasks,
+            strangers: Arc::default(),
+        }
+    }
+}
