@@ -21,18 +21,12 @@ section() {
     fi
 }
 
-# The directory with initdb, pg_ctl and postgres: as configured, from PATH, or the newest that Debian has.
+# The directory with initdb, pg_ctl and postgres: the newest that Debian has, or from PATH.
 postgres_bin() {
     local found
-    if [[ -n ${SALLYPORT_TEST_POSTGRES_BIN:-} ]]; then
-        printf '%s\n' "$SALLYPORT_TEST_POSTGRES_BIN"
-    elif found=$(command -v initdb); then
-        dirname "$(readlink -f "$found")"
-    else
-        found=$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)
-        [[ -x $found ]] || return 1
-        dirname "$found"
-    fi
+    found=$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)
+    [[ -x $found ]] || found=$(command -v initdb) || return 1
+    dirname "$(readlink -f "$found")"
 }
 
 # Names the Debian packages that are needed and not there.
