@@ -107,7 +107,7 @@ async fn tail(arguments: TailArguments) -> Outcome {
     };
     let clock = Clock::system();
     loop {
-        while let Some(mut record) = tail.next().map_err(failed)? {
+        while let Some(mut record) = tail.poll().map_err(failed)? {
             record.push(b'\n');
             out::bytes(&record)?;
         }
