@@ -69,7 +69,11 @@ impl Client {
         self.read(response).await
     }
 
-    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let response = self.send(self.http.post(self.url(path)).timeout(ANSWER_WITHIN).json(body)).await?;
         self.read(response).await
     }

@@ -20,7 +20,12 @@ fn random_part<'a>(prefix: &str, text: &'a str) -> &'a str {
 }
 
 /// The one candidate that `given` stands for.
-pub(super) fn expand(what: &str, prefix: &str, given: &str, candidates: &[Candidate]) -> Result<String, Failure> {
+pub(super) fn expand(
+    what: &str,
+    prefix: &str,
+    given: &str,
+    candidates: &[Candidate],
+) -> Result<String, Failure> {
     let wanted = random_part(prefix, given).to_lowercase();
     let fits = |candidate: &&Candidate| random_part(prefix, &candidate.id).starts_with(&wanted);
     let found: Vec<&Candidate> = candidates.iter().filter(fits).collect();

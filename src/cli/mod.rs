@@ -165,10 +165,10 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
-        Command::Init(arguments) => init::run(arguments),
-        Command::CheckConfig(arguments) => check_config::run(arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,
-        Command::Completions(arguments) => completions::run(arguments, &mut Cli::command()),
+        Command::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     }
 }
 
