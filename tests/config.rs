@@ -1,11 +1,14 @@
 //! The configuration: what is wrong with one is told all at once, and what `init` makes works.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -240,7 +243,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "domain = \"bank-core\"",
         "domain = \"bank-core\"\nconnect_to = \"ledger\"",
-        "target[1].connect_to: invalid IP address",
+        "target[1].connect_to: `ledger` is not an IP address",
     ),
     (
         "domain = \"bank-core\"",
@@ -594,5 +597,50 @@ fn the_keys_are_p_256_and_belong_to_their_certificates() {
         let contains = |part: &[u8]| certificate.windows(part.len()).any(|window| window == part);
         assert!(contains(&prime256v1), "{stem}");
         assert!(contains(key.public_key_raw()), "{stem}");
+    }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let home = Home::new();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let docs = fs::read_to_string(docs).unwrap();
+    let unknown =
+        |from: &str| home.mistakes(&good().replacen(from, &format!("{from}\nzzzzzzzzzzzzzzzz = 1"), 1));
+    let mut told: Vec<String> =
+        ["[server]", "[api]", "[postgres]", "[[target]]", "[target.admin]"].map(unknown).into();
+    for section in ["audit", "login", "policies"] {
+        told.push(home.mistakes(&format!("{}\n[{section}]\nzzzzzzzzzzzzzzzz = 1", good())));
+    }
+    told.push(home.mistakes(&format!("zzzzzzzzzzzzzzzz = 1\n{}", good())));
+    let mut keys = 0;
+    for message in told {
+        let (_, known) = message.split_once("there are ").unwrap();
+        for key in known.split(", ") {
+            let section = key.trim_matches('`');
+            let documented = docs.contains(key) || docs.contains(&format!("[{section}]`"));
+            assert!(documented || docs.contains(&format!("[[{section}]]`")), "{key}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 35, "{keys}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_damaged_configuration_is_read_or_refused_with_a_message(
+        from in 0_usize..600, length in 0_usize..40, with in "[\\[\\]{}=\"a-z0-9. \n]{0,12}",
+    ) {
+        let home = Home::new();
+        let mut text = good();
+        let from = from.min(text.len());
+        text.replace_range(from..(from + length).min(text.len()), &with);
+        if let Err(told) = home.load(&text) {
+            prop_assert!(!told.is_empty());
+            prop_assert!(!told.contains("cannot be used"), "a mistake without a message in:\n{}", text);
+            prop_assert!(!told.contains("hunter2"), "{}", told);
+        }
     }
 }

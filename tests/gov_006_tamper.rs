@@ -1,6 +1,13 @@
 //! GOV-006: any edit, removal, reordering or truncation of the audit log is found from the files
 //! and the public key alone, and the first bad record is named.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "in the test's own helpers too, a step that fails fails the test"
+)]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -60,7 +67,7 @@ fn opening(number: u8) -> Opening {
             ticket: None,
             approvals: Vec::new(),
             granted_at: START,
-            ends_at: START.plus(std::time::Duration::from_secs(3600)),
+            ends_at: START.plus(std::time::Duration::from_hours(1)),
             policy_hash: "00".to_owned(),
             application: None,
             database: None,
@@ -108,8 +115,7 @@ impl Sealed {
 
     fn open(&self, file_size: u64) -> Result<Journal, JournalError> {
         let clock = Clock::manual(START);
-        Journal::open(self.dir(), node(), clock, options(&self.key_pem, file_size))
-            .map(|(journal, _)| journal)
+        Journal::open(self.dir(), clock, options(&self.key_pem, file_size)).map(|(journal, _)| journal)
     }
 
     fn dir(&self) -> &Path {

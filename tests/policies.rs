@@ -1,5 +1,7 @@
 //! The policies that Sallyport comes with, and what happens to policies that are wrong.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +66,7 @@ const PERMIT_ALL: &str = "@id(\"ALL\")\npermit (principal, action, resource);\n"
 
 fn mistakes(files: &[(&str, &str)]) -> String {
     let dir = directory(files);
-    let errors = CedarPolicy::load(dir.path()).expect_err("a mistake");
+    let errors = CedarPolicy::load(dir.path()).unwrap_err();
     errors.to_string().replace(&format!("{}/", dir.path().display()), "")
 }
 
@@ -73,6 +75,9 @@ fn every_shipped_case_is_decided_as_its_table_says() {
     let report = cases::run(&shipped()).unwrap();
     assert!(report.is_ok(), "{report}");
     assert!(report.passed > 100, "{report}");
+    let builtin = cases::run_builtin().unwrap();
+    assert!(builtin.is_ok(), "{builtin}");
+    assert_eq!(builtin.passed, report.passed);
 }
 
 #[test]
@@ -227,6 +232,20 @@ fn a_schema_that_does_not_fit_what_is_supplied_is_refused() {
 }
 
 #[test]
+fn a_policy_that_names_a_group_of_actions_concerns_those_in_it() {
+    let shipped = fs::read_to_string(shipped().join("schema.cedarschema")).unwrap();
+    let grouped = shipped
+        .replace("action \"watch\" appliesTo", "action \"see\";\naction \"watch\" in [\"see\"] appliesTo");
+    let forbid =
+        "@id(\"BLIND\") @needs(\"eyes\")\nforbid (principal, action in Action::\"see\", resource);\n";
+    let dir = directory(&[("a.cedar", PERMIT_ALL), ("b.cedar", forbid), ("schema.cedarschema", &grouped)]);
+    let policy = CedarPolicy::load(dir.path()).unwrap();
+    let alice = principal("alice", "bank-core", &[]);
+    assert_eq!(rules_text(&rules(policy.decide(&Query::new(Action::Watch, &alice)))), "BLIND: eyes");
+    assert!(policy.decide(&Query::new(Action::Block, &alice)).is_allow());
+}
+
+#[test]
 fn a_file_of_policies_without_a_table_of_cases_fails_the_run() {
     let dir = directory(&[("a.cedar", PERMIT_ALL)]);
     let report = cases::run(dir.path()).unwrap();
@@ -342,7 +361,12 @@ fn a_request_that_nobody_could_approve_is_told_so() {
     assert_eq!(told(&ledger, &core), Ok(()));
     assert_eq!(
         told(&kyc, &core).unwrap_err(),
-        "DT-001: needs 3 approvers, 1 of them from bank-kyc, but only 3 people other than you may \
+        "DT-001: needs 3 approvers, one of them from bank-kyc, but of the 3 people other than you who may \
+         approve for kyc-prod none is from bank-kyc"
+    );
+    assert_eq!(
+        told(&kyc, &core[..2]).unwrap_err(),
+        "DT-001: needs 3 approvers, one of them from bank-kyc, but only 2 people other than you may \
          approve for kyc-prod, none of them from bank-kyc"
     );
     let mixed = approvers(&[("bob", "bank-core"), ("carl", "bank-core"), ("kim", "bank-kyc")]);
@@ -440,6 +464,7 @@ proptest! {
             && if facts.break_glass { member("oncall") } else { counted };
         let decision = policy.decide(&Query::new(Action::Activate, &who).on(&on).facts(facts));
         prop_assert_eq!(decision.is_allow(), expected);
+        prop_assert_eq!(policy.allows(&Query::new(Action::Activate, &who).on(&on).facts(facts)), expected);
     }
 
     #[test]

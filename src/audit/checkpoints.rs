@@ -9,6 +9,8 @@ use super::note::{BadCheckpoint, Checkpoint, VerifyKey};
 
 /// No note is longer, in bytes.
 const LONGEST_NOTE: u64 = 64 << 10;
+/// Origin, size and root; then a blank line, the signatures, and a blank line between notes.
+const LINES_OF_TEXT: usize = 3;
 
 /// The notes of `checkpoints.log`, in order, up to the length that it had when it was opened.
 #[derive(Debug)]
@@ -37,26 +39,30 @@ impl Checkpoints {
     pub(super) fn next(&mut self, key: &VerifyKey) -> io::Result<Option<Result<Checkpoint, BadCheckpoint>>> {
         let Some(reader) = self.reader.as_mut() else { return Ok(None) };
         let mut note = String::new();
-        let mut blanks = 0;
-        // A note has one blank line inside and one after it.
-        while blanks < 2 {
+        for index in 0.. {
             let mut line = Vec::new();
             let read = reader.by_ref().take(LONGEST_NOTE).read_until(b'\n', &mut line)?;
             if read == 0 && note.is_empty() {
                 return Ok(None);
             }
-            let too_long = u64::try_from(note.len()).unwrap_or(u64::MAX) > LONGEST_NOTE;
             let Ok(text) = String::from_utf8(line) else { return self.bad() };
-            let finished = text.ends_with('\n');
-            if !finished && reader.limit() == 0 {
+            if !text.ends_with('\n') && reader.limit() == 0 {
+                // The separator may be lacking; what looks whole must be so all the same.
+                if index > LINES_OF_TEXT + 1 && key.open(&note).is_err() {
+                    return self.bad();
+                }
                 self.torn = u64::try_from(note.len() + text.len()).unwrap_or(u64::MAX);
                 return Ok(None);
             }
-            if too_long || !finished {
+            let too_long = u64::try_from(note.len()).unwrap_or(u64::MAX) > LONGEST_NOTE;
+            let blank = text == "\n";
+            if too_long || (index <= LINES_OF_TEXT && blank != (index == LINES_OF_TEXT)) {
                 return self.bad();
             }
-            blanks += u32::from(text == "\n");
             note.push_str(&text);
+            if blank && index > LINES_OF_TEXT {
+                break;
+            }
         }
         self.whole = self.whole.saturating_add(u64::try_from(note.len()).unwrap_or(u64::MAX));
         note.pop();

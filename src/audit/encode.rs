@@ -18,7 +18,7 @@ use crate::domain::time::Timestamp;
 const SQL_PIECE: usize = 128 << 10;
 /// Longest list of parameters in one record, in bytes of JSON.
 const PARAMETERS: usize = 128 << 10;
-/// Longest name (of a prepared statement, a database), in bytes; PostgreSQL's own are 63.
+/// Longest name (of a prepared statement, a database), in bytes; a server's own are 63.
 const NAME: usize = 1 << 10;
 /// Longest free text (an error message, a notice), in bytes.
 const TEXT: usize = 16 << 10;

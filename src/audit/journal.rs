@@ -22,7 +22,6 @@ use super::recorder::Recorder;
 use super::recover::{self, Damage};
 use super::writer::{Sizes, Writer};
 use crate::clock::Clock;
-use crate::domain::id::NodeId;
 use crate::domain::time::Timestamp;
 
 /// How often a checkpoint is signed, even when nothing happened.
@@ -35,7 +34,7 @@ const JOB_BYTES: usize = 512;
 /// How a journal is kept.
 #[derive(Debug)]
 pub struct JournalOptions {
-    /// Signs checkpoints.
+    /// Signs checkpoints; it also says whose journal this is.
     pub key: SigningKey,
     /// Size of a journal file in bytes, allocated when it is created.
     pub file_size: u64,
@@ -121,17 +120,15 @@ impl Journal {
     /// whole log; call it before the gateway serves.
     pub fn open(
         directory: &Path,
-        node: NodeId,
         clock: Clock,
         options: JournalOptions,
     ) -> Result<(Self, Recovery), JournalError> {
-        Self::open_on(directory, &node, clock, options, |medium| medium)
+        Self::open_on(directory, clock, options, |medium| medium)
     }
 
     /// As [`Journal::open`], with `wrap` around the medium: tests make it fail.
     pub(super) fn open_on<M: Medium + 'static>(
         directory: &Path,
-        node: &NodeId,
         clock: Clock,
         options: JournalOptions,
         wrap: impl FnOnce(Directory) -> M,
@@ -142,12 +139,13 @@ impl Journal {
         let lock = lock(directory)?;
         let opened = Instant::now();
         let stamp = Stamp { at: clock.now(), mono: 0 };
-        let found = recover::scan(directory, node, &options.key.verify_key())?;
+        let found = recover::scan(directory, &options.key.verify_key())?;
         let (position, recovery) = recover::repair(directory, found)?;
         let number = Some(position.file).filter(|file| *file > 0);
         let medium = wrap(Directory::open(directory, number).map_err(unusable)?);
         let sizes = Sizes { file: options.file_size, reserve: options.reserve };
         let mut writer = Writer::new(medium, options.key, position, sizes);
+        writer.settle().map_err(|broken| broken.unrecordable())?;
         if let Some(repaired) = &recovery.repaired {
             writer.recover(repaired, stamp).map_err(|broken| broken.unrecordable())?;
         }
@@ -220,6 +218,11 @@ impl Journal {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Whether records can still be written, as far as is known.
+    pub fn healthy(&self) -> Result<(), Unrecordable> {
+        self.handle.healthy()
     }
 
     /// Signs a checkpoint over everything recorded so far.
@@ -317,14 +320,12 @@ impl Handle {
     }
 
     pub(super) async fn wait(&self, waiting: Waiting) -> Result<(), Unrecordable> {
-        match waiting.await {
-            Ok(result) => result,
-            // The writer went without a word: it panicked.
-            Err(_) => {
-                self.healthy()?;
-                Err(Unrecordable::Failed { detail: "the audit log's writer stopped".into() })
-            }
+        if let Ok(result) = waiting.await {
+            return result;
         }
+        // The writer went without a word: it panicked.
+        self.healthy()?;
+        Err(Unrecordable::Failed { detail: "the audit log's writer stopped".into() })
     }
 
     /// Waits for the writer's thread, which has nothing more to do, and releases the directory.

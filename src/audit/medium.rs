@@ -138,7 +138,7 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 }
 
 pub(super) fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut offset = from;
     while offset < to {
         let left = usize::try_from(to - offset).unwrap_or(usize::MAX).min(ZEROS.len());

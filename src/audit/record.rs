@@ -381,7 +381,7 @@ pub struct CopyEnd {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     pub bytes: u64,
-    /// SHA-256 over the concatenated contents of the CopyData messages, in hexadecimal.
+    /// SHA-256 over the concatenated contents of the `CopyData` messages, in hexadecimal.
     pub sha256: String,
 }
 

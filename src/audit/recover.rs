@@ -55,6 +55,14 @@ pub(super) struct Found {
     checkpoints: u64,
 }
 
+impl Found {
+    /// How many bytes a crash tore.
+    #[cfg(test)]
+    pub(super) fn torn(&self) -> usize {
+        self.torn.as_ref().map_or(0, |torn| torn.bytes.len())
+    }
+}
+
 /// A write that did not finish.
 #[derive(Debug)]
 struct Torn {
@@ -71,7 +79,8 @@ struct Scan {
 }
 
 /// Reads the whole journal.
-pub(super) fn scan(directory: &Path, node: &NodeId, key: &VerifyKey) -> Result<Found, JournalError> {
+pub(super) fn scan(directory: &Path, key: &VerifyKey) -> Result<Found, JournalError> {
+    let node = key.node();
     let unreadable = |source| JournalError::Read { path: directory.to_owned(), source };
     let (covered, checkpoints) = covered(directory, key)?;
     let mut scan = Scan {

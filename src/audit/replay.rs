@@ -210,12 +210,12 @@ impl Tail {
     /// From what comes next. Reads the whole log once.
     pub fn from_end(directory: &Path) -> Result<Self, ReplayError> {
         let mut tail = Self::from_start(directory);
-        while tail.next()?.is_some() {}
+        while tail.poll()?.is_some() {}
         Ok(tail)
     }
 
     /// The next record exactly as stored; `None` when there is none yet.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
+    pub fn poll(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
         let Some(line) = next_line(&mut self.lines, &self.directory)? else { return Ok(None) };
         let line = parse_line(line)
             .map_err(|error| ReplayError::Damaged { seq: 0, what: format!("a line was altered: {error}") })?;

@@ -204,25 +204,17 @@ struct Verifier<'a> {
     report: Report,
 }
 
-fn finding(file: &str, n: u64, kind: Kind, what: impl Into<String>) -> Box<Finding> {
-    Box::new(Finding {
-        file: file.to_owned(),
-        offset: None,
-        n,
-        rec: None,
-        seq: None,
-        kind,
-        what: what.into(),
-    })
+fn finding(file: &str, n: u64, kind: Kind, what: impl Into<String>) -> Finding {
+    Finding { file: file.to_owned(), offset: None, n, rec: None, seq: None, kind, what: what.into() }
 }
 
-fn at(place: Place, n: u64, kind: Kind, what: impl Into<String>) -> Box<Finding> {
+fn at(place: Place, n: u64, kind: Kind, what: impl Into<String>) -> Finding {
     let mut finding = finding(&file_name(place.file), n, kind, what);
     finding.offset = Some(place.offset);
     finding
 }
 
-fn bad_checkpoint(file: &str, n: u64, error: &BadCheckpoint) -> Box<Finding> {
+fn bad_checkpoint(file: &str, n: u64, error: &BadCheckpoint) -> Finding {
     let kind = match error {
         BadCheckpoint::OtherKey | BadCheckpoint::OtherOrigin { .. } => Kind::KeyMismatch,
         BadCheckpoint::Malformed | BadCheckpoint::Forged => Kind::CheckpointForged,
@@ -257,23 +249,21 @@ impl<'a> Verifier<'a> {
             let note = note.map_err(|source| VerifyError::Pin { path: path.clone(), source })?;
             notes.push((path.display().to_string(), note));
         }
-        match newest {
-            Some(note) => notes.push((NEWEST_CHECKPOINT.to_owned(), note)),
-            None => {
-                let what = "there is no checkpoint: nothing vouches for the log";
-                return Ok(Err(finding(NEWEST_CHECKPOINT, 0, Kind::CheckpointMissing, what)));
-            }
-        }
+        let Some(newest) = newest else {
+            let what = "there is no checkpoint: nothing vouches for the log";
+            return Ok(Err(finding(NEWEST_CHECKPOINT, 0, Kind::CheckpointMissing, what).into()));
+        };
+        notes.push((NEWEST_CHECKPOINT.to_owned(), newest));
         for (source, note) in notes {
             match self.key.open(&note) {
                 Ok(checkpoint) => self.vouched.push(Vouched { checkpoint, source }),
-                Err(error) => return Ok(Err(bad_checkpoint(&source, 0, &error))),
+                Err(error) => return Ok(Err(bad_checkpoint(&source, 0, &error).into())),
             }
         }
         let next = self.next_of_stream().map_err(unreadable)?;
         if let Ok(None) = next {
             let what = "there is no checkpoint in it: nothing vouches for the log";
-            return Ok(Err(finding(CHECKPOINTS, 0, Kind::CheckpointMissing, what)));
+            return Ok(Err(finding(CHECKPOINTS, 0, Kind::CheckpointMissing, what).into()));
         }
         Ok(next.map(|_| ()).and_then(|()| self.meet(Place { file: 1, offset: 0 })))
     }
@@ -286,12 +276,12 @@ impl<'a> Verifier<'a> {
                 self.stream = None;
                 return Ok(Ok(None));
             }
-            Some(Err(error)) => return Ok(Err(bad_checkpoint(CHECKPOINTS, self.log.size(), &error))),
+            Some(Err(error)) => return Ok(Err(bad_checkpoint(CHECKPOINTS, self.log.size(), &error).into())),
             Some(Ok(checkpoint)) => checkpoint,
         };
         if checkpoint.size < self.log.size() {
             let what = format!("the checkpoint over {} records stands out of order", checkpoint.size);
-            return Ok(Err(finding(CHECKPOINTS, checkpoint.size, Kind::CheckpointForged, what)));
+            return Ok(Err(finding(CHECKPOINTS, checkpoint.size, Kind::CheckpointForged, what).into()));
         }
         self.report.checkpoints += 1;
         self.vouched.push(Vouched { checkpoint, source: CHECKPOINTS.to_owned() });
@@ -310,7 +300,7 @@ impl<'a> Verifier<'a> {
                         Ok(found) => _ = found?,
                         Err(error) => {
                             let what = format!("cannot be read: {error}");
-                            return Err(finding(CHECKPOINTS, size, Kind::CheckpointMissing, what));
+                            return Err(finding(CHECKPOINTS, size, Kind::CheckpointMissing, what).into());
                         }
                     }
                 }
@@ -322,7 +312,7 @@ impl<'a> Verifier<'a> {
                  vouches for: the log was rewritten somewhere from record {from} on",
                 size.saturating_sub(1)
             );
-            return Err(at(place, from, Kind::Rewritten, what));
+            return Err(at(place, from, Kind::Rewritten, what).into());
         }
         Ok(())
     }
@@ -336,7 +326,7 @@ impl<'a> Verifier<'a> {
                     if let Err(finding) = self.line(place, lines.line()) {
                         return Ok(Err(explain(finding, lines, n)?));
                     }
-                    if self.log.size() % PROGRESS_EVERY == 0 {
+                    if self.log.size().is_multiple_of(PROGRESS_EVERY) {
                         progress(self.log.size());
                     }
                 }
@@ -351,7 +341,7 @@ impl<'a> Verifier<'a> {
                         BadBytes::Malformed(_) | BadBytes::Cut => Kind::Altered,
                         BadBytes::MissingFile(_) => Kind::FileMissing,
                     };
-                    return Ok(Err(at(place, n, kind, what.to_string())));
+                    return Ok(Err(at(place, n, kind, what.to_string()).into()));
                 }
             }
         }
@@ -369,10 +359,10 @@ impl<'a> Verifier<'a> {
                 Kind::Removed => format!("records {n} to {} were removed", line.n - 1),
                 _ => format!("record {} was inserted here once more", line.n),
             };
-            return Err(at(place, n, kind, what));
+            return Err(at(place, n, kind, what).into());
         }
         if line.hash != self.log.after(&hash) {
-            return Err(self.altered(place, &line));
+            return Err(Self::altered(place, &line).into());
         }
         let envelope = Envelope::parse(line.json)
             .map_err(|error| at(place, n, Kind::Altered, format!("not a record: {error}")))?;
@@ -387,7 +377,7 @@ impl<'a> Verifier<'a> {
         self.meet(place)
     }
 
-    fn altered(&self, place: Place, line: &Line<'_>) -> Box<Finding> {
+    fn altered(place: Place, line: &Line<'_>) -> Finding {
         let what = "the record was altered: it does not follow from those before it";
         let mut finding = at(place, line.n, Kind::Altered, what);
         if let Ok(envelope) = Envelope::parse(line.json) {
@@ -461,7 +451,7 @@ impl<'a> Verifier<'a> {
                 "the log was cut off: `{}` vouches for {} records, {size} are left",
                 next.source, next.checkpoint.size
             );
-            return Err(at(place, size, Kind::Truncated, what));
+            return Err(at(place, size, Kind::Truncated, what).into());
         }
         self.report.torn = torn;
         match self.awaited.iter().min_by_key(|(_, (_, n))| *n) {
@@ -469,7 +459,7 @@ impl<'a> Verifier<'a> {
                 let what = format!("connection {connection} was opened, but there is no recording of it");
                 let mut finding = at(*place, *n, Kind::MissingRecording, what);
                 finding.rec = Some(connection.clone());
-                Err(finding)
+                Err(finding.into())
             }
             None => Ok(()),
         }

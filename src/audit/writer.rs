@@ -103,6 +103,15 @@ impl<M: Medium> Writer<M> {
         self.key.node()
     }
 
+    /// Makes durable what was found: a process that was killed may have written without a sync, and
+    /// a checkpoint must not vouch for what a power failure can still take away.
+    pub(super) fn settle(&mut self) -> Result<(), Broken> {
+        if self.position.file == 0 {
+            return Ok(());
+        }
+        self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))
+    }
+
     /// Writes what recovery has to say and ends the recordings that a crash left open.
     pub(super) fn recover(&mut self, recovered: &Recovered, stamp: Stamp) -> Result<(), Broken> {
         self.control(stamp, &encode::recovered(recovered))?;
@@ -345,7 +354,11 @@ impl<M: Medium> Writer<M> {
     pub(super) fn checkpoint(&mut self) -> Result<(), Broken> {
         self.flush()?;
         let note = self.key.sign(self.position.log.size(), &self.position.log.root());
-        self.medium.checkpoint(&note).map_err(|error| Broken::io("cannot write a checkpoint", &error))
+        self.medium.checkpoint(&note).map_err(|error| Broken {
+            // The journal's own file is not touched here.
+            reserve_usable: error.kind() == io::ErrorKind::StorageFull,
+            ..Broken::io("cannot write a checkpoint", &error)
+        })
     }
 
     /// There is no room for a next file: ends the open recordings in this one's reserve.

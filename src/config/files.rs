@@ -82,9 +82,9 @@ fn protected(path: &Path) -> Result<(), String> {
     let mode = std::fs::metadata(path)
         .map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?
         .mode();
-    if mode & 0o007 == 0 {
+    let (path, for_others) = (path.display(), mode & 0o007);
+    if for_others == 0 {
         return Ok(());
     }
-    let path = path.display();
     Err(format!("`{path}` is open to everybody (mode {:03o}): run `chmod 600 {path}`", mode & 0o777))
 }

@@ -19,7 +19,8 @@ pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, Listener, Login, Postgres, Server};
 pub use target::{Address, Admin, PostgresTarget};
 
-use crate::domain::name::TargetName;
+use crate::domain::name::{AccessName, TargetName};
+use crate::domain::time::humane;
 use reader::{Document, Mistakes, Section};
 
 /// A configuration that holds together.
@@ -93,8 +94,7 @@ impl Config {
         let _ = writeln!(text, "  policies.directory = {policies}");
         for PostgresTarget { target, address, .. } in self.reloadable.targets.values() {
             let (name, tier, domain) = (&target.name, target.environment, &target.domain);
-            let accesses =
-                target.accesses.iter().map(|access| access.as_str()).collect::<Vec<_>>().join(", ");
+            let accesses = target.accesses.iter().map(AccessName::as_str).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "  target {name} ({tier}, {domain}) at {address}: {accesses}");
         }
         if self.reloadable.targets.is_empty() {
@@ -136,6 +136,7 @@ impl Config {
         vec![
             ("server.name", server.name.clone()),
             ("server.data_dir", path(&server.data_dir)),
+            ("server.drain_timeout", humane(server.drain_timeout)),
             ("api.listen", api.listener.listen.to_string()),
             ("api.certificate", path(&api.listener.certificate)),
             ("api.key", path(&api.listener.key)),

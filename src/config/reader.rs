@@ -78,7 +78,8 @@ impl Mistakes {
     }
 
     pub(super) fn into_result(self) -> Result<(), ConfigErrors> {
-        let mistakes = self.0.into_inner();
+        let mut mistakes = self.0.into_inner();
+        mistakes.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         if mistakes.is_empty() { Ok(()) } else { Err(ConfigErrors(mistakes)) }
     }
 }

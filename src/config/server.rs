@@ -17,6 +17,8 @@ pub struct Server {
     pub name: String,
     /// Where the store, the node's id and the server's secret are.
     pub data_dir: PathBuf,
+    /// How long connections may go on by themselves once the server was told to stop.
+    pub drain_timeout: Duration,
 }
 
 /// Where to listen, and with which certificate.
@@ -62,9 +64,10 @@ pub struct Login {
 
 pub(super) fn server(root: &Section<'_>) -> Option<Server> {
     let section = root.section("server");
-    let name = match section.has("name") {
-        true => section.required_text("name", "say what people call this server"),
-        false => Some("sallyport"),
+    let name = if section.has("name") {
+        section.required_text("name", "say what people call this server")
+    } else {
+        Some("sallyport")
     };
     if !section.has("data_dir") {
         section.missing("data_dir", "name the directory that `sallyport init` made");
@@ -74,8 +77,13 @@ pub(super) fn server(root: &Section<'_>) -> Option<Server> {
         let dir = dir.display();
         section.blame("data_dir", format!("`{dir}` is not a directory: `sallyport init {dir}` makes it"));
     }
+    let drain_timeout = section.duration("drain_timeout", Duration::ZERO, Duration::from_hours(4));
     section.finish();
-    Some(Server { name: name?.to_owned(), data_dir: data_dir? })
+    Some(Server {
+        name: name?.to_owned(),
+        data_dir: data_dir?,
+        drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+    })
 }
 
 pub(super) fn api(root: &Section<'_>) -> Option<Api> {

@@ -17,13 +17,13 @@ use crate::domain::secret::Secret;
 use crate::domain::target::{Environment, Target, TargetKind};
 
 const DEFAULT_CONNECTION_LIMIT: u64 = 20;
-/// The longest identifier that PostgreSQL keeps whole, in bytes (its `NAMEDATALEN` - 1).
+/// The longest identifier that Postgres keeps whole, in bytes (its `NAMEDATALEN` - 1).
 const LONGEST_IDENTIFIER: usize = 63;
-/// What Sallyport's own roles begin with; `pg_` is PostgreSQL's.
+/// What Sallyport's own roles begin with; `pg_` is Postgres's.
 const RESERVED_PREFIXES: [&str; 2] = ["pg_", "sp_"];
 const RESERVED_ROLES: [&str; 2] = ["public", "none"];
 
-/// A PostgreSQL target: what policies see of it, and how it is reached.
+/// A Postgres target: what policies see of it, and how it is reached.
 #[derive(Debug, Clone)]
 pub struct PostgresTarget {
     pub target: Target,
@@ -120,7 +120,7 @@ pub(super) fn read(
     let tier = read_environment(section);
     let domain = section.required("domain", "the part of the bank it belongs to, for example `bank-core`");
     let address: Option<Address> = section.required("address", "write `host:port`");
-    let connect_to = section.parsed("connect_to");
+    let connect_to = connect_to(section);
     let server_name = address.as_ref().and_then(|address| server_name(section, address));
     let databases = databases(section);
     let admin = admin(section, databases.first(), environment);
@@ -167,7 +167,7 @@ fn kind(section: &Section<'_>) {
     match section.required_text("kind", "write `kind = \"postgres\"`") {
         None | Some("postgres") => {}
         Some(other) => {
-            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"))
+            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"));
         }
     }
 }
@@ -182,14 +182,22 @@ fn read_environment(section: &Section<'_>) -> Option<Environment> {
     found
 }
 
-fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
-    match ServerName::try_from(address.host.clone()) {
-        Ok(name) => Some(name),
-        Err(_) => {
-            section.blame("address", format!("`{}` is not a host name or IP address", address.host));
-            None
-        }
+fn connect_to(section: &Section<'_>) -> Option<IpAddr> {
+    let text = section.text("connect_to")?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        let message = format!("`{text}` is not an IP address: write one without a port, or leave it out");
+        section.blame("connect_to", message);
     }
+    address
+}
+
+fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(address.host.clone()).ok();
+    if name.is_none() {
+        section.blame("address", format!("`{}` is not a host name or IP address", address.host));
+    }
+    name
 }
 
 fn databases(section: &Section<'_>) -> Vec<String> {

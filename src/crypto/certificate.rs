@@ -69,7 +69,7 @@ const CONTEXT_0: u8 = 0xa0;
 /// The elements of a DER value, one after the other.
 struct Der<'a>(&'a [u8]);
 
-impl<'a> Der<'a> {
+impl Der<'_> {
     /// The content of the next element, which must have this tag.
     fn element(&mut self, tag: u8) -> Result<Self, EndPointError> {
         let (first, rest) = self.0.split_first().ok_or(EndPointError::Malformed)?;
@@ -126,9 +126,9 @@ mod tests {
 
     /// A certificate's outline with this algorithm identifier in it.
     fn outline(algorithm: &[u8]) -> Vec<u8> {
-        let mut content = vec![SEQUENCE, 0, SEQUENCE, algorithm.len() as u8];
+        let mut content = vec![SEQUENCE, 0, SEQUENCE, u8::try_from(algorithm.len()).unwrap()];
         content.extend(algorithm);
-        let mut bytes = vec![SEQUENCE, 0x81, content.len() as u8];
+        let mut bytes = vec![SEQUENCE, 0x81, u8::try_from(content.len()).unwrap()];
         bytes.extend(content);
         bytes
     }

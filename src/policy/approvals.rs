@@ -43,7 +43,7 @@ impl fmt::Display for Missing {
 pub fn missing(policy: &dyn Policy, query: &Query<'_>) -> Option<Missing> {
     let target = query.target?;
     let Decision::Refuse { rules } = policy.decide(query) else { return None };
-    let allowed = |quorum| policy.decide(&with_quorum(query, quorum)).is_allow();
+    let allowed = |quorum| policy.allows(&with_quorum(query, quorum));
     let more = least(query.facts.quorum, &allowed);
     Some(Missing {
         people: more.map_or(0, |more| more.people),
@@ -69,7 +69,7 @@ pub fn feasible(
     let approvers: std::collections::BTreeMap<_, _> = candidates
         .iter()
         .filter(|candidate| candidate.id != requester.id)
-        .filter(|candidate| policy.decide(&Query::new(Action::Approve, candidate).on(target)).is_allow())
+        .filter(|candidate| policy.allows(&Query::new(Action::Approve, candidate).on(target)))
         .map(|candidate| (&candidate.id, &candidate.domain))
         .collect();
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -174,19 +174,24 @@ fn shortfall_text(needed: Quorum, there: Quorum, target: &Target) -> String {
         (1, 0) => "1 approver".to_owned(),
         (people, 0) => format!("{people} approvers"),
         (1, _) => format!("1 approver from {domain}"),
+        (people, 1) => format!("{people} approvers, one of them from {domain}"),
         (people, some) => format!("{people} approvers, {some} of them from {domain}"),
     };
-    let people = match there.people {
-        0 => return format!("needs {approvers}, but nobody other than you may approve for {name}"),
-        1 => "1 person".to_owned(),
-        people => format!("{people} people"),
+    let of_domain = match there.from_target_domain {
+        0 => "none".to_owned(),
+        some => format!("only {some}"),
     };
-    let of_domain = match (needed.from_target_domain, there.from_target_domain) {
-        (0, _) => String::new(),
-        (_, 0) => format!(", none of them from {domain}"),
-        (_, some) => format!(", {some} of them from {domain}"),
+    let people = if there.people == 1 { "person" } else { "people" };
+    let who = format!("{} {people} other than you", there.people);
+    let short = match there.people {
+        0 => format!("nobody other than you may approve for {name}"),
+        enough if enough >= needed.people => {
+            format!("of the {who} who may approve for {name} {of_domain} is from {domain}")
+        }
+        _ if needed.from_target_domain == 0 => format!("only {who} may approve for {name}"),
+        _ => format!("only {who} may approve for {name}, {of_domain} of them from {domain}"),
     };
-    format!("needs {approvers}, but only {people} other than you may approve for {name}{of_domain}")
+    format!("needs {approvers}, but {short}")
 }
 
 #[cfg(test)]

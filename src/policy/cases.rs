@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::cedar::CedarPolicy;
+use super::cedar::{BUILTIN, CedarPolicy};
 use super::load::PolicyErrors;
 use super::{Action, Facts, Policy, Query};
 use crate::crypto;
@@ -115,12 +115,8 @@ impl fmt::Display for CasesReport {
 /// Loads the policies of `dir` and runs the tables beside them.
 pub fn run(dir: &Path) -> Result<CasesReport, PolicyErrors> {
     let policy = CedarPolicy::load(dir)?;
-    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for info in policy.policies() {
-        files.entry(info.file.clone()).or_default().insert(info.id.clone());
-    }
     let mut report = CasesReport::default();
-    for (file, ids) in files {
+    for (file, ids) in ids_by_file(&policy) {
         let path = Path::new(&file).with_extension("cases.toml");
         match std::fs::read_to_string(&path) {
             Ok(text) => run_table(&policy, &path.display().to_string(), &text, &ids, &mut report),
@@ -131,6 +127,28 @@ pub fn run(dir: &Path) -> Result<CasesReport, PolicyErrors> {
         }
     }
     Ok(report)
+}
+
+/// Runs the tables of the policies that Sallyport comes with.
+pub fn run_builtin() -> Result<CasesReport, PolicyErrors> {
+    let policy = CedarPolicy::builtin()?;
+    let ids = ids_by_file(&policy);
+    let mut report = CasesReport::default();
+    for builtin in BUILTIN {
+        let file = format!("policies/{}", builtin.file);
+        let ids = ids.get(&file).cloned().unwrap_or_default();
+        let table = Path::new(&file).with_extension("cases.toml");
+        run_table(&policy, &table.display().to_string(), builtin.cases, &ids, &mut report);
+    }
+    Ok(report)
+}
+
+fn ids_by_file(policy: &CedarPolicy) -> BTreeMap<String, BTreeSet<String>> {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for info in policy.policies() {
+        files.entry(info.file.clone()).or_default().insert(info.id.clone());
+    }
+    files
 }
 
 fn run_table(policy: &CedarPolicy, file: &str, text: &str, ids: &BTreeSet<String>, report: &mut CasesReport) {

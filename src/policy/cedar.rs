@@ -3,10 +3,10 @@
 //! Cedar by itself skips a policy that fails to evaluate, so that a broken `forbid` forbids nothing.
 //! Here any such failure refuses, and the refusal names the policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use cedar_policy::{Authorizer, Decision as Verdict, Entities};
+use cedar_policy::{ActionConstraint, Authorizer, Decision as Verdict, Entities, PolicySet, PolicySetError};
 
 use super::entities::Vocabulary;
 use super::load::{self, Compiled, PolicyErrors, PolicyInfo, PolicyMistake, SCHEMA_FILE, Source, Sources};
@@ -24,23 +24,28 @@ pub const ERRONEOUS: &str = "POLICY-ERROR";
 pub(super) const PLACEHOLDERS: [&str; 5] =
     ["principal", "principal.domain", "target", "target.domain", "target.environment"];
 
+/// A file of policies that Sallyport comes with, and the table of cases beside it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Builtin {
+    pub file: &'static str,
+    pub text: &'static str,
+    pub cases: &'static str,
+}
+
 macro_rules! builtin {
-    ($($name:literal),+ $(,)?) => {
-        [$(($name, include_str!(concat!("../../policies/", $name)))),+]
+    ($($stem:literal),+ $(,)?) => {
+        [$(Builtin {
+            file: concat!($stem, ".cedar"),
+            text: include_str!(concat!("../../policies/", $stem, ".cedar")),
+            cases: include_str!(concat!("../../policies/", $stem, ".cases.toml")),
+        }),+]
     };
 }
 
 const BUILTIN_SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 /// Sorted by name, as a directory is read.
-const BUILTIN: [(&str, &str); 7] = builtin![
-    "DT-001.cedar",
-    "FR-281.cedar",
-    "FR-283.cedar",
-    "break-glass.cedar",
-    "own-request.cedar",
-    "replay.cedar",
-    "who.cedar",
-];
+pub(super) const BUILTIN: [Builtin; 7] =
+    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "replay", "who"];
 
 /// Policies in force: immutable; to reload is to make another.
 #[derive(Debug)]
@@ -48,6 +53,9 @@ pub struct CedarPolicy {
     compiled: Compiled,
     vocabulary: Vocabulary,
     actions: Entities,
+    /// For each action the policies that may concern it: evaluating the others takes time and
+    /// changes nothing.
+    by_action: HashMap<Action, PolicySet>,
     authorizer: Authorizer,
 }
 
@@ -59,7 +67,7 @@ impl CedarPolicy {
             path: format!("policies/{name}"),
             text: text.to_owned(),
         };
-        let policies = BUILTIN.iter().map(|(name, text)| source(name, text)).collect();
+        let policies = BUILTIN.iter().map(|builtin| source(builtin.file, builtin.text)).collect();
         Self::compile(&Sources { schema: source(SCHEMA_FILE, BUILTIN_SCHEMA), policies })
     }
 
@@ -79,7 +87,13 @@ impl CedarPolicy {
         };
         let vocabulary = Vocabulary::new().map_err(|error| blame(error.to_string()))?;
         let actions = compiled.schema.action_entities().map_err(|error| blame(error.to_string()))?;
-        Ok(Self { compiled, vocabulary, actions, authorizer: Authorizer::new() })
+        let mut by_action = HashMap::new();
+        for action in Action::ALL {
+            let policies =
+                concerning(action, &vocabulary, &compiled).map_err(|error| blame(error.to_string()))?;
+            by_action.insert(action, policies);
+        }
+        Ok(Self { compiled, vocabulary, actions, by_action, authorizer: Authorizer::new() })
     }
 
     /// The policies, by id.
@@ -93,12 +107,20 @@ impl CedarPolicy {
 
     /// The verdict with each rule's own words: what [`Policy::decide`] then makes precise.
     fn evaluate(&self, query: &Query<'_>) -> Decision {
-        let question = match self.vocabulary.question(query, &self.compiled.schema, &self.actions) {
-            Ok(question) => question,
+        match self.vocabulary.world(query, &self.actions) {
+            Ok(world) => self.evaluate_in(&world, query),
+            Err(error) => refuse(ERRONEOUS, error.to_string()),
+        }
+    }
+
+    /// As [`Self::evaluate`], in a world of the same principal and target.
+    fn evaluate_in(&self, world: &Entities, query: &Query<'_>) -> Decision {
+        let request = match self.vocabulary.request(query, &self.compiled.schema) {
+            Ok(request) => request,
             Err(error) => return refuse(ERRONEOUS, error.to_string()),
         };
-        let answer =
-            self.authorizer.is_authorized(&question.request, &self.compiled.policies, &question.entities);
+        let policies = self.by_action.get(&query.action).unwrap_or(&self.compiled.policies);
+        let answer = self.authorizer.is_authorized(&request, policies, world);
         let failed: BTreeSet<_> = answer
             .diagnostics()
             .errors()
@@ -197,19 +219,45 @@ impl Policy for CedarPolicy {
                 None => decision,
             };
         }
-        match (decision, query.target) {
-            (Decision::Refuse { rules }, Some(target)) if query.action == Action::Activate => {
-                let probe = |quorum| self.evaluate(&query.clone().facts(Facts { quorum, ..query.facts }));
-                let rules = approvals::refine(rules, query.facts.quorum, &target.domain, &probe);
-                Decision::Refuse { rules }
-            }
-            (decision, _) => decision,
-        }
+        let (Decision::Refuse { rules }, Action::Activate, Some(target)) =
+            (&decision, query.action, query.target)
+        else {
+            return decision;
+        };
+        let Ok(world) = self.vocabulary.world(query, &self.actions) else { return decision };
+        let probe = |quorum| self.evaluate_in(&world, &query.clone().facts(Facts { quorum, ..query.facts }));
+        let rules = approvals::refine(rules.clone(), query.facts.quorum, &target.domain, &probe);
+        Decision::Refuse { rules }
+    }
+
+    fn allows(&self, query: &Query<'_>) -> bool {
+        self.evaluate(query).is_allow()
     }
 
     fn hash(&self) -> &str {
         &self.compiled.hash
     }
+}
+
+/// All policies but those whose scope names other actions only.
+fn concerning(
+    action: Action,
+    vocabulary: &Vocabulary,
+    compiled: &Compiled,
+) -> Result<PolicySet, Box<PolicySetError>> {
+    let action = vocabulary.action(action);
+    // An action that is in a group is named by the group's name, too.
+    let grouped = compiled.schema.action_groups().next().is_some();
+    let concerns = |policy: &&cedar_policy::Policy| match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::In(actions) => grouped || actions.contains(&action),
+        ActionConstraint::Eq(only) => grouped || only == action,
+    };
+    let mut policies = PolicySet::new();
+    for policy in compiled.policies.policies().filter(concerns) {
+        policies.add(policy.clone()).map_err(Box::new)?;
+    }
+    Ok(policies)
 }
 
 fn refuse(id: &str, needs: String) -> Decision {

@@ -24,13 +24,6 @@ pub(super) struct Vocabulary {
     bastion: EntityUid,
 }
 
-/// A question as Cedar takes it.
-#[derive(Debug)]
-pub(super) struct Question {
-    pub request: Request,
-    pub entities: Entities,
-}
-
 /// Why a query cannot be put: said to whoever asked, so without Cedar's words where possible.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unaskable {
@@ -59,29 +52,31 @@ impl Vocabulary {
         })
     }
 
-    /// Puts the query; `schema` rejects a request that it does not know, `actions` are its actions.
-    pub(super) fn question(
-        &self,
-        query: &Query<'_>,
-        schema: &Schema,
-        actions: &Entities,
-    ) -> Result<Question, Unaskable> {
+    /// The query as a request; `schema` rejects one that it does not know.
+    pub(super) fn request(&self, query: &Query<'_>, schema: &Schema) -> Result<Request, Unaskable> {
         let resource = match query.target {
             Some(target) => uid(&self.target, target.name.as_str()),
             None if concerns_target(query.action) => return Err(Unaskable::NoTarget(query.action)),
             None => self.bastion.clone(),
         };
-        let request = Request::new(
+        Request::new(
             uid(&self.principal, query.principal.id.as_str()),
-            uid(&self.action, query.action.as_str()),
+            self.action(query.action),
             resource,
             context(query).map_err(Unaskable::misfit)?,
             Some(schema),
         )
-        .map_err(Unaskable::misfit)?;
+        .map_err(Unaskable::misfit)
+    }
+
+    /// What the request speaks of, added to the schema's `actions`.
+    pub(super) fn world(&self, query: &Query<'_>, actions: &Entities) -> Result<Entities, Unaskable> {
         let entities = self.entities(query).map_err(Unaskable::misfit)?;
-        let entities = actions.clone().add_entities(entities, None).map_err(Unaskable::misfit)?;
-        Ok(Question { request, entities })
+        actions.clone().add_entities(entities, None).map_err(Unaskable::misfit)
+    }
+
+    pub(super) fn action(&self, action: Action) -> EntityUid {
+        uid(&self.action, action.as_str())
     }
 
     fn entities(
@@ -193,17 +188,14 @@ pub(super) fn misfits(schema: &Schema) -> Vec<String> {
             queries.push(on_bastion);
         }
         for query in queries {
-            let fits = vocabulary
-                .question(&query, schema, &actions)
-                .map_err(|error| error.to_string())
-                .and_then(|_| {
-                    let entities = vocabulary.entities(&query).map_err(|error| error.to_string())?;
-                    actions
-                        .clone()
-                        .add_entities(entities, Some(schema))
-                        .map(|_| ())
-                        .map_err(|error| cedar_policy::ffi::DetailedError::from(&error).message)
-                });
+            let fits = vocabulary.request(&query, schema).map_err(|error| error.to_string()).and_then(|_| {
+                let entities = vocabulary.entities(&query).map_err(|error| error.to_string())?;
+                actions
+                    .clone()
+                    .add_entities(entities, Some(schema))
+                    .map(|_| ())
+                    .map_err(|error| cedar_policy::ffi::DetailedError::from(&error).message)
+            });
             if let Err(message) = fits {
                 misfits.push(format!("action `{action}`: {message}"));
             }

@@ -157,6 +157,11 @@ pub trait Policy: Send + Sync + fmt::Debug {
     /// Refuses, with at least one rule, whenever anything about the evaluation goes wrong.
     fn decide(&self, query: &Query<'_>) -> Decision;
 
+    /// Whether [`Policy::decide`] allows, for when nobody asks why.
+    fn allows(&self, query: &Query<'_>) -> bool {
+        self.decide(query).is_allow()
+    }
+
     /// SHA-256 over all policy texts and the schema, in hexadecimal: what was in force.
     fn hash(&self) -> &str;
 }

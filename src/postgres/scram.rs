@@ -158,11 +158,9 @@ fn split_header(message: &str) -> Result<(Header<'_>, &str), ScramError> {
 
 fn check_flag(flag: &str, plus_chosen: bool, plus_offered: bool) -> Result<(), ScramError> {
     match (flag, plus_chosen) {
-        ("n", false) => Ok(()),
         // The client would have used PLUS had it been told: what we offered was taken away.
         ("y", false) if plus_offered => Err(ScramError::Downgrade),
-        ("y", false) => Ok(()),
-        ("p=tls-server-end-point", true) => Ok(()),
+        ("n" | "y", false) | ("p=tls-server-end-point", true) => Ok(()),
         (flag, true) if flag.starts_with("p=") => Err(ScramError::BindingType),
         _ => Err(ScramError::Malformed("the header does not fit the mechanism")),
     }

@@ -1,7 +1,7 @@
 //! `sallyport init`: makes a data directory with everything that a first start needs.
 //!
 //! 1. Nothing is made unless the directory is new or empty.
-//! 2. A certificate authority, and from it a certificate each for the API and the PostgreSQL gateway.
+//! 2. A certificate authority, and from it a certificate each for the API and the Postgres gateway.
 //! 3. What makes this node itself: its id, the server's secret, the key that signs the audit log.
 //! 4. A configuration that starts as it is and shows how a target is added.
 

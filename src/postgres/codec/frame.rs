@@ -200,7 +200,7 @@ mod tests {
     fn a_message_inside_another_is_part_of_it() {
         let inner = b"Q\0\0\0\x0dSELECT 1\0";
         let mut outer = b"Q".to_vec();
-        outer.extend((4 + inner.len() as u32).to_be_bytes());
+        outer.extend(u32::try_from(4 + inner.len()).unwrap().to_be_bytes());
         outer.extend(inner);
         let pieces = split(&outer, 1024).unwrap();
         let [Piece::Frame(frame)] = &pieces[..] else { panic!("{pieces:?}") };

@@ -236,7 +236,7 @@ mod tests {
 
     fn read(tag: u8, body: &[u8]) -> Result<ClientMessage, CodecError> {
         let mut raw = vec![tag];
-        raw.extend((4 + body.len() as u32).to_be_bytes());
+        raw.extend(u32::try_from(4 + body.len()).unwrap().to_be_bytes());
         raw.extend(body);
         ClientMessage::read(&Frame { tag, raw: Bytes::from(raw) })
     }

@@ -70,25 +70,23 @@ pub enum First {
 
 impl First {
     pub fn read(bytes: [u8; FIRST_BYTES]) -> Result<Self, CodecError> {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        let length = u32::from_be_bytes([a, b, c, d]);
-        let code = u32::from_be_bytes([e, f, g, h]);
+        let [length @ .., _, _, _, _] = bytes;
+        let [_, _, _, _, code @ ..] = bytes;
+        let [_, _, _, _, major @ .., _, _] = bytes;
+        let [_, _, _, _, _, _, minor @ ..] = bytes;
+        let (length, code) = (u32::from_be_bytes(length), u32::from_be_bytes(code));
+        let (major, minor) = (u16::from_be_bytes(major), u16::from_be_bytes(minor));
         let body = match length {
             8..=MAXIMUM_LENGTH => length as usize - FIRST_BYTES,
             _ => return Err(CodecError::StartupLength { length }),
         };
-        match (code, code >> 16) {
+        match (code, major) {
             (SSL_CODE | GSSENC_CODE, _) if body != 0 => Err(CodecError::StartupLength { length }),
             (SSL_CODE, _) => Ok(Self::Ssl),
             (GSSENC_CODE, _) => Ok(Self::Gssenc),
             (CANCEL_CODE, _) => CancelRequest::check_length(body).map(|()| Self::Cancel { body }),
-            (_, 3) => {
-                Ok(Self::Startup { version: ProtocolVersion { minor: u16::from_be_bytes([g, h]) }, body })
-            }
-            _ => Err(CodecError::UnsupportedProtocol {
-                major: u16::from_be_bytes([e, f]),
-                minor: u16::from_be_bytes([g, h]),
-            }),
+            (_, 3) => Ok(Self::Startup { version: ProtocolVersion { minor }, body }),
+            _ => Err(CodecError::UnsupportedProtocol { major, minor }),
         }
     }
 }

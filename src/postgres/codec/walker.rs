@@ -110,15 +110,16 @@ impl Walker {
         chunk: &'a [u8],
         at: &mut usize,
     ) -> Result<Option<ServerMessage<'a>>, CodecError> {
-        let (mut rows, from) = (0, *at);
+        let (mut rows, mut row_bytes) = (0, 0);
         loop {
             let Some(current) = &mut self.current else {
-                if rows > 0 && self.have == 0 && chunk.get(*at) != Some(&b'D') {
-                    return Ok(Some(ServerMessage::Rows { ended: rows, bytes: (*at - from) as u64 }));
+                let rows_end = row_bytes > 0 && self.have == 0 && chunk.get(*at) != Some(&b'D');
+                if rows_end || !self.read_header(chunk, at)? {
+                    let told = ServerMessage::Rows { ended: rows, bytes: row_bytes };
+                    return Ok((row_bytes > 0).then_some(told));
                 }
-                if !self.read_header(chunk, at)? {
-                    let bytes = (*at - from) as u64;
-                    return Ok((rows > 0).then_some(ServerMessage::Rows { ended: rows, bytes }));
+                if self.current.as_ref().is_some_and(|current| current.tag == b'D') {
+                    row_bytes += HEADER as u64;
                 }
                 continue;
             };
@@ -126,11 +127,12 @@ impl Walker {
             current.left -= part.len();
             let ended = current.left == 0;
             if current.tag == b'D' {
-                rows += u64::from(ended);
+                row_bytes += part.len() as u64;
                 if !ended {
-                    let bytes = (*at - from) as u64;
-                    return Ok((bytes > 0).then_some(ServerMessage::Rows { ended: rows, bytes }));
+                    let told = ServerMessage::Rows { ended: rows, bytes: row_bytes };
+                    return Ok((row_bytes > 0).then_some(told));
                 }
+                rows += 1;
                 self.current = None;
                 continue;
             }
@@ -246,7 +248,7 @@ mod tests {
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut bytes = vec![tag];
-        bytes.extend((4 + body.len() as u32).to_be_bytes());
+        bytes.extend(u32::try_from(4 + body.len()).unwrap().to_be_bytes());
         bytes.extend(body);
         bytes
     }
@@ -260,7 +262,7 @@ mod tests {
             while let Some(message) = walker.next(chunk, &mut at)? {
                 match message {
                     ServerMessage::Rows { ended, bytes } => {
-                        (rows, row_bytes) = (rows + ended, row_bytes + bytes)
+                        (rows, row_bytes) = (rows + ended, row_bytes + bytes);
                     }
                     ServerMessage::CopyData { bytes, ended } => {
                         copied.extend_from_slice(bytes);
@@ -274,7 +276,7 @@ mod tests {
             }
             assert_eq!(at, chunk.len());
         }
-        told.push(format!("{rows} rows, boundary {}", walker.at_boundary()));
+        told.push(format!("{rows} rows of {row_bytes} bytes, boundary {}", walker.at_boundary()));
         Ok(told)
     }
 
@@ -300,7 +302,7 @@ mod tests {
     fn messages_that_matter_are_told_and_rows_counted() {
         let stream = stream();
         let told = walk(&[&stream]).unwrap();
-        assert!(told.contains(&"3 rows, boundary true".to_owned()), "{told:?}");
+        assert!(told.contains(&"3 rows of 322 bytes, boundary true".to_owned()), "{told:?}");
         assert!(told.contains(&"copy []".to_owned()), "{told:?}");
         assert_eq!(told.len(), 10);
     }

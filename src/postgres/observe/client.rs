@@ -120,10 +120,11 @@ impl Observer {
             ClientMessage::Bind(bind) => {
                 statement(&bind.statement) || (!bind.portal.is_empty() && portal(&bind.portal))
             }
-            ClientMessage::Execute { portal: name, .. } => portal(name),
             ClientMessage::Describe { subject: Subject::Statement, name }
             | ClientMessage::Close { subject: Subject::Statement, name } => statement(name),
-            ClientMessage::Describe { name, .. } | ClientMessage::Close { name, .. } => portal(name),
+            ClientMessage::Execute { portal: name, .. }
+            | ClientMessage::Describe { name, .. }
+            | ClientMessage::Close { name, .. } => portal(name),
             _ => false,
         }
     }
@@ -156,14 +157,14 @@ impl Observer {
 
     fn parse(&mut self, parse: Parse, frame: usize) -> Result<(), CodecError> {
         self.statements.check_room("prepared statements")?;
-        let charge = self.meter.charge(frame + size_of::<Pending>())?;
+        let share = self.meter.charge(frame + size_of::<Pending>())?;
         let (name, sql) = if parse.name.is_empty() {
             (parse.name, parse.sql)
         } else {
             (detached(&parse.name), detached(&parse.sql))
         };
         let begun = Begun { statement: name.clone(), sql: sql.clone(), certain: !self.failed, ..blank() };
-        let value = Statement { sql, types: parse.types.into(), _charge: charge };
+        let value = Statement { sql, types: parse.types.into(), _charge: share };
         let slot = Slot { version: self.last_id, batch: self.batch, certain: true, value: Some(value) };
         let change = self.statements.set(name, slot);
         self.unrecorded.insert(self.last_id, Unrecorded { begun, versions: [self.last_id, 0] });
@@ -182,7 +183,7 @@ impl Observer {
         let params: Arc<[Param]> =
             param::read(&bind.values, &bind.formats, &types, !bind.portal.is_empty()).into();
         let kept = params.iter().map(Param::kept).sum::<usize>();
-        let charge = self.meter.charge(kept + size_of::<Pending>())?;
+        let share = self.meter.charge(kept + size_of::<Pending>())?;
         let begun = Begun {
             statement: detached(&bind.statement),
             portal: detached(&bind.portal),
@@ -192,7 +193,7 @@ impl Observer {
             ..blank()
         };
         let (statement, name) = (begun.statement.clone(), begun.portal.clone());
-        let value = Portal { statement, statement_version, sql, params, first: None, _charge: charge };
+        let value = Portal { statement, statement_version, sql, params, first: None, _charge: share };
         let slot = Slot { version: self.last_id, batch: self.batch, certain, value: Some(value) };
         let change = self.portals.set(name, slot);
         let versions = [statement_version, self.last_id];

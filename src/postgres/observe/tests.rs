@@ -13,7 +13,7 @@ mod rules;
 
 pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
-    bytes.extend((4 + body.len() as u32).to_be_bytes());
+    bytes.extend(u32::try_from(4 + body.len()).unwrap().to_be_bytes());
     bytes.extend(body);
     bytes
 }
@@ -24,8 +24,10 @@ pub(super) fn query(sql: &str) -> Vec<u8> {
 
 pub(super) fn parse(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
     let mut body = BytesMut::from(format!("{name}\0{sql}\0").as_bytes());
-    body.put_u16(types.len() as u16);
-    types.iter().for_each(|oid| body.put_u32(*oid));
+    body.put_u16(u16::try_from(types.len()).unwrap());
+    for oid in types {
+        body.put_u32(*oid);
+    }
     message(b'P', &body)
 }
 
@@ -34,9 +36,9 @@ pub(super) fn bind(portal: &str, statement: &str, format: u16, values: &[Option<
     let mut body = BytesMut::from(format!("{portal}\0{statement}\0").as_bytes());
     body.put_u16(1);
     body.put_u16(format);
-    body.put_u16(values.len() as u16);
+    body.put_u16(u16::try_from(values.len()).unwrap());
     for value in values {
-        body.put_i32(value.map_or(-1, |value| value.len() as i32));
+        body.put_i32(value.map_or(-1, |value| i32::try_from(value.len()).unwrap()));
         body.extend_from_slice(value.unwrap_or_default());
     }
     body.put_u16(0);
@@ -106,12 +108,22 @@ impl Watch {
     }
 
     pub(super) fn begun(&self) -> Vec<&Begun> {
-        let begun = |event| if let &Event::StatementBegun(ref begun) = event { Some(begun) } else { None };
-        self.events.iter().filter_map(begun).collect()
+        let mut begun = Vec::new();
+        for event in &self.events {
+            if let Event::StatementBegun(one) = event {
+                begun.push(one);
+            }
+        }
+        begun
     }
 
     pub(super) fn ended(&self) -> Vec<&Ended> {
-        let ended = |event| if let &Event::StatementEnded(ref ended) = event { Some(ended) } else { None };
-        self.events.iter().filter_map(ended).collect()
+        let mut ended = Vec::new();
+        for event in &self.events {
+            if let Event::StatementEnded(one) = event {
+                ended.push(one);
+            }
+        }
+        ended
     }
 }

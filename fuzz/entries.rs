@@ -1,0 +1,114 @@
+//! What is fuzzed: each function takes any bytes, and may neither panic nor break a rule that it
+//! asserts. The fuzz targets and the test that replays the corpus call these.
+#![cfg_attr(not(test), expect(dead_code, reason = "each fuzz target calls one of them"))]
+
+use bytes::{Bytes, BytesMut};
+use sallyport::crypto::scram::ITERATIONS;
+use sallyport::postgres::codec::frame::{self, Piece, Splitter};
+use sallyport::postgres::codec::frontend::{ClientMessage, SaslInitialResponse};
+use sallyport::postgres::codec::startup::{CancelRequest, First, StartupParameters};
+use sallyport::postgres::codec::walker::Walker;
+use sallyport::postgres::codec::{backend, frontend};
+use sallyport::postgres::observe::{Event, Observed, Observer};
+use sallyport::postgres::scram::{Exchange, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
+
+/// The first packet of a connection.
+pub(crate) fn startup(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first_chunk() else { return };
+    let body = Bytes::copy_from_slice(rest);
+    match First::read(*first) {
+        Ok(First::Cancel { .. }) => drop(CancelRequest::parse(body)),
+        Ok(First::Startup { version, .. }) => {
+            let Ok(parameters) = StartupParameters::parse(body) else { return };
+            assert!(!parameters.user().is_empty());
+            assert_ne!(parameters.database(), Some(""));
+            drop(parameters.negotiation(version));
+        }
+        _ => {}
+    }
+}
+
+/// Streams of messages, and each message's reader.
+pub(crate) fn frames(bytes: &[u8]) {
+    let (mut splitter, mut buffer) = (Splitter::new(1 << 16), BytesMut::from(bytes));
+    let mut cut = 0;
+    while let Ok(Some(piece)) = splitter.next(&mut buffer) {
+        cut += piece.raw().len();
+        if let Piece::Frame(frame) = piece {
+            drop(ClientMessage::read(&frame));
+            drop(SaslInitialResponse::read(&frame));
+            drop(frontend::password(&frame));
+        }
+    }
+    assert!(cut <= bytes.len());
+    let mut buffer = BytesMut::from(bytes);
+    while let Ok(Some(frame)) = frame::whole(&mut buffer, 1 << 16) {
+        drop(backend::Startup::read(&frame));
+    }
+    let (mut walker, mut at) = (Walker::new(), 0);
+    while let Ok(Some(_)) = walker.next(bytes, &mut at) {}
+    assert!(at <= bytes.len());
+}
+
+/// Both directions of a connection, in turns: a byte for the direction, a byte for the length,
+/// that many bytes. Everything that begins must end, once.
+pub(crate) fn observer(mut bytes: &[u8]) {
+    let (mut observer, mut events) = (Observer::new(), Vec::new());
+    let (mut splitter, mut buffer, mut walker) = (Splitter::new(1 << 16), BytesMut::new(), Walker::new());
+    let mut now = 0;
+    'connection: while let [direction, length, rest @ ..] = bytes {
+        let (turn, after) = rest.split_at(usize::from(*length).min(rest.len()));
+        bytes = after;
+        now += 1;
+        if direction % 2 == 0 {
+            buffer.extend_from_slice(turn);
+            loop {
+                let Ok(piece) = splitter.next(&mut buffer) else { break 'connection };
+                let Some(piece) = piece else { break };
+                match observer.piece(&piece, now, &mut events) {
+                    Ok(Observed::Forward) => {}
+                    Ok(Observed::Hold { .. }) | Err(_) => break 'connection,
+                }
+            }
+            observer.flush(now, &mut events);
+            continue;
+        }
+        let mut at = 0;
+        loop {
+            let Ok(message) = walker.next(turn, &mut at) else { break 'connection };
+            let Some(message) = message else { break };
+            if observer.server(&message, now, &mut events).is_err() {
+                break 'connection;
+            }
+        }
+    }
+    observer.finish(now, &mut events);
+    let begun = |event: &Event| match event {
+        Event::StatementBegun(begun) => Some(begun.n),
+        _ => None,
+    };
+    let ended = |event: &Event| match event {
+        Event::StatementEnded(ended) => Some(ended.n),
+        _ => None,
+    };
+    let mut begun: Vec<u64> = events.iter().filter_map(begun).collect();
+    let mut ended: Vec<u64> = events.iter().filter_map(ended).collect();
+    begun.sort_unstable();
+    ended.sort_unstable();
+    assert_eq!(begun, ended);
+}
+
+/// Client-first and client-final, divided by the first zero byte. No proof is right for nobody.
+pub(crate) fn scram(bytes: &[u8]) {
+    let (first, last) = match bytes.iter().position(|byte| *byte == 0) {
+        Some(at) => (bytes.get(..at).unwrap_or_default(), bytes.get(at + 1..).unwrap_or_default()),
+        None => (bytes, bytes),
+    };
+    for (mechanism, binding) in [(SCRAM_SHA_256, None), (SCRAM_SHA_256_PLUS, Some(&b"binding"[..]))] {
+        let started = Exchange::start(mechanism.as_bytes(), first, binding, [7; 18], &[7; 16], ITERATIONS);
+        if let Ok((exchange, server_first)) = started {
+            assert!(server_first.starts_with(b"r="));
+            assert!(exchange.finish::<()>(last, []).is_err());
+        }
+    }
+}

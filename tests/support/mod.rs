@@ -1,0 +1,13 @@
+//! The harness of the acceptance tests: a real PostgreSQL as the target, the real `sallyport`
+//! binary as the gateway, the real `psql` as the client. Everything lives in temporary directories
+//! on free loopback ports and ends with the test.
+
+#![expect(dead_code, reason = "each test file uses its own part of the harness")]
+
+pub mod bastion;
+pub mod postgres;
+pub mod process;
+
+pub use bastion::{Bastion, Options};
+pub use postgres::Postgres;
+pub use process::{Finished, wait_until};

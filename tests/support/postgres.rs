@@ -1,0 +1,249 @@
+//! A real PostgreSQL server of the test's own: TLS, scram-sha-256, a free port, a temporary cluster.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+use super::process::{Finished, Running, wait_until};
+
+pub const SUPERUSER_PASSWORD: &str = "owner of everything";
+pub const ADMIN_PASSWORD: &str = "makes and drops roles";
+
+/// What the target's databases start with.
+const SETUP: &str = "
+CREATE ROLE ledger_readonly NOLOGIN;
+CREATE ROLE ledger_owner NOLOGIN;
+CREATE ROLE sallyport_admin LOGIN SUPERUSER PASSWORD 'makes and drops roles';
+CREATE DATABASE ledger OWNER ledger_owner;
+CREATE DATABASE archive OWNER ledger_owner;
+\\c ledger
+GRANT ALL ON SCHEMA public TO ledger_owner;
+SET ROLE ledger_owner;
+CREATE TABLE accounts (id int PRIMARY KEY, owner text NOT NULL, balance numeric NOT NULL);
+INSERT INTO accounts SELECT n, 'customer ' || n, n * 10 FROM generate_series(1, 100) n;
+GRANT SELECT ON accounts TO ledger_readonly;
+";
+
+#[derive(Debug)]
+pub struct Postgres {
+    // Dropped first: the server must not outlive its directory.
+    server: Option<Running>,
+    dir: TempDir,
+    pub port: u16,
+}
+
+impl Postgres {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With settings (`name=value`) of the test's own.
+    pub fn start_with(settings: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let template = template();
+        let data = dir.path().join("data");
+        run(Command::new("cp").arg("-a").arg(&template).arg(&data));
+        let mut postgres = Self { server: None, dir, port: free_port() };
+        postgres.boot(settings);
+        postgres
+    }
+
+    fn boot(&mut self, settings: &[&str]) {
+        let mut command = unprivileged(&server_program("postgres"));
+        command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
+        command.arg("-k").arg(self.data());
+        for setting in settings {
+            command.args(["-c", setting]);
+        }
+        let log = fs::File::create(self.dir.path().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.server = Some(Running::start(&mut command));
+        wait_until("PostgreSQL answers", || self.query("postgres", "SELECT 1").status.success());
+    }
+
+    /// Stops it at once; connections break.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.signal(rustix::process::Signal::QUIT);
+            server.finish();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
+        self.boot(&[]);
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.data().join("ca.crt")
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// A query past the gateway, as the superuser.
+    pub fn query(&self, database: &str, sql: &str) -> Finished {
+        let mut command = Command::new("psql");
+        command
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "postgres")
+            .env("PGPASSWORD", SUPERUSER_PASSWORD)
+            .env("PGDATABASE", database)
+            .env("PGSSLMODE", "require")
+            .env("LC_ALL", "C");
+        command.output().unwrap().into()
+    }
+
+    /// The first column of the first row.
+    #[track_caller]
+    pub fn value(&self, database: &str, sql: &str) -> String {
+        self.query(database, sql).success().stdout.trim_end().to_owned()
+    }
+
+    /// The roles that Sallyport made and has not dropped.
+    pub fn session_roles(&self) -> Vec<String> {
+        let sql = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'sp\\_%' ORDER BY 1";
+        self.value("postgres", sql).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// PostgreSQL refuses to run as root.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// `program`, run as somebody who is not root, and killed should the test die.
+fn unprivileged(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    command.arg(program).env("LC_ALL", "C");
+    command
+}
+
+/// Debian keeps the server's programs out of the path.
+pub fn server_program(name: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| {
+            versions
+                .filter_map(|version| Some(version.ok()?.path().join("bin").join(name)))
+                .filter(|program| program.exists())
+                .collect()
+        })
+        .unwrap_or_default();
+    found.sort();
+    found.pop().unwrap_or_else(|| PathBuf::from(name))
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> Finished {
+    let finished: Finished = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into();
+    finished.success()
+}
+
+/// A cluster that was set up once and is copied by every test.
+fn template() -> PathBuf {
+    let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (ready, lock) = (home.join("pg-template-1"), home.join("pg-template.lock"));
+    let lock = fs::File::create(lock).unwrap();
+    lock.lock().unwrap();
+    if !ready.exists() {
+        let building = home.join(format!("pg-template-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&building);
+        build_template(&building);
+        fs::rename(&building, &ready).unwrap();
+    }
+    ready
+}
+
+fn build_template(data: &Path) {
+    // Made where an unprivileged user may write, then moved.
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let cluster = scratch.path().join("data");
+    let password_file = scratch.path().join("password");
+    fs::write(&password_file, SUPERUSER_PASSWORD).unwrap();
+    let mut initdb = unprivileged(&server_program("initdb"));
+    initdb.args(["-U", "postgres", "--auth=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"]);
+    initdb.arg("--pwfile").arg(&password_file).arg("-D").arg(&cluster);
+    run(&mut initdb);
+    let config = "listen_addresses = '127.0.0.1'\nssl = on\nssl_cert_file = 'server.crt'\n\
+        ssl_key_file = 'server.key'\nfsync = off\nmax_connections = 300\nlogging_collector = off\n\
+        shared_buffers = 32MB\n";
+    let path = cluster.join("postgresql.conf");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + config).unwrap();
+    fs::write(cluster.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 scram-sha-256\n").unwrap();
+    write_certificates(&cluster);
+    let owner = cluster.metadata().unwrap();
+    for name in ["ca.crt", "server.crt", "server.key"] {
+        use std::os::unix::fs::MetadataExt;
+        std::os::unix::fs::chown(cluster.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    set_up(&cluster);
+    run(Command::new("cp").arg("-a").arg(&cluster).arg(data));
+}
+
+/// Runs [`SETUP`] in the fresh cluster.
+fn set_up(cluster: &Path) {
+    let port = free_port();
+    let mut command = unprivileged(&server_program("postgres"));
+    command.arg("-D").arg(cluster).args(["-p", &port.to_string()]).arg("-k").arg(cluster);
+    let server = Running::start_quietly(&mut command);
+    let psql = |arguments: &[&str], input: &str| -> Finished {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let script = cluster.with_file_name(format!("script-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&script, input).unwrap();
+        let url = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres sslmode=require");
+        let mut psql = Command::new("psql");
+        psql.arg(url).args(["-Xq", "-v", "ON_ERROR_STOP=1"]).args(arguments).arg("-f").arg(&script);
+        psql.env("PGPASSWORD", SUPERUSER_PASSWORD).output().unwrap().into()
+    };
+    wait_until("the template's server answers", || psql(&[], "SELECT 1").status.success());
+    psql(&[], SETUP).success();
+    // A smart shutdown waits for nobody here and leaves a clean cluster.
+    server.signal(rustix::process::Signal::TERM);
+    server.finish();
+}
+
+/// An authority of the target's own, and a certificate for `localhost`.
+fn write_certificates(dir: &Path) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    fs::write(dir.join("ca.crt"), authority_certificate.pem()).unwrap();
+    fs::write(dir.join("server.crt"), certificate.pem()).unwrap();
+    fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
+    fs::set_permissions(dir.join("server.key"), fs::Permissions::from_mode(0o600)).unwrap();
+}
