@@ -105,7 +105,7 @@ async fn tail(arguments: TailArguments) -> Outcome {
         if arguments.follow { Tail::from_end(&dir).map_err(failed)? } else { Tail::from_start(&dir) };
     let clock = Clock::system();
     loop {
-        while let Some(mut record) = tail.next().map_err(failed)? {
+        while let Some(mut record) = tail.poll().map_err(failed)? {
             record.push(b'\n');
             out::bytes(&record)?;
         }

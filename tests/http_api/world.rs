@@ -125,7 +125,7 @@ impl World {
         let key = SigningKey::from_pem(&SigningKey::generate(), node.clone()).unwrap();
         let options = JournalOptions { file_size: 256 << 10, reserve: 16 << 10, ..JournalOptions::new(key) };
         let (journal, _) =
-            Journal::open(&config.audit.directory, node.clone(), clock.clone(), options).unwrap();
+            Journal::open(&config.audit.directory, clock.clone(), options).unwrap();
         let entries = config.reloadable.targets.values().cloned().map(TargetEntry::from);
         let rules = Rules {
             targets: Arc::new(Targets::new(entries)),
@@ -229,7 +229,7 @@ impl World {
     fn events(&self) -> Vec<Value> {
         let mut tail = Tail::from_start(&self.state.audit);
         let mut events = Vec::new();
-        while let Some(line) = tail.next().unwrap() {
+        while let Some(line) = tail.poll().unwrap() {
             let record: Value = serde_json::from_slice(&line).unwrap();
             if record.get("action").is_some() || record["event"].get("action").is_some() {
                 events.push(if record.get("action").is_some() { record } else { record["event"].clone() });
