@@ -7,7 +7,9 @@
 compile_error!("the `testing` feature gives control over the clock and must not be in a release build");
 
 // entry: everything below is reachable from here, nothing knows these
+pub mod app;
 pub mod cli;
+pub mod lifecycle;
 
 // edges: bytes to use cases and back; they never import each other
 pub mod http;

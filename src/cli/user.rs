@@ -47,7 +47,7 @@ pub(super) struct Add {
     #[arg(long)]
     domain: DomainName,
     /// Their groups
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long = "group", value_delimiter = ',')]
     groups: Vec<GroupName>,
     /// Read the password from standard input
     #[arg(long)]

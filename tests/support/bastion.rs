@@ -71,14 +71,8 @@ impl Bastion {
     pub fn prepare(postgres: &Postgres, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("sallyport").tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bastion = Self {
-            server: None,
-            dir,
-            options,
-            runtime,
-            postgres_port: free_port(),
-            api_port: free_port(),
-        };
+        let bastion =
+            Self { server: None, dir, options, runtime, postgres_port: free_port(), api_port: free_port() };
         bastion.operator(&["init", bastion.data().to_str().unwrap()]).success();
         let secret = bastion.dir.path().join("admin-password");
         fs::write(&secret, ADMIN_PASSWORD).unwrap();
@@ -129,7 +123,10 @@ impl Bastion {
             format!("listen = \"127.0.0.1:{}\"", self.api_port),
             format!("public_url = \"https://localhost:{}\"", self.api_port),
         ]);
-        sections.entry("postgres").or_default().push(format!("listen = \"127.0.0.1:{}\"", self.postgres_port));
+        sections
+            .entry("postgres")
+            .or_default()
+            .push(format!("listen = \"127.0.0.1:{}\"", self.postgres_port));
         // Small files: a test's log is short, and a full 64 MiB for each would fill the disk.
         sections.insert("audit", vec!["segment_bytes = 4194304".into()]);
         for (section, line) in &self.options.settings {
@@ -229,7 +226,8 @@ impl Bastion {
     pub fn log_in(&self, name: &str) -> Finished {
         let server = format!("https://localhost:{}", self.api_port);
         let ca = self.ca_file();
-        let arguments = ["login", "--server", &server, "--ca", ca.to_str().unwrap(), "--user", name, "--password-stdin"];
+        let arguments =
+            ["login", "--server", &server, "--ca", ca.to_str().unwrap(), "--user", name, "--password-stdin"];
         let mut command = self.command(&arguments);
         command.env("SALLYPORT_HOME", self.home(name));
         run_with_input(command, PASSWORD)
@@ -292,7 +290,8 @@ impl Bastion {
 
     /// Moves the server's clock and lets it do what time brings.
     pub fn advance(&self, seconds: u64) {
-        let (status, body) = self.api(None, "POST", "/testing/clock", Some(json!({ "advance_seconds": seconds })));
+        let (status, body) =
+            self.api(None, "POST", "/testing/clock", Some(json!({ "advance_seconds": seconds })));
         assert_eq!(status, 200, "{body}");
     }
 

@@ -2,7 +2,7 @@
 //! binary as the gateway, the real `psql` as the client. Everything lives in temporary directories
 //! on free loopback ports and ends with the test.
 
-#![expect(dead_code, reason = "each test file uses its own part of the harness")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the harness")]
 
 pub mod bastion;
 pub mod postgres;

@@ -1,0 +1,353 @@
+//! The composition root: from a configuration to a running server. The only file that names
+//! concrete backends; it knows everything, and nothing but the command line knows it.
+//!
+//! A start, in order: configuration, clock, store, journal (recovered), policies, use cases, what a
+//! crash left in the outbox, listeners, then `READY=1`. Whatever fails before that is a clear error
+//! and no listener.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use crate::access::credential::Credentials;
+use crate::access::login::Logins;
+use crate::access::targets::{TargetEntry, Targets};
+use crate::access::{Access, Parts, Rules};
+use crate::audit::{Journal, JournalOptions, SigningKey};
+use crate::clock::Clock;
+use crate::config::init::{read_node_id, read_server_secret};
+use crate::config::{self, Config};
+use crate::credentials::postgres_role::PostgresRole;
+use crate::crypto::{self, certificate, tls};
+use crate::domain::deny::EndReason;
+use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::secret::Secret;
+use crate::gateway::accept::{self, Limits};
+use crate::http::{self, GatewayInfo, HttpState};
+use crate::identity::limiter::{Attempts, Limit};
+use crate::identity::password::Passwords;
+use crate::identity::token::Lifetimes;
+use crate::lifecycle::{Asked, Signals, Stop};
+use crate::policy::cedar::CedarPolicy;
+use crate::postgres::{ALPN, PostgresGateway, Settings};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+/// The store's file in the data directory.
+pub const STORE_FILE: &str = "sallyport.db";
+/// The audit log's signing key in the data directory, and its public half.
+pub const SIGNING_KEY_FILE: &str = "audit-signing.key";
+pub const VERIFY_KEY_FILE: &str = "audit-verify.key";
+
+/// Attempts with a token, by user and by address: 256 random bits cannot be guessed, so only floods
+/// are of interest.
+const TOKEN_ATTEMPTS: Limit = Limit { burst: 1_000, refill: Duration::from_millis(100), capacity: 10_000 };
+
+/// A server that is put together and not yet listening.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    access: Arc<Access>,
+    metrics: PrometheusHandle,
+}
+
+/// Serves until a signal says to stop.
+pub async fn serve(path: &Path) -> Result<()> {
+    // Before anything else, so that no signal is lost.
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let app = App::start(Config::load(path)?).await?;
+    app.run(signals).await
+}
+
+impl App {
+    /// Everything up to the listeners.
+    pub async fn start(config: Config) -> Result<Self> {
+        let clock = Clock::system();
+        let data_dir = &config.server.data_dir;
+        let node = read_node_id(data_dir)?;
+        let server_secret = read_server_secret(data_dir)?;
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data_dir.join(STORE_FILE))?);
+        let seen = store.high_water(clock.now()).await.context("cannot use the store")?;
+        let key = SigningKey::load(&data_dir.join(SIGNING_KEY_FILE), node.clone())?;
+        let options = JournalOptions { file_size: config.audit.segment_bytes, ..JournalOptions::new(key) };
+        let (journal, recovery) = Journal::open(&config.audit.directory, clock.clone(), options)
+            .context("cannot open the audit log")?;
+        let latest = recovery.latest.map_or(seen, |latest| latest.max(seen));
+        let behind = clock.ratchet(latest);
+        if !behind.is_zero() {
+            tracing::warn!(?behind, %latest, "the machine's clock is behind what was recorded: going on from the latest instant recorded");
+        }
+        if let Some(repaired) = &recovery.repaired {
+            tracing::warn!(?repaired, "the audit log was not closed: repaired");
+        }
+        let access = Access::new(Parts {
+            node,
+            clock: clock.clone(),
+            store,
+            journal,
+            rules: rules(&config.reloadable)?,
+            credentials: credentials(&server_secret),
+            logins: logins(&config, &server_secret, &clock)?,
+        });
+        access.resume_outbox(recovery.outbox).await?;
+        let metrics = PrometheusBuilder::new().install_recorder().context("cannot collect metrics")?;
+        let app = Self { config, access: Arc::new(access), metrics };
+        let policy_hash = app.access.rules().policy.hash().to_owned();
+        let started = Event::done(Action::NodeStarted)
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("policy", policy_hash)
+            .with("repaired", recovery.repaired.is_some());
+        app.record(started).await?;
+        if !behind.is_zero() {
+            let seconds = behind.as_secs();
+            app.record(Event::done(Action::ClockBehind).with("behind_seconds", seconds)).await?;
+        }
+        Ok(app)
+    }
+
+    async fn record(&self, event: Event) -> Result<()> {
+        self.access.store.append_events(self.access.now(), &[event]).await?;
+        Ok(self.access.publish().await?)
+    }
+
+    /// Listens and serves until told to stop, then drains.
+    pub async fn run(self, mut signals: Signals) -> Result<()> {
+        let stop = Stop::default();
+        let (edges, upkeep) = (TaskTracker::new(), TaskTracker::new());
+        self.listen(&edges, &stop).await?;
+        self.keep_up(&upkeep, &stop);
+        if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+            tracing::warn!(%error, "cannot tell systemd that we are ready");
+        }
+        tracing::info!(node = %self.access.node, "ready");
+        loop {
+            match signals.next().await {
+                Asked::Reload => self.reload().await,
+                Asked::Stop => break,
+            }
+        }
+        self.drain(signals, &edges, &stop).await;
+        stop.hard.cancel();
+        upkeep.close();
+        upkeep.wait().await;
+        self.record(Event::done(Action::NodeStopped)).await?;
+        self.access.journal.close().await.context("cannot close the audit log")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    async fn listen(&self, edges: &TaskTracker, stop: &Stop) -> Result<()> {
+        let postgres = self.listen_postgres(edges, stop).await?;
+        let config = &self.config.api;
+        let listener = bind(config.listener.listen, "api.listen").await?;
+        let api = listener.local_addr()?;
+        let tls = tls::server(&config.listener.certificate, &config.listener.key, http::serve::ALPN)?;
+        let info = GatewayInfo {
+            host: host_of(&config.public_url),
+            port: postgres.port(),
+            ca_pem: authority(&self.config.server.data_dir),
+        };
+        let state = HttpState::new(
+            Arc::clone(&self.access),
+            info,
+            self.config.audit.directory.clone(),
+            self.metrics.clone(),
+            edges.clone(),
+        );
+        // The API serves through the drain: revocations must still be possible.
+        edges.spawn(http::serve(listener, Arc::new(tls), state, edges.clone(), stop.hard.clone()));
+        tracing::info!(%postgres, %api, "listening");
+        Ok(())
+    }
+
+    async fn listen_postgres(&self, edges: &TaskTracker, stop: &Stop) -> Result<SocketAddr> {
+        let config = &self.config.postgres;
+        let listener = bind(config.listener.listen, "postgres.listen").await?;
+        let address = listener.local_addr()?;
+        let tls = tls::server(&config.listener.certificate, &config.listener.key, &[ALPN])?;
+        let chain = tls::certificates(&config.listener.certificate)?;
+        let end_point = chain.first().and_then(|leaf| certificate::server_end_point(leaf).ok());
+        if end_point.is_none() {
+            tracing::warn!(
+                "postgres.certificate allows no channel binding: use an ECDSA P-256 or RSA certificate"
+            );
+        }
+        let settings = Settings {
+            tls: Arc::new(tls),
+            end_point: end_point.map(Into::into),
+            handshake_timeout: config.handshake_timeout,
+            idle_timeout: config.idle_timeout,
+            max_message: config.max_message_bytes,
+        };
+        let gateway = Arc::new(PostgresGateway::new(Arc::clone(&self.access), settings));
+        let limits = Limits { connections: config.max_connections, handshakes: config.max_handshakes };
+        let serve = move |stream, client, slot| Arc::clone(&gateway).serve(stream, client, slot);
+        edges.spawn(accept::run(listener, limits, edges.clone(), stop.soft.clone(), serve));
+        Ok(address)
+    }
+
+    /// What goes on beside the connections, until the hard stop.
+    fn keep_up(&self, upkeep: &TaskTracker, stop: &Stop) {
+        let until = |stop: &Stop| stop.hard.clone();
+        upkeep.spawn({
+            let (access, stop) = (Arc::clone(&self.access), until(stop));
+            async move {
+                stop.run_until_cancelled(access.hub.enforce_deadlines(&access.clock)).await;
+            }
+        });
+        upkeep.spawn({
+            let (access, stop) = (Arc::clone(&self.access), until(stop));
+            async move {
+                stop.run_until_cancelled(access.sweep_forever()).await;
+            }
+        });
+        upkeep.spawn({
+            let (journal, stop) = (self.access.journal.clone(), until(stop));
+            async move {
+                if let Err(error) = journal.checkpoints(stop).await {
+                    tracing::error!(%error, "no more checkpoints");
+                }
+            }
+        });
+    }
+
+    /// New targets and policies, or none at all: a bad file keeps what is in force.
+    async fn reload(&self) {
+        let path = self.config.path.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let config = Config::load(&path)?;
+            let rules = rules(&config.reloadable)?;
+            Ok::<_, anyhow::Error>((config, rules))
+        })
+        .await;
+        let event = match loaded {
+            Ok(Ok((config, rules))) => {
+                let diff = self.config.diff(&config);
+                if !diff.needs_restart.is_empty() {
+                    tracing::warn!(keys = ?diff.needs_restart, "changed keys take effect after a restart only");
+                }
+                let policy = rules.policy.hash().to_owned();
+                let targets: Vec<String> =
+                    rules.targets.all().map(|entry| entry.target.name.to_string()).collect();
+                self.access.reload(rules).await;
+                tracing::info!(targets = targets.len(), policy, "configuration reloaded");
+                Event::done(Action::ConfigurationReloaded).with("targets", targets).with("policy", policy)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "configuration not reloaded: what was in force stays"
+                );
+                Event::new(Action::ConfigurationReloaded, Outcome::Failed).with("why", format!("{error:#}"))
+            }
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded");
+                Event::new(Action::ConfigurationReloaded, Outcome::Failed).with("why", error.to_string())
+            }
+        };
+        if let Err(error) = self.record(event).await {
+            tracing::error!(error = format!("{error:#}"), "a reload is not recorded yet");
+        }
+    }
+
+    /// Lets nothing new in, waits for what is there, then cuts it.
+    async fn drain(&self, mut signals: Signals, edges: &TaskTracker, stop: &Stop) {
+        let drain_for = self.config.server.drain_timeout;
+        tracing::info!(
+            connections = self.access.hub.count(),
+            ?drain_for,
+            "draining: signal again to stop at once"
+        );
+        let _told = sd_notify::notify(&[NotifyState::Stopping]);
+        stop.soft.cancel();
+        let emptied = async {
+            while self.access.hub.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let second = async { while signals.next().await != Asked::Stop {} };
+        tokio::select! {
+            () = emptied => {}
+            () = second => tracing::warn!("second signal: stopping at once"),
+            () = tokio::time::sleep(drain_for) => tracing::warn!("drain deadline passed"),
+        }
+        self.access.end_all(EndReason::Shutdown).await;
+        stop.hard.cancel();
+        edges.close();
+        if tokio::time::timeout(Duration::from_secs(15), edges.wait()).await.is_err() {
+            tracing::error!(tasks = edges.len(), "some connections did not end in time");
+        }
+    }
+}
+
+/// Targets and policies as configured.
+fn rules(reloadable: &config::Targets) -> Result<Rules> {
+    let policy = match &reloadable.policies {
+        Some(directory) => CedarPolicy::load(directory)?,
+        None => CedarPolicy::builtin()?,
+    };
+    let targets = Targets::new(reloadable.targets.values().cloned().map(TargetEntry::from));
+    Ok(Rules { targets: Arc::new(targets), policy: Arc::new(policy) })
+}
+
+fn credentials(server_secret: &Secret<Vec<u8>>) -> Credentials {
+    let key = crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints");
+    Credentials::new(Arc::new(PostgresRole), Secret::new(key.to_vec()))
+}
+
+fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Result<Logins> {
+    let lifetime = config.login.token_lifetime;
+    Ok(Logins {
+        passwords: Passwords::new()?,
+        password_attempts: Attempts::new(clock.clone()),
+        token_attempts: Attempts::with_limits(clock.clone(), TOKEN_ATTEMPTS, TOKEN_ATTEMPTS),
+        server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
+        lifetimes: Lifetimes { default: lifetime, longest: lifetime },
+    })
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => bail!("cannot listen on {address} ({key}): {error}"),
+    }
+}
+
+/// The host part of a URL that the configuration has checked.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
+        _ => authority.to_owned(),
+    }
+}
+
+/// The authority that `sallyport init` made, if this server uses one of its own.
+fn authority(data_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(data_dir.join("tls/ca.crt")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateways_host_is_that_of_the_public_url() {
+        for (url, host) in [
+            ("https://bastion.example:8443", "bastion.example"),
+            ("https://bastion.example", "bastion.example"),
+            ("https://127.0.0.1:8443/", "127.0.0.1"),
+            ("https://[::1]:8443", "[::1]"),
+        ] {
+            assert_eq!(host_of(url), host);
+        }
+    }
+}
