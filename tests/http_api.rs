@@ -286,6 +286,32 @@ async fn a_call_whose_client_hangs_up_is_finished_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_recording_is_read_as_text_and_as_records_by_whoever_may() {
+    let world = World::new().await;
+    world.things().await;
+    let connection = world.record_connection("select 'whole' from ledger").await;
+    let compliance = world.login(Person::Compliance).await;
+    let path = format!("/pam/recordings/{connection}");
+    let text = world.call(&Method::GET, &path, Some(&compliance), None).await;
+    assert_eq!(text.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+    assert!(text.text().contains("[1] select 'whole' from ledger"), "{}", text.text());
+    let records = world.call(&Method::GET, &format!("{path}?format=json"), Some(&compliance), None).await;
+    assert_eq!(records.headers[header::CONTENT_TYPE], "application/x-ndjson");
+    let kinds: Vec<Value> = records
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["opened", "statement", "statement_end", "ended"]);
+
+    let before = world.records("recording_replayed");
+    let own = world.login(Person::Alice).await;
+    let refused = world.call(&Method::GET, &path, Some(&own), None).await;
+    refused.is_problem(StatusCode::FORBIDDEN, "policy_refused");
+    assert_eq!(world.records("recording_replayed"), before + 1);
+}
+
+#[tokio::test]
 async fn strangers_cannot_flood_the_audit_log() {
     let world = World::new().await;
     for _ in 0..50 {

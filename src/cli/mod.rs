@@ -208,8 +208,10 @@ mod tests {
             "audit tail --audit-dir audit --follow",
             "policy check policies",
             "policy test policies",
-            "policy explain request --user alice --groups a,b --domain bank-core",
-            "user add alice --domain bank-core --groups a,b --config c --password-stdin",
+            "policy explain request --user alice --group a,b --domain bank-core",
+            "user add alice --domain bank-core --group a --group b,c --config c --password-stdin",
+            "user set alice --group a --config c",
+            "user set alice --no-groups --config c",
             "user disable alice --config c",
             "init dir --name bastion",
             "serve --config c",
@@ -229,6 +231,7 @@ mod tests {
             "revoke ses-1",
             "block bob",
             "revoke s --why w --block-for 1h",
+            "user set alice --config c",
             "request a b --reason r --for soon",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));

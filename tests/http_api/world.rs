@@ -11,11 +11,13 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use sallyport::access::connect::Wanted;
 use sallyport::access::credential::Credentials;
 use sallyport::access::login::Logins;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
 use sallyport::access::{Access, Parts, Rules};
+use sallyport::audit::record::{Body as RecordBody, How, Statement, Totals};
 use sallyport::audit::replay::Tail;
 use sallyport::audit::{Journal, JournalOptions, SigningKey};
 use sallyport::clock::Clock;
@@ -23,9 +25,11 @@ use sallyport::config::Config;
 use sallyport::config::init::{Init, init};
 use sallyport::credentials::postgres_role::PostgresRole;
 use sallyport::crypto::tls;
+use sallyport::domain::deny::EndReason;
 use sallyport::domain::id::NodeId;
 use sallyport::domain::secret::Secret;
 use sallyport::domain::time::Timestamp;
+use sallyport::gateway::live::{self, Arrival};
 use sallyport::http::{self, GatewayInfo, HttpState};
 use sallyport::identity::limiter::Attempts;
 use sallyport::identity::password::Passwords;
@@ -124,8 +128,7 @@ impl World {
         let node = NodeId::from_random([7; 10]);
         let key = SigningKey::from_pem(&SigningKey::generate(), node.clone()).unwrap();
         let options = JournalOptions { file_size: 256 << 10, reserve: 16 << 10, ..JournalOptions::new(key) };
-        let (journal, _) =
-            Journal::open(&config.audit.directory, clock.clone(), options).unwrap();
+        let (journal, _) = Journal::open(&config.audit.directory, clock.clone(), options).unwrap();
         let entries = config.reloadable.targets.values().cloned().map(TargetEntry::from);
         let rules = Rules {
             targets: Arc::new(Targets::new(entries)),
@@ -174,6 +177,22 @@ impl World {
             session: granted["session"]["id"].as_str().unwrap().to_owned(),
             block: blocked["block"]["id"].as_str().unwrap().to_owned(),
         }
+    }
+
+    /// Has Alice connect to the development target, run `sql` and go.
+    pub(crate) async fn record_connection(&self, sql: &str) -> String {
+        let name = Person::Alice.name().parse().unwrap();
+        let alice = self.access.store.user_by_name(&name).await.unwrap().unwrap().principal;
+        let wanted = Wanted { target: "ledger-dev".parse().unwrap(), access: None };
+        let permit = self.access.admit(&alice, &wanted).await.unwrap();
+        let client = "192.0.2.7:5000".parse().unwrap();
+        let arrival = Arrival { client, application: None, database: None, tls: None };
+        let live = live::begin(&self.access, &permit, &arrival).await.unwrap();
+        let statement = Statement::new(1, How::Simple, sql.as_bytes());
+        live.recorder().record(&[RecordBody::Statement(statement)]).await.unwrap();
+        let id = live.id().to_string();
+        live.finish(EndReason::ClientClosed, Totals::default()).await;
+        id
     }
 
     /// Logs in and gives the token.
@@ -271,8 +290,7 @@ impl World {
         std::fs::remove_dir_all(self.state.audit.as_path()).unwrap();
         let ask = json!({"target": "ledger-prod", "access": "readonly", "reason": "x".repeat(1999)});
         for _ in 0..300 {
-            let answer =
-                self.call(&Method::POST, "/pam/request", Some(&token), Some(ask.clone())).await;
+            let answer = self.call(&Method::POST, "/pam/request", Some(&token), Some(ask.clone())).await;
             if answer.status == StatusCode::SERVICE_UNAVAILABLE {
                 return;
             }
