@@ -116,10 +116,13 @@ impl PostgresGateway {
         let login = match Login::parse(parameters.user()) {
             Ok(login) => login,
             Err(error) => {
-                let claimed = parameters.user();
-                self.access
-                    .record_refused_connection(None, client, claimed, "malformed_login", &error.to_string())
-                    .await;
+                // Counted like a failed attempt: a stranger must not fill the log.
+                if self.access.admit_token_attempt("", client.ip()).is_ok() {
+                    let (claimed, why) = (parameters.user(), error.to_string());
+                    self.access
+                        .record_refused_connection(None, client, claimed, "malformed_login", &why)
+                        .await;
+                }
                 close(&mut stream, Some(malformed_login(&error))).await;
                 return None;
             }
