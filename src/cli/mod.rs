@@ -165,10 +165,10 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
-        Command::Init(arguments) => init::run(arguments),
-        Command::CheckConfig(arguments) => check_config::run(arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,
-        Command::Completions(arguments) => completions::run(arguments, &mut Cli::command()),
+        Command::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     }
 }
 
@@ -208,8 +208,10 @@ mod tests {
             "audit tail --audit-dir audit --follow",
             "policy check policies",
             "policy test policies",
-            "policy explain request --user alice --groups a,b --domain bank-core",
-            "user add alice --domain bank-core --groups a,b --config c --password-stdin",
+            "policy explain request --user alice --group a,b --domain bank-core",
+            "user add alice --domain bank-core --group a --group b,c --config c --password-stdin",
+            "user set alice --group a --config c",
+            "user set alice --no-groups --config c",
             "user disable alice --config c",
             "init dir --name bastion",
             "serve --config c",
@@ -229,6 +231,7 @@ mod tests {
             "revoke ses-1",
             "block bob",
             "revoke s --why w --block-for 1h",
+            "user set alice --config c",
             "request a b --reason r --for soon",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));

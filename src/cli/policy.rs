@@ -55,8 +55,8 @@ pub(super) struct Explain {
     /// Their home domain
     #[arg(long)]
     domain: DomainName,
-    /// Their groups
-    #[arg(long, value_delimiter = ',')]
+    /// A group of theirs; may be given several times, or with commas
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',')]
     groups: Vec<GroupName>,
     /// On which target of the configuration
     #[arg(long, requires = "config")]

@@ -35,8 +35,8 @@ pub async fn ready(State(state): State<HttpState>) -> Response {
     response
 }
 
-fn check(name: &str, outcome: Result<(), String>) -> CheckView {
-    if let Err(error) = &outcome {
+fn check(name: &str, outcome: &Result<(), String>) -> CheckView {
+    if let Err(error) = outcome {
         tracing::warn!(check = name, %error, "not ready");
     }
     // Strangers may ask: they learn what fails, the log says why.
@@ -44,13 +44,13 @@ fn check(name: &str, outcome: Result<(), String>) -> CheckView {
 }
 
 async fn store(state: &HttpState) -> CheckView {
-    check("store", state.access.store.check().await.map_err(|error| error.to_string()))
+    check("store", &state.access.store.check().await.map_err(|error| error.to_string()))
 }
 
 fn journal(state: &HttpState) -> CheckView {
     // A future that is ready once the journal has failed.
     let failed = state.access.journal.failed().now_or_never();
-    check("journal", failed.map_or(Ok(()), |error| Err(error.to_string())))
+    check("journal", &failed.map_or(Ok(()), |error| Err(error.to_string())))
 }
 
 /// The store remembers how far time had come; a clock behind it makes sessions live too long.
@@ -61,5 +61,5 @@ async fn clock(state: &HttpState) -> CheckView {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     };
-    check("clock", outcome)
+    check("clock", &outcome)
 }
