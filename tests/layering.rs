@@ -1,6 +1,8 @@
 //! Which module may know which: arrows go down only, and siblings never know each other
 //! (`ARCHITECTURE.md`, section 1). Unit tests inside the modules are held to it as well.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
