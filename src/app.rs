@@ -203,7 +203,13 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                stop.run_until_cancelled(access.sweep_forever()).await;
+                stop.run_until_cancelled(access.watch_forever()).await;
+            }
+        });
+        upkeep.spawn({
+            let (access, stop) = (Arc::clone(&self.access), until(stop));
+            async move {
+                stop.run_until_cancelled(access.clean_up_forever()).await;
             }
         });
         upkeep.spawn({

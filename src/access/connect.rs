@@ -12,7 +12,7 @@ use crate::domain::name::{AccessName, TargetName};
 use crate::domain::principal::Principal;
 use crate::domain::session::{Permit, Session, SessionStatus};
 use crate::policy::{self, Facts, Query};
-use crate::store::Filter;
+use crate::store::{Filter, StoreError};
 
 use super::Access;
 use super::refusal::deny_from_store;
@@ -92,22 +92,25 @@ impl Access {
         session.permit(&account.principal, target, &decision, &blocks, self.now())
     }
 
-    /// Checks everything that is live on this node and ends what is no longer permitted.
-    pub async fn recheck_live(&self) {
+    /// Checks everything that is live on this node and ends what is no longer permitted. Fails when
+    /// the store does not answer; what was confirmed by then stays.
+    pub async fn recheck_live(&self) -> Result<(), StoreError> {
         let mut sessions: Vec<(PrincipalId, SessionId)> =
             self.hub.live().into_iter().map(|live| (live.principal, live.session)).collect();
         sessions.sort_unstable();
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
-                // A store that does not answer is the sweep's matter: it counts for how long.
-                Ok(_) | Err(Deny::StoreUnavailable { .. }) => {}
+                Ok(_) => {}
+                Err(Deny::StoreUnavailable { detail }) => return Err(StoreError::Unavailable { detail }),
                 Err(deny) => {
                     tracing::info!(%session, reason = %deny, "connections are no longer permitted");
-                    self.hub.end(|live| live.session == session, end_reason(&deny)).await;
+                    // Told, not waited for: one that does not end must not keep the others.
+                    self.hub.tell(|live| live.session == session, &end_reason(&deny));
                 }
             }
         }
+        Ok(())
     }
 
     /// Records that a client was not let in. When the store cannot take the event, the journal
