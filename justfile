@@ -30,7 +30,7 @@ lint:
 
 # Documentation, warnings are errors
 doc:
-    RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+    RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 
 # Licences, banned crates, sources
 deny:

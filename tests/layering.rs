@@ -1,5 +1,6 @@
 //! Which module may know which: arrows go down only, and siblings never know each other
-//! (`ARCHITECTURE.md`, section 1). Unit tests inside the modules are held to it as well.
+//! (`ARCHITECTURE.md`, section 1). Unit tests inside the modules are held to it as well. And: every
+//! module says what it is for, every dependency why it is there.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -180,6 +181,29 @@ fn every_module_says_what_it_does() {
         .map(|(_, path)| path.display().to_string())
         .collect();
     assert!(silent.is_empty(), "begin these with `//!` and what they are for: {silent:#?}");
+}
+
+#[test]
+fn every_direct_dependency_has_its_reason_in_the_readme() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, table) = readme.split_once("| crate | why |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let named: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|crates| crates.trim().trim_start_matches("*tests:* ").split(", "))
+        .collect();
+    let direct: BTreeSet<&str> = ["dependencies", "dev-dependencies"]
+        .iter()
+        .flat_map(|kind| manifest.get(*kind).unwrap().as_table().unwrap().keys())
+        .map(String::as_str)
+        .collect();
+    let unexplained: Vec<_> = direct.difference(&named).collect();
+    assert!(unexplained.is_empty(), "say in README.md why these are there: {unexplained:?}");
+    let gone: Vec<_> = named.difference(&direct).filter(|name| name.contains(char::is_alphabetic)).collect();
+    assert!(gone.is_empty(), "README.md still names: {gone:?}");
 }
 
 #[test]
