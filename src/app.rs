@@ -127,16 +127,14 @@ impl App {
             tracing::warn!(%error, "cannot tell systemd that we are ready");
         }
         tracing::info!(node = %self.access.node, "ready");
-        loop {
-            match signals.next().await {
-                Asked::Reload => self.reload().await,
-                Asked::Stop => break,
-            }
+        while signals.next().await == Asked::Reload {
+            self.reload().await;
         }
         self.drain(signals, &edges, &stop).await;
         stop.hard.cancel();
         upkeep.close();
         upkeep.wait().await;
+        self.access.credentials.settle().await;
         self.record(Event::done(Action::NodeStopped)).await?;
         self.access.journal.close().await.context("cannot close the audit log")?;
         tracing::info!("stopped");

@@ -100,9 +100,8 @@ impl Access {
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
-                Ok(_) => {}
                 // A store that does not answer is the sweep's matter: it counts for how long.
-                Err(Deny::StoreUnavailable { .. }) => {}
+                Ok(_) | Err(Deny::StoreUnavailable { .. }) => {}
                 Err(deny) => {
                     tracing::info!(%session, reason = %deny, "connections are no longer permitted");
                     self.hub.end(|live| live.session == session, end_reason(&deny)).await;

@@ -34,8 +34,8 @@ pub(super) struct Check {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Test {
-    /// The directory
-    dir: PathBuf,
+    /// The directory [default: the policies that Sallyport comes with]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,7 +114,11 @@ fn check(arguments: &Check) -> Outcome {
 }
 
 fn test(arguments: &Test) -> Outcome {
-    let report = cases::run(&arguments.dir).map_err(|errors| mistakes(&errors))?;
+    let report = match &arguments.dir {
+        Some(dir) => cases::run(dir),
+        None => cases::run_builtin(),
+    };
+    let report = report.map_err(|errors| mistakes(&errors))?;
     out::line(report.to_string())?;
     Ok(if report.is_ok() { Exit::Done } else { Exit::Failed })
 }
