@@ -17,6 +17,9 @@ use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 const CLEARED: [&str; 7] =
     ["PGPASSWORD", "PGSERVICE", "PGHOSTADDR", "PGREQUIRESSL", "PGSSLCERT", "PGSSLKEY", "PGREQUIREAUTH"];
 
+/// What libpq reads the token from.
+const PASSWORD_FILE: &str = "psql.pgpass";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     target: TargetName,
@@ -85,11 +88,22 @@ pub(super) async fn gateway(home: &Home, client: &Client) -> Result<Gateway, Fai
 }
 
 fn password_file(home: &Home, client: &Client, gateway: &Gateway) -> Result<PathBuf, Failure> {
-    let path = absolute(&home.dir.join("psql.pgpass"))?;
+    let path = absolute(&home.dir.join(PASSWORD_FILE))?;
     let token = client.settings().token.as_ref();
     let token = token.ok_or_else(|| Failure::new(Exit::Unauthenticated, "you are not logged in"))?;
     write_private(&path, password_line(gateway, token.expose()).as_bytes())?;
     Ok(path)
+}
+
+/// After a logout: no token stays behind.
+pub(super) fn forget(home: &Home) -> Result<(), Failure> {
+    let path = home.dir.join(PASSWORD_FILE);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::of(format!("cannot remove `{}`", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
