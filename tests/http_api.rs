@@ -166,6 +166,15 @@ fn the_openapi_document_lists_exactly_the_routes() {
 }
 
 #[test]
+fn the_documentation_names_every_route() {
+    let text = include_str!("../docs/api.md");
+    for route in ROUTES.iter().filter(|route| !route.path.starts_with("/testing/")) {
+        let row = format!("| `{} {}` |", route.method, route.path);
+        assert!(text.contains(&row), "{row} is not in docs/api.md");
+    }
+}
+
+#[test]
 fn few_routes_are_public_or_leave_no_record() {
     let public: Vec<_> = ROUTES
         .iter()
