@@ -1,6 +1,14 @@
 //! The HTTP API as a whole: every route has an authorization case and leaves the record that the
 //! table of routes says, and the OpenAPI document lists exactly the routes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "in the test's own helpers too, a step that fails fails the test"
+)]
+
 #[path = "http_api/world.rs"]
 mod world;
 
