@@ -1,6 +1,14 @@
 //! The HTTP API as a whole: every route has an authorization case and leaves the record that the
 //! table of routes says, and the OpenAPI document lists exactly the routes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "in the test's own helpers too, a step that fails fails the test"
+)]
+
 #[path = "http_api/world.rs"]
 mod world;
 
@@ -163,6 +171,15 @@ fn the_openapi_document_lists_exactly_the_routes() {
         .map(|route| (route.method.to_string(), route.path.to_owned(), route.auth == Auth::Public))
         .collect();
     assert_eq!(described, table);
+}
+
+#[test]
+fn the_documentation_names_every_route() {
+    let text = include_str!("../docs/api.md");
+    for route in ROUTES.iter().filter(|route| !route.path.starts_with("/testing/")) {
+        let row = format!("| `{} {}` |", route.method, route.path);
+        assert!(text.contains(&row), "{row} is not in docs/api.md");
+    }
 }
 
 #[test]

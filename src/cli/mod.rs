@@ -214,12 +214,25 @@ mod tests {
             "user set alice --no-groups --config c",
             "user disable alice --config c",
             "init dir --name bastion",
-            "serve --config c",
+            "serve --config c --log info,sallyport::http=debug --log-format json",
             "check-config --config c",
             "completions bash",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words.clone()).is_ok(), "{line}: {:?}", Cli::try_parse_from(words));
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_every_command_and_exit_code() {
+        let text = include_str!("../../docs/cli.md");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let is_named = text.contains(&format!("`{name}`")) || text.contains(&format!("`{name} "));
+            assert!(is_named, "`{name}` is not in docs/cli.md");
+        }
+        for code in [0, 1, 2, 3, 4, 5, 6, 7, 10] {
+            assert!(text.contains(&format!("\n| {code} | ")), "exit code {code} is not in docs/cli.md");
         }
     }
 

@@ -1,9 +1,11 @@
-//! `sallyport serve`: sets the log up, then runs the server.
+//! `sallyport serve`.
 
 use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
+use super::audit;
 use super::exit::{Exit, Failure, Outcome};
 
 #[derive(Debug, clap::Args)]
@@ -11,30 +13,38 @@ pub(super) struct Arguments {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "SALLYPORT_CONFIG")]
     config: PathBuf,
-    /// How the log is written, on standard error
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "SALLYPORT_LOG_FORMAT")]
-    log_format: LogFormat,
-    /// What is logged: a level, or levels by module such as `info,sallyport::postgres=debug`
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "SALLYPORT_LOG")]
+    /// What to log on standard error: a level, or directives such as `info,sallyport::http=debug`
+    #[arg(long, value_name = "FILTER", env = "SALLYPORT_LOG", default_value = "info")]
     log: String,
+    /// How to write the log
+    #[arg(long, value_name = "FORM", env = "SALLYPORT_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
-    /// A line for people
     Text,
-    /// A JSON object a line
+    /// One JSON object a line
     Json,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    let filter = EnvFilter::try_new(&arguments.log)
-        .map_err(|error| Failure::usage(format!("`{}` is not a log filter: {error}", arguments.log)))?;
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    match arguments.log_format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    log(&arguments)?;
+    // Every mistake with its line, before anything is started.
+    audit::load(&arguments.config)?;
     crate::app::serve(&arguments.config).await?;
     Ok(Exit::Done)
+}
+
+fn log(arguments: &Arguments) -> Result<(), Failure> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(&arguments.log)
+        .map_err(|error| Failure::usage(format!("`{}` is not a log filter: {error}", arguments.log)))?;
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match arguments.log_format {
+        LogFormat::Text => logger.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => logger.json().try_init(),
+    };
+    started.map_err(|error| Failure::failed(format!("cannot log: {error}")))
 }

@@ -134,7 +134,7 @@ impl World {
             targets: Arc::new(Targets::new(entries)),
             policy: Arc::new(CedarPolicy::builtin().unwrap()),
         };
-        let lifetime = Duration::from_secs(12 * 3600);
+        let lifetime = Duration::from_hours(12);
         let logins = Logins {
             passwords,
             password_attempts: Attempts::new(clock.clone()),
@@ -327,12 +327,12 @@ fn config(data: &Path, now: Timestamp) -> Config {
     private(&data.join("secrets/admin"));
     let mut text = std::fs::read_to_string(&made.config).unwrap();
     for environment in ["prod", "uat", "dev"] {
-        text.push_str(&format!(
+        text.extend([format!(
             "[[target]]\nname = \"ledger-{environment}\"\nkind = \"postgres\"\n\
              address = \"ledger.example:5432\"\nca_file = \"tls/ca.crt\"\nenvironment = \"{environment}\"\n\
              domain = \"bank-core\"\ndatabases = [\"ledger\"]\naccesses = {{ readonly = \"ledger_readonly\" }}\n\
              [target.admin]\nuser = \"sallyport\"\npassword_file = \"secrets/admin\"\n"
-        ));
+        )]);
     }
     std::fs::write(&made.config, text).unwrap();
     Config::load(&made.config).unwrap()
