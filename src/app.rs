@@ -147,11 +147,12 @@ impl App {
         let listener = bind(config.listener.listen, "api.listen").await?;
         let api = listener.local_addr()?;
         let tls = tls::server(&config.listener.certificate, &config.listener.key, http::serve::ALPN)?;
-        let info = GatewayInfo {
-            host: host_of(&config.public_url),
-            port: postgres.port(),
-            ca_pem: authority(&self.config.server.data_dir),
+        let public = self.config.postgres.public_address.clone();
+        let (host, port) = match public {
+            Some(address) => (address.host, address.port),
+            None => (host_of(&config.public_url), postgres.port()),
         };
+        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir) };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
