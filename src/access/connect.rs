@@ -117,6 +117,7 @@ impl Access {
         &self,
         principal: Option<&Principal>,
         client: SocketAddr,
+        wanted: Option<&Wanted>,
         claimed: &str,
         deny_code: &str,
         why: &str,
@@ -128,6 +129,13 @@ impl Access {
             .with("why", why);
         if let Some(principal) = principal {
             event = event.by(principal);
+        }
+        if let Some(wanted) = wanted {
+            event.target = Some(wanted.target.clone());
+            event.access.clone_from(&wanted.access);
+            if let Ok(entry) = self.rules().targets.find(&wanted.target) {
+                event = event.on(&entry.target);
+            }
         }
         metrics::counter!("sallyport_connections_refused_total", "code" => deny_code.to_owned()).increment(1);
         if self.record(event.clone()).await.is_err() {

@@ -118,7 +118,14 @@ impl PostgresGateway {
             Err(error) => {
                 let claimed = parameters.user();
                 self.access
-                    .record_refused_connection(None, client, claimed, "malformed_login", &error.to_string())
+                    .record_refused_connection(
+                        None,
+                        client,
+                        None,
+                        claimed,
+                        "malformed_login",
+                        &error.to_string(),
+                    )
                     .await;
                 close(&mut stream, Some(malformed_login(&error))).await;
                 return None;
@@ -167,7 +174,14 @@ impl PostgresGateway {
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
         };
         self.access
-            .record_refused_connection(None, client, login.user.as_str(), code, &error.to_string())
+            .record_refused_connection(
+                None,
+                client,
+                Some(&login.wanted),
+                login.user.as_str(),
+                code,
+                &error.to_string(),
+            )
             .await;
     }
 
@@ -217,6 +231,7 @@ impl PostgresGateway {
             .record_refused_connection(
                 Some(&known.principal),
                 known.arrival.client,
+                Some(&known.login.wanted),
                 &claimed,
                 deny.code(),
                 &deny.to_string(),

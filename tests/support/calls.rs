@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::bastion::{Bastion, Granted};
+use super::bastion::{ADMIN_DIR, Bastion, Granted};
 use super::process::{Finished, Running, wait_until};
 use super::{Options, Postgres};
 
@@ -141,18 +141,10 @@ impl Bastion {
 
 /// A bastion whose usual targets stand beside one that only `approvers` may approve for.
 pub fn with_target_approved_by(postgres: &Postgres, name: &str, environment: &str, group: &str) -> Bastion {
-    let credentials = tempfile::Builder::new().prefix("admin").tempdir().unwrap();
-    let secret = credentials.path().join("admin-password");
-    fs::write(&secret, super::postgres::ADMIN_PASSWORD).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(&secret, mode).unwrap();
-    let entry = super::bastion::target(name, environment, "bank-core", postgres, credentials.path());
+    let entry = super::bastion::target(name, environment, "bank-core", postgres, Path::new(ADMIN_DIR));
     let entry =
         entry.replace("\n\n[target.admin]", &format!("\napprovers = [\"{group}\"]\n\n[target.admin]"));
-    // The file is read at the start and when the configuration is loaded again, which nobody does.
-    let bastion = Bastion::start_with(postgres, Options { targets: entry, ..Options::default() });
-    drop(credentials);
-    bastion
+    Bastion::start_with(postgres, Options { targets: entry, ..Options::default() })
 }
 
 fn certificates(file: &Path) -> Vec<rustls::pki_types::CertificateDer<'static>> {
