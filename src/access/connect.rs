@@ -25,6 +25,20 @@ pub struct Wanted {
     pub access: Option<AccessName>,
 }
 
+/// A client that was not let in, for the record.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedConnection<'a> {
+    /// `None` while it is not proved who it is.
+    pub principal: Option<&'a Principal>,
+    pub client: SocketAddr,
+    pub wanted: Option<&'a Wanted>,
+    /// Who the client says it is.
+    pub claimed: &'a str,
+    /// A stable word for why.
+    pub code: &'a str,
+    pub why: &'a str,
+}
+
 impl Access {
     /// Finds the caller's session for what they want and has it permit a connection.
     pub async fn admit(&self, principal: &Principal, wanted: &Wanted) -> Result<Permit, Deny> {
@@ -115,23 +129,24 @@ impl Access {
 
     /// Records that a client was not let in. When the store cannot take the event, the journal
     /// gets it directly.
-    pub async fn record_refused_connection(
-        &self,
-        principal: Option<&Principal>,
-        client: SocketAddr,
-        claimed: &str,
-        deny_code: &str,
-        why: &str,
-    ) {
+    pub async fn record_refused_connection(&self, refused: RefusedConnection<'_>) {
+        let RefusedConnection { principal, client, wanted, claimed, code, why } = refused;
         let mut event = Event::new(Action::ConnectionRefused, Outcome::Refused)
             .from(Some(client))
             .with("claimed", claimed.chars().take(200).collect::<String>())
-            .with("code", deny_code)
+            .with("code", code)
             .with("why", why);
         if let Some(principal) = principal {
             event = event.by(principal);
         }
-        metrics::counter!("sallyport_connections_refused_total", "code" => deny_code.to_owned()).increment(1);
+        if let Some(wanted) = wanted {
+            event.target = Some(wanted.target.clone());
+            event.access.clone_from(&wanted.access);
+            if let Ok(entry) = self.rules().targets.find(&wanted.target) {
+                event = event.on(&entry.target);
+            }
+        }
+        metrics::counter!("sallyport_connections_refused_total", "code" => code.to_owned()).increment(1);
         if self.record(event.clone()).await.is_err() {
             let entry = ControlEntry { outbox: None, at: self.now(), event };
             if let Err(error) = self.journal.control(&[entry]).await {

@@ -188,11 +188,7 @@ impl Access {
             self.store.step_lease(lease.state, &releasing, &[]).await.map_err(|error| error.to_string())?;
         }
         let attempt = self.destroy_at_source(&releasing).await;
-        let mut event = Event::new(Action::CredentialDestroyed, Outcome::Done);
-        event.session = Some(lease.session.clone());
-        event.target = Some(lease.target.clone());
-        event.access = Some(lease.access.clone());
-        event = event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str());
+        let mut event = self.destruction_event(&lease).await?;
         let (next, event) = match &attempt {
             Ok(terminated) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
@@ -222,6 +218,21 @@ impl Access {
                 Ok(Released::Pending { handle: lease.handle, error })
             }
         }
+    }
+
+    async fn destruction_event(&self, lease: &LeaseRecord) -> Result<Event, String> {
+        let mut event = Event::new(Action::CredentialDestroyed, Outcome::Done);
+        event.session = Some(lease.session.clone());
+        event.target = Some(lease.target.clone());
+        event.access = Some(lease.access.clone());
+        let session = self.store.session(&lease.session).await.map_err(|error| error.to_string())?;
+        if let Some(session) = session {
+            event = event.about_session(&session).with("holder", session.principal.name.as_str());
+        }
+        if let Ok(entry) = self.rules().targets.find(&lease.target) {
+            event = event.on(&entry.target);
+        }
+        Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
     }
 
     async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<u64, String> {

@@ -114,7 +114,10 @@ impl Access {
             let from_version = request.version;
             let Some(lapsed) = request.lapse(now) else { continue };
             debug_assert!(matches!(lapsed.state, RequestState::Lapsed { .. }));
-            let event = Event::done(Action::RequestLapsed).about_request(&lapsed);
+            let mut event = Event::done(Action::RequestLapsed).about_request(&lapsed);
+            if let Ok(entry) = self.rules().targets.find(&lapsed.ask.target) {
+                event = event.on(&entry.target);
+            }
             ignore_conflict(self.store.step_request(from_version, &lapsed, None, now, &[event]).await)?;
         }
         Ok(())
@@ -125,11 +128,14 @@ impl Access {
         let open = Filter { open_only: true, limit: Some(u32::MAX), ..Filter::default() };
         for session in self.store.sessions(&open).await? {
             if session.status(now) == SessionStatus::Expired {
-                let event = Event::done(Action::SessionEnded)
+                let mut event = Event::done(Action::SessionEnded)
                     .about_session(&session)
                     .with("holder", session.principal.name.as_str())
                     .with("ended_at", session.ends_at.to_string())
                     .with("why", "expired");
+                if let Ok(entry) = self.rules().targets.find(&session.target) {
+                    event = event.on(&entry.target);
+                }
                 ignore_conflict(self.store.conclude_session(&session.id, now, &[event]).await)?;
             }
         }
@@ -150,6 +156,12 @@ impl Access {
             event.session = Some(connection.session.clone());
             event.principal = Some(connection.principal.clone());
             event.target = Some(connection.target.clone());
+            if let Some(session) = self.store.session(&connection.session).await? {
+                event = event.about_session(&session);
+            }
+            if let Ok(entry) = self.rules().targets.find(&connection.target) {
+                event = event.on(&entry.target);
+            }
             ignore_conflict(self.store.close_connection(&connection.id, &ended, &[event]).await)?;
         }
         self.publish().await

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
+use crate::access::connect::RefusedConnection;
 use crate::access::targets::TargetEntry;
 use crate::audit::Totals;
 use crate::audit::record::{Body, Notice};
@@ -118,9 +119,15 @@ impl PostgresGateway {
             Err(error) => {
                 // Counted like a failed attempt: a stranger must not fill the log.
                 if self.access.admit_token_attempt("", client.ip()).is_ok() {
-                    let (claimed, why) = (parameters.user(), error.to_string());
                     self.access
-                        .record_refused_connection(None, client, claimed, "malformed_login", &why)
+                        .record_refused_connection(RefusedConnection {
+                            principal: None,
+                            client,
+                            wanted: None,
+                            claimed: parameters.user(),
+                            code: "malformed_login",
+                            why: &error.to_string(),
+                        })
                         .await;
                 }
                 close(&mut stream, Some(malformed_login(&error))).await;
@@ -170,7 +177,14 @@ impl PostgresGateway {
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
         };
         self.access
-            .record_refused_connection(None, client, login.user.as_str(), code, &error.to_string())
+            .record_refused_connection(RefusedConnection {
+                principal: None,
+                client,
+                wanted: Some(&login.wanted),
+                claimed: login.user.as_str(),
+                code,
+                why: &error.to_string(),
+            })
             .await;
     }
 
@@ -215,15 +229,15 @@ impl PostgresGateway {
     }
 
     async fn refuse(&self, known: &mut Known, deny: &Deny) {
-        let claimed = known.start.user().to_owned();
         self.access
-            .record_refused_connection(
-                Some(&known.principal),
-                known.arrival.client,
-                &claimed,
-                deny.code(),
-                &deny.to_string(),
-            )
+            .record_refused_connection(RefusedConnection {
+                principal: Some(&known.principal),
+                client: known.arrival.client,
+                wanted: Some(&known.login.wanted),
+                claimed: known.start.user(),
+                code: deny.code(),
+                why: &deny.to_string(),
+            })
             .await;
         close(&mut known.stream, Some(Goodbye::from(deny))).await;
     }

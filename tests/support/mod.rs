@@ -19,6 +19,7 @@
 )]
 
 pub mod bastion;
+pub mod calls;
 pub mod postgres;
 pub mod process;
 
