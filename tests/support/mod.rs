@@ -7,6 +7,7 @@
 pub mod bastion;
 pub mod postgres;
 pub mod process;
+pub mod wire;
 
 pub use bastion::{Bastion, Options};
 pub use postgres::Postgres;
