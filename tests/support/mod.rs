@@ -22,6 +22,7 @@ pub mod bastion;
 pub mod calls;
 pub mod postgres;
 pub mod process;
+pub mod wire;
 
 pub use bastion::{Bastion, Options};
 pub use postgres::Postgres;
