@@ -2,6 +2,16 @@
 //! connect in any order while time passes. The model keeps nothing but a list of what happened and
 //! answers every question by reading that list from the start, in the most naive way.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::format_push_string,
+    reason = "a test fails by panicking, and tells its story in one piece"
+)]
+
 #[cfg(test)]
 #[path = "domain_model/reference.rs"]
 mod reference;

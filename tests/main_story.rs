@@ -1,6 +1,16 @@
 //! The main job from end to end: refused, asked, approved, connected, recorded, revoked, replayed,
 //! verified. With the real psql and a real server.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::format_push_string,
+    reason = "a test fails by panicking, and tells its story in one piece"
+)]
+
 mod support;
 
 use support::{Bastion, Postgres};

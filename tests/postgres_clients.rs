@@ -1,6 +1,16 @@
 //! Real clients notice nothing but another address: what they do through the gateway gives what it
 //! gives when they are connected directly.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::format_push_string,
+    reason = "a test fails by panicking, and tells its story in one piece"
+)]
+
 #[path = "postgres_clients/addressing.rs"]
 mod addressing;
 #[path = "postgres_clients/cancel.rs"]

@@ -1,6 +1,6 @@
 //! The HTTP API: requests, verdicts, sessions, blocks and recordings, over TLS only.
 //!
-//! 1. [`serve`]: accepts, shakes hands within a deadline, speaks HTTP/1.1 or HTTP/2 by ALPN.
+//! 1. [`mod@serve`]: accepts, shakes hands within a deadline, speaks HTTP/1.1 or HTTP/2 by ALPN.
 //! 2. [`frame`]: gives every request an id, a deadline and a log span, and writes every error as
 //!    `application/problem+json`.
 //! 3. [`route`]: the one table of routes, with who may call each and whether it leaves a record.
@@ -46,8 +46,11 @@ pub struct HttpState {
     pub tasks: TaskTracker,
     pub(crate) strangers: Arc<Strangers>,
     /// The latest look at whether the server can do its work.
-    pub(crate) readiness: Arc<Mutex<Option<(Instant, Vec<CheckView>)>>>,
+    pub(crate) readiness: Arc<Mutex<Option<Look>>>,
 }
+
+/// When it was looked whether the server can do its work, and what was seen.
+pub(crate) type Look = (Instant, Vec<CheckView>);
 
 /// How clients reach the Postgres gateway.
 #[derive(Debug, Clone)]

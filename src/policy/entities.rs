@@ -166,7 +166,7 @@ fn string(text: &str) -> RestrictedExpression {
     RestrictedExpression::new_string(text.to_owned())
 }
 
-/// What in a schema does not fit what [`Vocabulary::question`] supplies: a policy checked against
+/// What in a schema does not fit what `question` supplies: a policy checked against
 /// such a schema could fail when it is asked.
 pub(super) fn misfits(schema: &Schema) -> Vec<String> {
     let (vocabulary, actions, (principal, target)) =

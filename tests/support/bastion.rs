@@ -1,6 +1,7 @@
 //! The real `sallyport` binary as a child process, with people who are logged in.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -150,7 +151,7 @@ impl Bastion {
         }
         let mut text = String::new();
         for (section, lines) in sections {
-            text += &format!("[{section}]\n{}\n\n", lines.join("\n"));
+            writeln!(text, "[{section}]\n{}\n", lines.join("\n")).unwrap();
         }
         for (name, environment, domain) in [
             ("ledger-prod", "prod", "bank-core"),

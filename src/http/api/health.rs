@@ -32,13 +32,13 @@ pub async fn alive() -> Json<HealthView> {
 pub async fn ready(State(state): State<HttpState>) -> Response {
     // Strangers may ask, and looking writes to the store: once a second is enough for everybody.
     let mut latest = state.readiness.lock().await;
-    let checks = match latest.as_ref().filter(|(at, _)| at.elapsed() < LOOK_EVERY) {
-        Some((_, checks)) => checks.clone(),
-        None => {
-            let checks = vec![store(&state).await, journal(&state), clock(&state).await];
-            *latest = Some((Instant::now(), checks.clone()));
-            checks
-        }
+    let known = latest.as_ref().filter(|(at, _)| at.elapsed() < LOOK_EVERY).map(|(_, checks)| checks.clone());
+    let checks = if let Some(checks) = known {
+        checks
+    } else {
+        let checks = vec![store(&state).await, journal(&state), clock(&state).await];
+        *latest = Some((Instant::now(), checks.clone()));
+        checks
     };
     drop(latest);
     let ok = checks.iter().all(|check| check.ok);
