@@ -70,6 +70,16 @@ impl Bastion {
         bastion
     }
 
+    /// With these people logged in and no others.
+    pub fn start_for(postgres: &Postgres, options: Options, people: &[&str]) -> Self {
+        let mut bastion = Self::prepare(postgres, options);
+        bastion.boot();
+        for name in people {
+            bastion.log_in(name).success();
+        }
+        bastion
+    }
+
     /// Everything but the running server.
     pub fn prepare(postgres: &Postgres, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("sallyport").tempdir().unwrap();
@@ -344,6 +354,24 @@ impl Bastion {
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1"])
             .args(arguments)
             .env("PGPASSWORD", self.token(who))
+            .env("HOME", self.dir.path())
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Any program of PostgreSQL's, through the gateway: libpq takes its settings from the environment.
+    pub fn client(&self, program: impl AsRef<std::ffi::OsStr>, who: &str, target: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("PGHOST", "localhost")
+            .env("PGHOSTADDR", "127.0.0.1")
+            .env("PGPORT", self.postgres_port.to_string())
+            .env("PGUSER", format!("{who}+{target}"))
+            .env("PGPASSWORD", self.token(who))
+            .env("PGDATABASE", "ledger")
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", self.ca_file())
             .env("HOME", self.dir.path())
             .env("LC_ALL", "C")
             .stdin(Stdio::null());

@@ -94,19 +94,25 @@ impl Postgres {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
-    /// A query past the gateway, as the superuser.
-    pub fn query(&self, database: &str, sql: &str) -> Finished {
-        let mut command = Command::new("psql");
+    /// Any program of PostgreSQL's past the gateway, as the superuser.
+    pub fn client(&self, program: impl AsRef<std::ffi::OsStr>, database: &str) -> Command {
+        let mut command = Command::new(program);
         command
-            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
             .env("PGHOST", "127.0.0.1")
             .env("PGPORT", self.port.to_string())
             .env("PGUSER", "postgres")
             .env("PGPASSWORD", SUPERUSER_PASSWORD)
             .env("PGDATABASE", database)
             .env("PGSSLMODE", "require")
-            .env("LC_ALL", "C");
-        command.output().unwrap().into()
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A query past the gateway, as the superuser.
+    pub fn query(&self, database: &str, sql: &str) -> Finished {
+        let mut psql = self.client("psql", database);
+        psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap().into()
     }
 
     /// The first column of the first row.

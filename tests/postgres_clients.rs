@@ -1,0 +1,26 @@
+//! Real clients notice nothing but another address: what they do through the gateway gives what it
+//! gives when they are connected directly.
+
+#[path = "postgres_clients/addressing.rs"]
+mod addressing;
+#[path = "postgres_clients/cancel.rs"]
+mod cancel;
+#[path = "postgres_clients/driver.rs"]
+mod driver;
+#[path = "postgres_clients/psql.rs"]
+mod psql;
+mod support;
+#[path = "postgres_clients/tls.rs"]
+mod tls;
+#[path = "postgres_clients/tools.rs"]
+mod tools;
+
+use support::{Bastion, Options, Postgres};
+
+/// Alice, who may do everything in the development database.
+fn dba() -> (Postgres, Bastion) {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    (postgres, bastion)
+}
