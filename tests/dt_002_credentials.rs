@@ -157,7 +157,7 @@ fn no_secret_is_in_what_the_server_keeps_or_says() {
     let postgres = Postgres::start();
     let mut bastion = Bastion::start_with(
         &postgres,
-        support::Options { settings: vec![("log", "level = \"trace\"".into())], ..Default::default() },
+        support::Options { wrapper: vec!["env".into(), "SALLYPORT_LOG=trace".into()], ..Default::default() },
     );
     let granted = bastion.grant_prod("readonly");
     bastion.psql("alice", "ledger-prod", "SELECT 'used'").success();
@@ -193,7 +193,8 @@ fn no_secret_is_in_what_the_server_keeps_or_says() {
             }
             assert!(!holds_password_of(&kept, &verifier), "the role's password is in {}", file.display());
         }
-        // The search finds what is there.
+        // The search finds what is there, and the log says all that it can.
+        assert!(bastion.log().contains(" TRACE "), "the server logs at trace");
         assert_ne!(holders(&files, &granted.session).len(), 0);
         let token = bastion.token("alice");
         let hash = sallyport::crypto::sha256(&[token.as_bytes()]);
