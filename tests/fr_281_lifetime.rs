@@ -2,6 +2,8 @@
 //! grant. At its end the connection is cut, the credential is dead at the target, and what was made
 //! under it stays with the access's role.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -2,6 +2,8 @@
 //! statement once per execution, with its parameters, rows, duration and error; COPY by size and
 //! hash; refused and failed attempts too.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail by panicking")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -37,6 +39,16 @@ fn execution(recording: &[Value], sql: &str) -> (Value, Value) {
     let mut found: Vec<_> = executions(recording).into_iter().filter(|(it, _)| it["sql"] == sql).collect();
     assert_eq!(found.len(), 1, "`{sql}` in {recording:?}");
     found.remove(0)
+}
+
+/// A parameter's value, in whichever form it was kept.
+fn value(param: &Value) -> Value {
+    let forms = [&param["text"], &param["b64"], &param["null"]];
+    forms.into_iter().find(|form| !form.is_null()).unwrap().clone()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    sallyport::crypto::hex(&sallyport::crypto::sha256(&[bytes]))
 }
 
 #[test]
@@ -205,18 +217,7 @@ fn parameters_are_recorded_with_every_execution() {
         );
     }
     let [(values, _)] = of("$6::int8")[..] else { panic!("{executed:?}") };
-    let recorded: Vec<Value> = values["params"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|param| {
-            [&param["text"], &param["b64"], &param["null"]]
-                .into_iter()
-                .find(|v| !v.is_null())
-                .unwrap()
-                .clone()
-        })
-        .collect();
+    let recorded: Vec<Value> = values["params"].as_array().unwrap().iter().map(value).collect();
     assert_eq!(Value::from(recorded), json!(["-5000000000", "true", "ü ☃", "AP8K", "1.5", true]));
     let [(_, failed)] = of("INSERT INTO accounts")[..] else { panic!("{executed:?}") };
     assert_eq!((&failed["outcome"], &failed["sqlstate"]), (&json!("failed"), &json!("23505")));
@@ -231,7 +232,6 @@ fn copies_are_recorded_by_size_and_hash() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);
     bastion.grant_prod("dba");
-    let sha256 = |bytes: &[u8]| sallyport::crypto::hex(&sallyport::crypto::sha256(&[bytes]));
     let data = "1001\tmr. in\t5\n1002\tmrs. in\t6\n1003\t\\N?\t7\n";
 
     let copy = "COPY accounts FROM STDIN";
@@ -258,7 +258,14 @@ fn copies_are_recorded_by_size_and_hash() {
         (&json!(given.len()), &json!(sha256(given.as_bytes())))
     );
 
-    // By the extended protocol, both ways, and one that fails half-way.
+    bastion.verify().success();
+}
+
+#[test]
+fn copies_of_a_driver_are_recorded_too_and_so_is_one_that_fails() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    bastion.grant_prod("dba");
     let driver = bastion.driver("alice", "ledger-prod");
     let read = driver.runtime.block_on(async {
         let sink = driver
@@ -285,9 +292,8 @@ fn copies_are_recorded_by_size_and_hash() {
     assert_eq!(read, b"42\n");
     drop(driver);
     let recording = bastion.ended_recording_with("(FORMAT csv)");
-    let copies: Vec<Value> =
-        recording.iter().filter(|record| record["kind"] == "copy_end").cloned().collect();
-    let hashes: Vec<&Value> = copies.iter().map(|copied| &copied["sha256"]).collect();
+    let hashes: Vec<&Value> =
+        recording.iter().filter(|record| record["kind"] == "copy_end").map(|end| &end["sha256"]).collect();
     let whole: [&[u8]; 3] = [b"2001,a,1\n2002,b,2\n", b"not a number;x;1\n", b"42\n"];
     assert_eq!(hashes, whole.map(|bytes| json!(sha256(bytes))).iter().collect::<Vec<_>>());
     let failed: Vec<Value> = executions(&recording)
@@ -305,7 +311,8 @@ fn the_record_holds_every_statement_that_the_target_saw() {
     let postgres = Postgres::start_with(&["log_statement=all", "log_line_prefix=%u|"]);
     let bastion = Bastion::start(&postgres);
     bastion.grant_prod("dba");
-    let script = (1..=40).map(|n| format!("SELECT {n} AS marked;\n")).collect::<String>()
+    let numbered: Vec<String> = (1..=40).map(|n| format!("SELECT {n} AS marked;\n")).collect();
+    let script = numbered.concat()
         + "BEGIN; INSERT INTO accounts VALUES (5000, 'marked', 1); SAVEPOINT s; SELECT 1/0;\n\
            ROLLBACK TO s; COMMIT;\nSELECT 'marked' \\; SELECT 'twice, marked';\n\
            PREPARE p (int) AS SELECT $1 + 1 AS marked;\nEXECUTE p(3);\nDO $$ BEGIN PERFORM 'marked'; END $$;\n";
@@ -392,10 +399,7 @@ fn long_and_odd_statements_are_recorded_to_the_byte() {
         }
     }
     assert!(whole == long.as_bytes(), "the statement is not what was sent");
-    assert_eq!(
-        last["sql_sha256"],
-        json!(sallyport::crypto::hex(&sallyport::crypto::sha256(&[long.as_bytes()])))
-    );
+    assert_eq!(last["sql_sha256"], json!(sha256(long.as_bytes())));
     let (wide, _) = executions(&recording)
         .into_iter()
         .find(|(it, _)| {
@@ -403,7 +407,7 @@ fn long_and_odd_statements_are_recorded_to_the_byte() {
         })
         .unwrap();
     let kept = &wide["params"][0];
-    let hash = sallyport::crypto::hex(&sallyport::crypto::sha256(&[parameter.as_bytes()]));
+    let hash = sha256(parameter.as_bytes());
     assert_eq!((&kept["length"], &kept["sha256"]), (&json!(100_000), &json!(hash)));
 
     let replay = bastion.run_as("frank", &["replay", &text(&recording[0]["rec"])]).success().stdout;

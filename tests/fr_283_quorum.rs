@@ -1,6 +1,8 @@
 //! FR-283: two distinct people approve for prod, one for uat, none for dev; never the requester, and
 //! a refusal names the rule and what is missing. Break-glass skips the count and is marked.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
 mod support;
 
 use serde_json::{Value, json};

@@ -95,7 +95,7 @@ impl Running {
     pub fn finish(mut self) -> Finished {
         wait_until("the process ends", || !self.is_running());
         let mut child = self.0.take().unwrap();
-        let mut read = |pipe: Option<&mut dyn Read>| {
+        let read = |pipe: Option<&mut dyn Read>| {
             let mut text = Vec::new();
             if let Some(pipe) = pipe {
                 pipe.read_to_end(&mut text).unwrap();
