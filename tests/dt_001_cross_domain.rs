@@ -1,15 +1,7 @@
 //! DT-001: a requester of another domain than the target's needs one approver of the target's domain
 //! in addition to the standard count: three distinct people for prod, two for uat, one for dev.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::too_many_lines,
-    clippy::format_push_string,
-    reason = "a test fails by panicking, and tells its story in one piece"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
 
 mod support;
 

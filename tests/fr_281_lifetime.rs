@@ -2,15 +2,7 @@
 //! grant. At its end the connection is cut, the credential is dead at the target, and what was made
 //! under it stays with the access's role.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::too_many_lines,
-    clippy::format_push_string,
-    reason = "a test fails by panicking, and tells its story in one piece"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod support;
 

@@ -1,15 +1,7 @@
 //! FR-283: two distinct people approve for prod, one for uat, none for dev; never the requester, and
 //! a refusal names the rule and what is missing. Break-glass skips the count and is marked.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::too_many_lines,
-    clippy::format_push_string,
-    reason = "a test fails by panicking, and tells its story in one piece"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod support;
 

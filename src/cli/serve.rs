@@ -36,11 +36,19 @@ pub(super) async fn run(arguments: Arguments) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// The client of the targets' admin connections writes at `debug` every statement that it sends,
+/// with the verifiers of the roles that it makes.
+const QUIET: &str = "tokio_postgres=info";
+
 fn log(arguments: &Arguments) -> Result<(), Failure> {
+    let malformed = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("`{}` is not a log filter: {error}", arguments.log))
+    };
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(&arguments.log)
-        .map_err(|error| Failure::usage(format!("`{}` is not a log filter: {error}", arguments.log)))?;
+        .map_err(|error| malformed(&error))?
+        .add_directive(QUIET.parse().map_err(|error| malformed(&error))?);
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match arguments.log_format {
         LogFormat::Text => logger.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),

@@ -155,14 +155,16 @@ async fn inside_tls(mut stream: TlsStream<TcpStream>) -> Result<Hello, Negotiate
     }
 }
 
-/// TLS as records name it.
+/// TLS as records name it: by the names of RFC 8446, not by the library's.
 pub(super) fn describe(
     version: Option<rustls::ProtocolVersion>,
     cipher: Option<rustls::SupportedCipherSuite>,
 ) -> Tls {
     Tls {
-        version: version.and_then(|version| version.as_str().map(str::to_owned)).unwrap_or_default(),
-        cipher: cipher.and_then(|cipher| cipher.suite().as_str().map(str::to_owned)).unwrap_or_default(),
+        version: version.and_then(|version| Some(version.as_str()?.replace('_', "."))).unwrap_or_default(),
+        cipher: cipher
+            .and_then(|cipher| Some(cipher.suite().as_str()?.replacen("TLS13_", "TLS_", 1)))
+            .unwrap_or_default(),
     }
 }
 
