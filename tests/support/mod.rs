@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the harness")]
 
 pub mod bastion;
+pub mod disk;
 pub mod postgres;
 pub mod process;
 pub mod wire;
