@@ -127,16 +127,14 @@ impl App {
             tracing::warn!(%error, "cannot tell systemd that we are ready");
         }
         tracing::info!(node = %self.access.node, "ready");
-        loop {
-            match signals.next().await {
-                Asked::Reload => self.reload().await,
-                Asked::Stop => break,
-            }
+        while signals.next().await == Asked::Reload {
+            self.reload().await;
         }
         self.drain(signals, &edges, &stop).await;
         stop.hard.cancel();
         upkeep.close();
         upkeep.wait().await;
+        self.access.credentials.settle().await;
         self.record(Event::done(Action::NodeStopped)).await?;
         self.access.journal.close().await.context("cannot close the audit log")?;
         tracing::info!("stopped");
@@ -149,11 +147,12 @@ impl App {
         let listener = bind(config.listener.listen, "api.listen").await?;
         let api = listener.local_addr()?;
         let tls = tls::server(&config.listener.certificate, &config.listener.key, http::serve::ALPN)?;
-        let info = GatewayInfo {
-            host: host_of(&config.public_url),
-            port: postgres.port(),
-            ca_pem: authority(&self.config.server.data_dir),
+        let public = self.config.postgres.public_address.clone();
+        let (host, port) = match public {
+            Some(address) => (address.host, address.port),
+            None => (host_of(&config.public_url), postgres.port()),
         };
+        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir) };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
@@ -205,7 +204,13 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                stop.run_until_cancelled(access.sweep_forever()).await;
+                stop.run_until_cancelled(access.watch_forever()).await;
+            }
+        });
+        upkeep.spawn({
+            let (access, stop) = (Arc::clone(&self.access), until(stop));
+            async move {
+                stop.run_until_cancelled(access.clean_up_forever()).await;
             }
         });
         upkeep.spawn({

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn time_does_not_go_back_behind_what_was_seen() {
         let clock = Clock::system();
-        let seen = clock.now().plus(Duration::from_secs(3600));
+        let seen = clock.now().plus(Duration::from_hours(1));
         let behind = clock.ratchet(seen);
         assert!(behind > Duration::from_secs(3599));
         assert!(clock.now() >= seen);
@@ -132,9 +132,9 @@ mod tests {
     #[tokio::test]
     async fn a_sleeper_wakes_when_time_is_advanced() {
         let clock = Clock::manual(Timestamp::from_micros(0));
-        let sleeper = tokio::spawn({
+        let sleeper = tokio_util::task::TaskTracker::new().spawn({
             let clock = clock.clone();
-            async move { clock.sleep(Duration::from_secs(3600)).await }
+            async move { clock.sleep(Duration::from_hours(1)).await }
         });
         tokio::task::yield_now().await;
         clock.advance(Duration::from_secs(3599));

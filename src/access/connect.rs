@@ -12,7 +12,7 @@ use crate::domain::name::{AccessName, TargetName};
 use crate::domain::principal::Principal;
 use crate::domain::session::{Permit, Session, SessionStatus};
 use crate::policy::{self, Facts, Query};
-use crate::store::Filter;
+use crate::store::{Filter, StoreError};
 
 use super::Access;
 use super::refusal::deny_from_store;
@@ -23,6 +23,20 @@ pub struct Wanted {
     pub target: TargetName,
     /// Named only where several sessions fit.
     pub access: Option<AccessName>,
+}
+
+/// A client that was not let in, for the record.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedConnection<'a> {
+    /// `None` while it is not proved who it is.
+    pub principal: Option<&'a Principal>,
+    pub client: SocketAddr,
+    pub wanted: Option<&'a Wanted>,
+    /// Who the client says it is.
+    pub claimed: &'a str,
+    /// A stable word for why.
+    pub code: &'a str,
+    pub why: &'a str,
 }
 
 impl Access {
@@ -92,8 +106,9 @@ impl Access {
         session.permit(&account.principal, target, &decision, &blocks, self.now())
     }
 
-    /// Checks everything that is live on this node and ends what is no longer permitted.
-    pub async fn recheck_live(&self) {
+    /// Checks everything that is live on this node and ends what is no longer permitted. Fails when
+    /// the store does not answer; what was confirmed by then stays.
+    pub async fn recheck_live(&self) -> Result<(), StoreError> {
         let mut sessions: Vec<(PrincipalId, SessionId)> =
             self.hub.live().into_iter().map(|live| (live.principal, live.session)).collect();
         sessions.sort_unstable();
@@ -101,35 +116,37 @@ impl Access {
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
                 Ok(_) => {}
-                // A store that does not answer is the sweep's matter: it counts for how long.
-                Err(Deny::StoreUnavailable { .. }) => {}
+                Err(Deny::StoreUnavailable { detail }) => return Err(StoreError::Unavailable { detail }),
                 Err(deny) => {
                     tracing::info!(%session, reason = %deny, "connections are no longer permitted");
-                    self.hub.end(|live| live.session == session, end_reason(&deny)).await;
+                    // Told, not waited for: one that does not end must not keep the others.
+                    self.hub.tell(|live| live.session == session, &end_reason(&deny));
                 }
             }
         }
+        Ok(())
     }
 
     /// Records that a client was not let in. When the store cannot take the event, the journal
     /// gets it directly.
-    pub async fn record_refused_connection(
-        &self,
-        principal: Option<&Principal>,
-        client: SocketAddr,
-        claimed: &str,
-        deny_code: &str,
-        why: &str,
-    ) {
+    pub async fn record_refused_connection(&self, refused: RefusedConnection<'_>) {
+        let RefusedConnection { principal, client, wanted, claimed, code, why } = refused;
         let mut event = Event::new(Action::ConnectionRefused, Outcome::Refused)
             .from(Some(client))
             .with("claimed", claimed.chars().take(200).collect::<String>())
-            .with("code", deny_code)
+            .with("code", code)
             .with("why", why);
         if let Some(principal) = principal {
             event = event.by(principal);
         }
-        metrics::counter!("sallyport_connections_refused_total", "code" => deny_code.to_owned()).increment(1);
+        if let Some(wanted) = wanted {
+            event.target = Some(wanted.target.clone());
+            event.access.clone_from(&wanted.access);
+            if let Ok(entry) = self.rules().targets.find(&wanted.target) {
+                event = event.on(&entry.target);
+            }
+        }
+        metrics::counter!("sallyport_connections_refused_total", "code" => code.to_owned()).increment(1);
         if self.record(event.clone()).await.is_err() {
             let entry = ControlEntry { outbox: None, at: self.now(), event };
             if let Err(error) = self.journal.control(&[entry]).await {

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
 use crate::credentials::{Credential, CredentialSource, SourceRequest};
 use crate::crypto;
@@ -33,6 +34,8 @@ pub struct Credentials {
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
     held: std::sync::Mutex<HashMap<SessionId, Slot>>,
+    /// Owns what must come to its end once begun.
+    tasks: TaskTracker,
 }
 
 type Slot = Arc<Mutex<Option<Arc<Credential>>>>;
@@ -57,7 +60,7 @@ pub enum Released {
 
 impl Credentials {
     pub fn new(source: Arc<dyn CredentialSource>, fingerprint_key: Secret<Vec<u8>>) -> Self {
-        Self { source, fingerprint_key, held: std::sync::Mutex::default() }
+        Self { source, fingerprint_key, held: std::sync::Mutex::default(), tasks: TaskTracker::new() }
     }
 
     fn slot(&self, session: &SessionId) -> Slot {
@@ -69,6 +72,12 @@ impl Credentials {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
+    /// Waits for what has been begun; nothing new may begin any more.
+    pub async fn settle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     /// An HMAC of the secret: tells two credentials apart, tells nothing of either.
     pub fn fingerprint(&self, credential: &Credential) -> String {
         let mac = crypto::hmac_sha256(self.fingerprint_key.expose(), credential.password.expose().as_bytes());
@@ -78,7 +87,19 @@ impl Credentials {
 
 impl Access {
     /// The credential for a connection under `permit`, issued now if this is the session's first.
-    pub async fn credential(&self, permit: &Permit) -> Result<Arc<Credential>, Deny> {
+    ///
+    /// Issuing goes on to its end even if the caller gives up: abandoned halfway, the source might
+    /// make the credential after its destruction was confirmed.
+    pub async fn credential(self: &Arc<Self>, permit: &Permit) -> Result<Arc<Credential>, Deny> {
+        let (access, permit) = (Arc::clone(self), permit.clone());
+        let issuing = self.credentials.tasks.spawn(async move { access.credential_of(&permit).await });
+        issuing.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "issuing a credential failed");
+            Err(Deny::CredentialUnavailable { detail: "internal error in the gateway".to_owned() })
+        })
+    }
+
+    async fn credential_of(&self, permit: &Permit) -> Result<Arc<Credential>, Deny> {
         let session = permit.session().id.clone();
         let slot = self.credentials.slot(&session);
         let mut held = slot.lock().await;
@@ -109,13 +130,13 @@ impl Access {
         let credential = match made {
             Ok(credential) => credential,
             Err(error) => {
-                tracing::error!(session = %session.id, target = %session.target, error = %error_chain(&error), "credential could not be issued");
-                return Err(Deny::CredentialUnavailable { detail: error.to_string() });
+                let detail = error_chain(&error);
+                tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
+                return Err(Deny::CredentialUnavailable { detail });
             }
         };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
-        let event = self
-            .lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
+        let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
             .with("fingerprint", self.credentials.fingerprint(&credential))
             .with("valid_until", lease.ends_at.to_string());
         let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
@@ -138,19 +159,10 @@ impl Access {
             changed_at: self.now(),
             last_error: None,
         };
-        let event = self.lease_event(Action::CredentialIntended, Outcome::Done, permit, &lease);
+        let event = lease_event(Action::CredentialIntended, Outcome::Done, permit, &lease);
         self.store.create_lease(&lease, &[event]).await.map_err(|error| deny_from_store(&error))?;
         self.publish().await.map_err(refusal_to_deny)?;
         Ok(lease)
-    }
-
-    fn lease_event(&self, action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseRecord) -> Event {
-        Event::new(action, outcome)
-            .by(permit.principal())
-            .on(permit.target())
-            .about_session(permit.session())
-            .with("lease", lease.id.as_str())
-            .with("handle", lease.handle.as_str())
     }
 
     /// Destroys the session's credential at its source. Safe to repeat; what fails is retried by
@@ -177,11 +189,7 @@ impl Access {
             self.store.step_lease(lease.state, &releasing, &[]).await.map_err(|error| error.to_string())?;
         }
         let attempt = self.destroy_at_source(&releasing).await;
-        let mut event = Event::new(Action::CredentialDestroyed, Outcome::Done);
-        event.session = Some(lease.session.clone());
-        event.target = Some(lease.target.clone());
-        event.access = Some(lease.access.clone());
-        event = event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str());
+        let mut event = self.destruction_event(&lease).await?;
         let (next, event) = match &attempt {
             Ok(terminated) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
@@ -213,6 +221,21 @@ impl Access {
         }
     }
 
+    async fn destruction_event(&self, lease: &LeaseRecord) -> Result<Event, String> {
+        let mut event = Event::new(Action::CredentialDestroyed, Outcome::Done);
+        event.session = Some(lease.session.clone());
+        event.target = Some(lease.target.clone());
+        event.access = Some(lease.access.clone());
+        let session = self.store.session(&lease.session).await.map_err(|error| error.to_string())?;
+        if let Some(session) = session {
+            event = event.about_session(&session).with("holder", session.principal.name.as_str());
+        }
+        if let Ok(entry) = self.rules().targets.find(&lease.target) {
+            event = event.on(&entry.target);
+        }
+        Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
+    }
+
     async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<u64, String> {
         let rules = self.rules();
         let entry = rules.targets.find(&lease.target).map_err(|_| {
@@ -224,6 +247,15 @@ impl Access {
         let request = source_request(entry, lease).map_err(|deny| deny.to_string())?;
         self.credentials.source.destroy(&request).await.map_err(|error| error_chain(&error))
     }
+}
+
+fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseRecord) -> Event {
+    Event::new(action, outcome)
+        .by(permit.principal())
+        .on(permit.target())
+        .about_session(permit.session())
+        .with("lease", lease.id.as_str())
+        .with("handle", lease.handle.as_str())
 }
 
 fn source_request<'a>(entry: &'a TargetEntry, lease: &'a LeaseRecord) -> Result<SourceRequest<'a>, Deny> {

@@ -113,7 +113,7 @@ impl Hub {
     }
 
     /// Tells every connection that `which` picks to end, and returns at once.
-    fn tell(
+    pub fn tell(
         &self,
         which: impl Fn(&Live) -> bool,
         reason: &EndReason,

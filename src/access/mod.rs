@@ -114,7 +114,9 @@ impl Access {
     /// Puts new targets and policies in force; live connections are checked against them.
     pub async fn reload(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
-        self.recheck_live().await;
+        if let Err(error) = self.recheck_live().await {
+            tracing::error!(%error, "live connections could not be checked against the new rules yet");
+        }
     }
 
     /// Records `event` durably; for what changes no state.

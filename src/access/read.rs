@@ -14,6 +14,7 @@ use crate::policy::{self, Facts, Query};
 use crate::store::Filter;
 
 use super::refusal::Refusal;
+use super::request::missing;
 use super::{Access, Caller, Rules};
 
 /// Which part of a list is wanted.
@@ -55,7 +56,7 @@ impl Access {
     pub async fn requests(&self, caller: &Caller, page: Page) -> Result<Vec<RequestView>, Refusal> {
         let rules = self.rules();
         let found = self.store.requests(&filter(caller, page)).await?;
-        let watches = self.watches(&rules, caller);
+        let watches = watches(&rules, caller);
         let now = self.now();
         let mut views = Vec::new();
         for request in found {
@@ -86,7 +87,7 @@ impl Access {
         let rules = self.rules();
         let request = self.request_by_id(id).await?;
         let visible = request.requester.id == caller.principal.id
-            || self.watches(&rules, caller)
+            || watches(&rules, caller)
             || may_approve(&rules, caller, &request);
         if !visible {
             self.read(caller, "request", 0).await?;
@@ -103,7 +104,7 @@ impl Access {
 
     pub async fn sessions(&self, caller: &Caller, page: Page) -> Result<Vec<SessionView>, Refusal> {
         let rules = self.rules();
-        let watches = self.watches(&rules, caller);
+        let watches = watches(&rules, caller);
         let now = self.now();
         let views: Vec<SessionView> = self
             .store
@@ -120,7 +121,7 @@ impl Access {
 
     pub async fn connections(&self, caller: &Caller, page: Page) -> Result<Vec<Connection>, Refusal> {
         let rules = self.rules();
-        let watches = self.watches(&rules, caller);
+        let watches = watches(&rules, caller);
         let found: Vec<Connection> = self
             .store
             .connections(&filter(caller, page))
@@ -134,7 +135,7 @@ impl Access {
 
     pub async fn blocks(&self, caller: &Caller, page: Page) -> Result<Vec<Block>, Refusal> {
         let rules = self.rules();
-        let watches = self.watches(&rules, caller);
+        let watches = watches(&rules, caller);
         let now = self.now();
         let found: Vec<Block> = self
             .store
@@ -212,16 +213,12 @@ impl Access {
         }
     }
 
-    fn watches(&self, rules: &Rules, caller: &Caller) -> bool {
-        rules.policy.decide(&Query::new(policy::Action::Watch, &caller.principal)).is_allow()
-    }
-
     async fn missing_for(&self, rules: &Rules, request: &Request) -> Result<Vec<Rule>, Refusal> {
         let Ok(entry) = rules.targets.find(&request.ask.target) else { return Ok(Vec::new()) };
         let Some(account) = self.store.user_by_id(&request.requester.id).await? else {
             return Ok(Vec::new());
         };
-        Ok(self.missing(rules.policy.as_ref(), &account.principal, &entry.target, request))
+        Ok(missing(rules.policy.as_ref(), &account.principal, &entry.target, request))
     }
 
     async fn read(&self, caller: &Caller, what: &str, count: usize) -> Result<(), Refusal> {
@@ -232,6 +229,10 @@ impl Access {
             .with("count", count);
         self.record(event).await
     }
+}
+
+fn watches(rules: &Rules, caller: &Caller) -> bool {
+    rules.policy.allows(&Query::new(policy::Action::Watch, &caller.principal))
 }
 
 fn filter(caller: &Caller, page: Page) -> Filter {
@@ -250,14 +251,14 @@ fn may_approve(rules: &Rules, caller: &Caller, request: &Request) -> bool {
         .on(&entry.target)
         .access(&request.ask.access)
         .facts(facts);
-    rules.policy.decide(&query).is_allow()
+    rules.policy.allows(&query)
 }
 
 fn requestable(rules: &Rules, principal: &Principal, target: &Target) -> Vec<AccessName> {
     let may = |access: &&AccessName| {
         let facts = Facts { own: true, duration_seconds: 60, ..Facts::default() };
         let query = Query::new(policy::Action::Request, principal).on(target).access(access).facts(facts);
-        rules.policy.decide(&query).is_allow()
+        rules.policy.allows(&query)
     };
     target.accesses.iter().filter(may).cloned().collect()
 }

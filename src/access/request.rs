@@ -100,26 +100,19 @@ impl Access {
             .with("ticket", ask.ticket.clone())
             .with("ask", request.ask_hash.0.as_str())
             .with("policy", policy.hash());
-        match Consent::from_decision(verdict(policy, requester, target, &request), &request) {
-            Ok(consent) => self.grant_at_once(caller, target, request, &consent, created).await,
-            Err(_) => {
-                let candidates = self.possible_approvers(requester).await?;
-                policy::feasible(
-                    policy,
-                    requester,
-                    target,
-                    &ask.access,
-                    facts(ask, Quorum::default()),
-                    &candidates,
-                )
-                .map_err(|rules| Refusal::Infeasible { rules })?;
-                let missing = self.missing(policy, requester, target, &request);
-                self.store.create_request(&request, now, &[created]).await?;
-                self.publish().await?;
-                tracing::info!(request = %request.id, principal = %requester.name, target = %target.name, "request created");
-                Ok(Asked { request, session: None, missing })
-            }
+        let verdict = verdict(policy, requester, target, &request);
+        if let Ok(consent) = Consent::from_decision(verdict, &request) {
+            return self.grant_at_once(caller, target, request, &consent, created).await;
         }
+        let candidates = self.possible_approvers(requester).await?;
+        let facts = facts(ask, Quorum::default());
+        policy::feasible(policy, requester, target, &ask.access, facts, &candidates)
+            .map_err(|rules| Refusal::Infeasible { rules })?;
+        let missing = missing(policy, requester, target, &request);
+        self.store.create_request(&request, now, &[created]).await?;
+        self.publish().await?;
+        tracing::info!(request = %request.id, principal = %requester.name, target = %target.name, "request created");
+        Ok(Asked { request, session: None, missing })
     }
 
     async fn grant_at_once(
@@ -142,21 +135,6 @@ impl Access {
             tracing::warn!(session = %session.id, principal = %caller.principal.name, target = %target.name, reason = %session.reason, "break-glass session opened");
         }
         Ok(Asked { request, session: Some(session), missing: Vec::new() })
-    }
-
-    /// What the rules still want before `request` can become a session.
-    pub(super) fn missing(
-        &self,
-        policy: &dyn Policy,
-        requester: &Principal,
-        target: &Target,
-        request: &Request,
-    ) -> Vec<Rule> {
-        let query = Query::new(policy::Action::Activate, requester)
-            .on(target)
-            .access(&request.ask.access)
-            .facts(facts(&request.ask, request.quorum(&target.domain)));
-        policy::missing(policy, &query).map(|missing| missing.rules).unwrap_or_default()
     }
 
     /// Everybody but the requester whose account is in use; whether each may approve is the policy's to say.
@@ -183,6 +161,20 @@ impl Access {
             None => Ok(()),
         }
     }
+}
+
+/// What the rules still want before `request` can become a session.
+pub(super) fn missing(
+    policy: &dyn Policy,
+    requester: &Principal,
+    target: &Target,
+    request: &Request,
+) -> Vec<Rule> {
+    let query = Query::new(policy::Action::Activate, requester)
+        .on(target)
+        .access(&request.ask.access)
+        .facts(facts(&request.ask, request.quorum(&target.domain)));
+    policy::missing(policy, &query).map(|missing| missing.rules).unwrap_or_default()
 }
 
 /// The event of a session's grant.

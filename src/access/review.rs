@@ -10,7 +10,7 @@ use crate::domain::session::{Consent, Session};
 use crate::policy::{self, Facts, Query};
 
 use super::refusal::Refusal;
-use super::request::{activated, hash, verdict};
+use super::request::{activated, hash, missing, verdict};
 use super::targets::TargetEntry;
 use super::{Access, Caller, Rules};
 
@@ -47,7 +47,7 @@ impl Access {
         let rules = self.rules();
         let request = self.request_by_id(id).await?;
         let entry = rules.targets.find(&request.ask.target)?;
-        self.may_review(&rules, policy::Action::Approve, caller, entry, &request)?;
+        may_review(&rules, policy::Action::Approve, caller, entry, &request)?;
         let now = self.now();
         let from_version = request.version;
         let approved = request.approve(&caller.principal, comment.to_owned(), now)?;
@@ -65,20 +65,16 @@ impl Access {
         let mut events = if approved.version == from_version { Vec::new() } else { vec![event] };
         let consent =
             Consent::from_decision(verdict(policy, &requester, &entry.target, &approved), &approved);
-        let reviewed = match consent {
-            Ok(consent) => {
-                let asked = hash(&approved.ask, &approved.requester.id);
-                let (request, session) =
-                    approved.activate(SessionId::from_random(crypto::random()), &asked, &consent, now)?;
-                events.push(
-                    activated(&session, &entry.target, &consent).by(&caller.principal).from(caller.client),
-                );
-                Reviewed { request, session: Some(session), missing: Vec::new() }
-            }
-            Err(_) => {
-                let missing = self.missing(policy, &requester, &entry.target, &approved);
-                Reviewed { request: approved, session: None, missing }
-            }
+        let reviewed = if let Ok(consent) = consent {
+            let asked = hash(&approved.ask, &approved.requester.id);
+            let (request, session) =
+                approved.activate(SessionId::from_random(crypto::random()), &asked, &consent, now)?;
+            events
+                .push(activated(&session, &entry.target, &consent).by(&caller.principal).from(caller.client));
+            Reviewed { request, session: Some(session), missing: Vec::new() }
+        } else {
+            let missing = missing(policy, &requester, &entry.target, &approved);
+            Reviewed { request: approved, session: None, missing }
         };
         if reviewed.request.version != from_version {
             self.store
@@ -128,7 +124,7 @@ impl Access {
         let rules = self.rules();
         let request = self.request_by_id(id).await?;
         let entry = rules.targets.find(&request.ask.target)?;
-        self.may_review(&rules, right, caller, entry, &request)?;
+        may_review(&rules, right, caller, entry, &request)?;
         let now = self.now();
         let from_version = request.version;
         let decided = step(request, now)?;
@@ -155,24 +151,6 @@ impl Access {
         }
     }
 
-    fn may_review(
-        &self,
-        rules: &Rules,
-        right: policy::Action,
-        caller: &Caller,
-        entry: &TargetEntry,
-        request: &Request,
-    ) -> Result<(), Refusal> {
-        let own = caller.principal.id == request.requester.id;
-        let facts = Facts { own, break_glass: request.ask.break_glass, ..Facts::default() };
-        let query =
-            Query::new(right, &caller.principal).on(&entry.target).access(&request.ask.access).facts(facts);
-        match rules.policy.decide(&query) {
-            Decision::Allow { .. } => Ok(()),
-            Decision::Refuse { rules } => Err(Refusal::Policy { rules }),
-        }
-    }
-
     /// Records that a review was refused; gives the refusal back, or that it cannot be recorded.
     async fn refused(&self, caller: &Caller, action: Action, id: &RequestId, refusal: Refusal) -> Refusal {
         let event = Event::new(action, Outcome::Refused)
@@ -185,5 +163,22 @@ impl Access {
             Ok(()) => refusal,
             Err(unrecorded) => unrecorded,
         }
+    }
+}
+
+fn may_review(
+    rules: &Rules,
+    right: policy::Action,
+    caller: &Caller,
+    entry: &TargetEntry,
+    request: &Request,
+) -> Result<(), Refusal> {
+    let own = caller.principal.id == request.requester.id;
+    let facts = Facts { own, break_glass: request.ask.break_glass, ..Facts::default() };
+    let query =
+        Query::new(right, &caller.principal).on(&entry.target).access(&request.ask.access).facts(facts);
+    match rules.policy.decide(&query) {
+        Decision::Allow { .. } => Ok(()),
+        Decision::Refuse { rules } => Err(Refusal::Policy { rules }),
     }
 }

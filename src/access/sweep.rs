@@ -1,11 +1,18 @@
-//! What time brings, once a second: requests lapse, sessions end, credentials of ended sessions are
-//! destroyed (and destroyed again until they are gone), strays are closed, and the node makes sure
-//! that its store still answers.
+//! What time brings, once a second.
 //!
-//! Nothing waits for the sweep to be refused: lapses and expiries are derived from the clock
-//! wherever they matter. The sweep writes history and cleans up.
+//! - **Watch** ([`Access::watch_forever`]): the node makes sure that its store still answers, requests
+//!   lapse, sessions end, what is live is checked anew, strays are closed. A store that does not
+//!   answer for [`LEASE`] ends every connection.
+//! - **Clean up** ([`Access::clean_up_forever`]): credentials of ended sessions are destroyed, and
+//!   destroyed again until they are gone. Apart from the watch, so that a target that does not answer
+//!   delays nothing but its own.
+//!
+//! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
+//! they matter.
 
 use std::time::Duration;
+
+use futures_util::StreamExt as _;
 
 use crate::domain::connection::Ended;
 use crate::domain::deny::EndReason;
@@ -18,24 +25,32 @@ use crate::store::{Filter, StoreError};
 use super::Access;
 use super::refusal::Refusal;
 
-/// How often the sweep runs.
+/// How often it looks.
 pub const EVERY: Duration = Duration::from_secs(1);
 /// How long connections live on when the store does not answer.
 pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a destruction that failed waits for its next try.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// How many credentials are destroyed at a time.
+const AT_A_TIME: usize = 8;
+
 impl Access {
-    /// Sweeps once a second; runs until dropped.
-    pub async fn sweep_forever(&self) {
+    /// Watches once a second; runs until dropped.
+    pub async fn watch_forever(&self) {
         let mut confirmed = self.now();
         loop {
-            match self.sweep().await {
+            // A store that hangs is a store that does not answer.
+            let outcome = match tokio::time::timeout(LEASE, self.watch()).await {
+                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer within {} s", LEASE.as_secs())),
+            };
+            match outcome {
                 Ok(()) => confirmed = self.now(),
                 Err(error) => {
-                    tracing::error!(%error, "sweep failed");
+                    tracing::error!(error, "sessions cannot be confirmed");
                     if self.now().since(confirmed) >= LEASE && self.hub.count() > 0 {
-                        tracing::error!("sessions cannot be confirmed: ending all connections");
+                        tracing::error!("ending all connections: their sessions cannot be confirmed");
                         self.end_all(EndReason::Unconfirmed).await;
                     }
                 }
@@ -44,17 +59,52 @@ impl Access {
         }
     }
 
-    /// One round. Every part is safe to repeat.
+    /// Cleans up once a second; runs until dropped.
+    pub async fn clean_up_forever(&self) {
+        loop {
+            if let Err(error) = self.clean_up().await {
+                tracing::error!(%error, "cannot clean up");
+            }
+            self.clock.sleep(EVERY).await;
+        }
+    }
+
+    /// One round of both, in order: what a test calls after it has moved the clock.
     pub async fn sweep(&self) -> Result<(), Refusal> {
+        self.watch().await?;
+        self.clean_up().await
+    }
+
+    /// One look at everything. Safe to repeat.
+    async fn watch(&self) -> Result<(), Refusal> {
         let now = self.now();
         self.store.high_water(now).await?;
         self.lapse_requests(now).await?;
         self.conclude_sessions(now).await?;
         self.publish().await?;
-        self.recheck_live().await;
-        self.release_ended(now).await?;
+        self.recheck_live().await?;
         self.close_strays(now).await?;
         metrics::gauge!("sallyport_connections").set(precise(self.hub.count()));
+        Ok(())
+    }
+
+    /// Destroys the credentials of sessions that have ended. Safe to repeat.
+    async fn clean_up(&self) -> Result<(), Refusal> {
+        let now = self.now();
+        let mut over = Vec::new();
+        for lease in self.store.open_leases().await? {
+            let session = self.store.session(&lease.session).await?;
+            let ended = session.is_none_or(|session| session.status(now) != SessionStatus::Active);
+            let tried_just_now = lease.last_error.is_some() && now.since(lease.changed_at) < RETRY_AFTER;
+            if ended && !tried_just_now {
+                over.push(lease.session);
+            }
+        }
+        futures_util::stream::iter(over)
+            .for_each_concurrent(AT_A_TIME, async |session| {
+                self.release_credential(&session).await;
+            })
+            .await;
         Ok(())
     }
 
@@ -64,7 +114,10 @@ impl Access {
             let from_version = request.version;
             let Some(lapsed) = request.lapse(now) else { continue };
             debug_assert!(matches!(lapsed.state, RequestState::Lapsed { .. }));
-            let event = Event::done(Action::RequestLapsed).about_request(&lapsed);
+            let mut event = Event::done(Action::RequestLapsed).about_request(&lapsed);
+            if let Ok(entry) = self.rules().targets.find(&lapsed.ask.target) {
+                event = event.on(&entry.target);
+            }
             ignore_conflict(self.store.step_request(from_version, &lapsed, None, now, &[event]).await)?;
         }
         Ok(())
@@ -75,25 +128,15 @@ impl Access {
         let open = Filter { open_only: true, limit: Some(u32::MAX), ..Filter::default() };
         for session in self.store.sessions(&open).await? {
             if session.status(now) == SessionStatus::Expired {
-                let event = Event::done(Action::SessionEnded)
+                let mut event = Event::done(Action::SessionEnded)
                     .about_session(&session)
                     .with("holder", session.principal.name.as_str())
                     .with("ended_at", session.ends_at.to_string())
                     .with("why", "expired");
+                if let Ok(entry) = self.rules().targets.find(&session.target) {
+                    event = event.on(&entry.target);
+                }
                 ignore_conflict(self.store.conclude_session(&session.id, now, &[event]).await)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Destroys the credentials of sessions that have ended.
-    async fn release_ended(&self, now: Timestamp) -> Result<(), Refusal> {
-        for lease in self.store.open_leases().await? {
-            let session = self.store.session(&lease.session).await?;
-            let over = session.is_none_or(|session| session.status(now) != SessionStatus::Active);
-            let tried_just_now = lease.last_error.is_some() && now.since(lease.changed_at) < RETRY_AFTER;
-            if over && !tried_just_now {
-                self.release_credential(&lease.session).await;
             }
         }
         Ok(())
@@ -113,6 +156,12 @@ impl Access {
             event.session = Some(connection.session.clone());
             event.principal = Some(connection.principal.clone());
             event.target = Some(connection.target.clone());
+            if let Some(session) = self.store.session(&connection.session).await? {
+                event = event.about_session(&session);
+            }
+            if let Ok(entry) = self.rules().targets.find(&connection.target) {
+                event = event.on(&entry.target);
+            }
             ignore_conflict(self.store.close_connection(&connection.id, &ended, &[event]).await)?;
         }
         self.publish().await

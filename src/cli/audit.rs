@@ -101,10 +101,8 @@ async fn tail(arguments: TailArguments) -> Outcome {
         (None, None) => return Err(Failure::usage("give --audit-dir or --config")),
     };
     let failed = |error| Failure::failed(error_chain(&error));
-    let mut tail = match arguments.follow {
-        true => Tail::from_end(&dir).map_err(failed)?,
-        false => Tail::from_start(&dir),
-    };
+    let mut tail =
+        if arguments.follow { Tail::from_end(&dir).map_err(failed)? } else { Tail::from_start(&dir) };
     let clock = Clock::system();
     loop {
         while let Some(mut record) = tail.poll().map_err(failed)? {

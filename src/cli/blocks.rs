@@ -25,7 +25,7 @@ pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let now = Clock::system().now();
     let rows = list.items.iter().map(|block| {
         let state = match (&block.lifted, block.in_force) {
-            (Some(lift), _) => format!("lifted by {} {}", lift.by.name, relative(lift.at, now)),
+            (Some(lifted), _) => format!("lifted by {} {}", lifted.by.name, relative(lifted.at, now)),
             (None, true) => "in force".to_owned(),
             (None, false) => "over".to_owned(),
         };

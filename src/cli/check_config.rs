@@ -12,7 +12,7 @@ pub(super) struct Arguments {
     config: PathBuf,
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
+pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = audit::load(&arguments.config)?;
     if let Some(dir) = &config.reloadable.policies {
         super::policy::load(Some(dir))?;

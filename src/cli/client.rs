@@ -182,12 +182,7 @@ fn cause(error: &reqwest::Error) -> Cause {
     let mut deepest = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
-        let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
-            error
-                .downcast_ref::<io::Error>()
-                .and_then(|error| error.get_ref()?.downcast_ref::<rustls::Error>())
-        });
-        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls_error(error) {
             return Cause::Certificate(tls.to_string());
         }
         if let Some(error) = error.downcast_ref::<io::Error>()
@@ -199,6 +194,14 @@ fn cause(error: &reqwest::Error) -> Cause {
         next = error.source();
     }
     if error.is_timeout() { Cause::Timeout } else { Cause::Other(deepest) }
+}
+
+/// What rustls found; I/O errors wrap it, more than once, without naming it as their source.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls);
+    }
+    tls_error(error.downcast_ref::<io::Error>()?.get_ref()?)
 }
 
 /// Ids that may be abbreviated.

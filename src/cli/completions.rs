@@ -8,7 +8,7 @@ pub(super) struct Arguments {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(arguments: Arguments, command: &mut clap::Command) -> Outcome {
+pub(super) fn run(arguments: &Arguments, command: &mut clap::Command) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, command, "sallyport", &mut script);
     out::bytes(&script)?;

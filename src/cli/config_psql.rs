@@ -14,7 +14,7 @@ use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Config {
-    /// Write ~/.pg_service.conf and ~/.pgpass, so that `psql service=TARGET` works
+    /// Write `~/.pg_service.conf` and `~/.pgpass`, so that `psql service=TARGET` works
     Psql(Arguments),
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     names: Vec<String>,
 }
 
-pub(super) fn run(arguments: Arguments) -> Outcome {
+pub(super) fn run(arguments: &Arguments) -> Outcome {
     let dir = std::path::absolute(&arguments.dir).map_err(|error| {
         Failure::of(format!("cannot tell where `{}` is", arguments.dir.display()), &error)
     })?;
@@ -67,7 +67,7 @@ mod tests {
     fn what_init_makes_can_be_started_from() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("data");
-        run(Arguments { dir: dir.clone(), names: vec!["bastion.example".to_owned()] }).unwrap();
+        run(&Arguments { dir: dir.clone(), names: vec!["bastion.example".to_owned()] }).unwrap();
         let config = Config::load(&dir.join("sallyport.toml")).unwrap();
         let node = read_node_id(&config.server.data_dir).unwrap();
         let signing = config.server.data_dir.join(SIGNING_KEY_FILE);
@@ -81,7 +81,7 @@ mod tests {
     fn a_directory_that_is_not_empty_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("mine"), "x").unwrap();
-        let outcome = run(Arguments { dir: dir.path().to_owned(), names: Vec::new() });
+        let outcome = run(&Arguments { dir: dir.path().to_owned(), names: Vec::new() });
         assert_eq!(outcome.unwrap_err().exit, Exit::Failed);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

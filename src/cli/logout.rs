@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, Login};
-use super::out;
+use super::{config_psql, out, psql};
 
 pub(super) async fn run(home: &Home) -> Outcome {
     let settings = home.settings(None, None)?;
@@ -21,6 +21,7 @@ pub(super) async fn run(home: &Home) -> Outcome {
         // The server and its authority stay: the next login trusts what this one did.
         home.remember(&Login { token: None, expires_at: None, ..login })?;
     }
-    super::config_psql::forget()?;
+    psql::forget(home)?;
+    config_psql::forget()?;
     Ok(Exit::Done)
 }

@@ -165,10 +165,10 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
-        Command::Init(arguments) => init::run(arguments),
-        Command::CheckConfig(arguments) => check_config::run(arguments),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,
-        Command::Completions(arguments) => completions::run(arguments, &mut Cli::command()),
+        Command::Completions(arguments) => completions::run(&arguments, &mut Cli::command()),
     }
 }
 
@@ -208,16 +208,31 @@ mod tests {
             "audit tail --audit-dir audit --follow",
             "policy check policies",
             "policy test policies",
-            "policy explain request --user alice --groups a,b --domain bank-core",
-            "user add alice --domain bank-core --groups a,b --config c --password-stdin",
+            "policy explain request --user alice --group a,b --domain bank-core",
+            "user add alice --domain bank-core --group a --group b,c --config c --password-stdin",
+            "user set alice --group a --config c",
+            "user set alice --no-groups --config c",
             "user disable alice --config c",
             "init dir --name bastion",
-            "serve --config c",
+            "serve --config c --log info,sallyport::http=debug --log-format json",
             "check-config --config c",
             "completions bash",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words.clone()).is_ok(), "{line}: {:?}", Cli::try_parse_from(words));
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_every_command_and_exit_code() {
+        let text = include_str!("../../docs/cli.md");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let is_named = text.contains(&format!("`{name}`")) || text.contains(&format!("`{name} "));
+            assert!(is_named, "`{name}` is not in docs/cli.md");
+        }
+        for code in [0, 1, 2, 3, 4, 5, 6, 7, 10] {
+            assert!(text.contains(&format!("\n| {code} | ")), "exit code {code} is not in docs/cli.md");
         }
     }
 
@@ -229,6 +244,7 @@ mod tests {
             "revoke ses-1",
             "block bob",
             "revoke s --why w --block-for 1h",
+            "user set alice --config c",
             "request a b --reason r --for soon",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));

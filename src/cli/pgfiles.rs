@@ -1,6 +1,7 @@
 //! The files that libpq reads: `.pg_service.conf` and `.pgpass`. Sallyport keeps one marked block in
 //! each and leaves every other line as it is.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::exit::Failure;
@@ -51,16 +52,16 @@ fn place(named: Option<String>, home: Option<PathBuf>, name: &str) -> Result<Pat
 
 /// The sections for `psql service=TARGET`.
 pub(super) fn services(gateway: &Gateway, services: &[Service]) -> String {
+    // Writing to a string does not fail.
     let mut text = String::new();
     for service in services {
         let Gateway { host, port, root_certificate } = gateway;
-        text.push_str(&format!("[{}]\nhost={host}\nport={port}\nuser={}\n", service.name, service.user));
+        let _ = write!(text, "[{}]\nhost={host}\nport={port}\nuser={}\n", service.name, service.user);
         if let Some(database) = &service.database {
-            text.push_str(&format!("dbname={database}\n"));
+            let _ = writeln!(text, "dbname={database}");
         }
-        text.push_str(&format!(
-            "sslmode=verify-full\nsslrootcert={root_certificate}\nchannel_binding=require\n\n"
-        ));
+        let _ =
+            write!(text, "sslmode=verify-full\nsslrootcert={root_certificate}\nchannel_binding=require\n\n");
     }
     text
 }
@@ -71,7 +72,7 @@ pub(super) fn password_line(gateway: &Gateway, token: &str) -> String {
     format!("{}:{}:*:*:{}\n", escaped(&gateway.host), gateway.port, escaped(token))
 }
 
-/// `:` and `\` are escaped with `\` (PostgreSQL documentation, "The Password File").
+/// `:` and `\` are escaped with `\` (as libpq documents for its password file).
 fn escaped(field: &str) -> String {
     field.replace('\\', "\\\\").replace(':', "\\:")
 }

@@ -34,8 +34,8 @@ pub(super) struct Check {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Test {
-    /// The directory
-    dir: PathBuf,
+    /// The directory [default: the policies that Sallyport comes with]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,8 +55,8 @@ pub(super) struct Explain {
     /// Their home domain
     #[arg(long)]
     domain: DomainName,
-    /// Their groups
-    #[arg(long, value_delimiter = ',')]
+    /// A group of theirs; may be given several times, or with commas
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',')]
     groups: Vec<GroupName>,
     /// On which target of the configuration
     #[arg(long, requires = "config")]
@@ -114,7 +114,11 @@ fn check(arguments: &Check) -> Outcome {
 }
 
 fn test(arguments: &Test) -> Outcome {
-    let report = cases::run(&arguments.dir).map_err(|errors| mistakes(&errors))?;
+    let report = match &arguments.dir {
+        Some(dir) => cases::run(dir),
+        None => cases::run_builtin(),
+    };
+    let report = report.map_err(|errors| mistakes(&errors))?;
     out::line(report.to_string())?;
     Ok(if report.is_ok() { Exit::Done } else { Exit::Failed })
 }

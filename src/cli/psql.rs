@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::client::Client;
@@ -16,6 +16,9 @@ use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 /// What would go before what we set, or lead elsewhere.
 const CLEARED: [&str; 7] =
     ["PGPASSWORD", "PGSERVICE", "PGHOSTADDR", "PGREQUIRESSL", "PGSSLCERT", "PGSSLKEY", "PGREQUIREAUTH"];
+
+/// What libpq reads the token from.
+const PASSWORD_FILE: &str = "psql.pgpass";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -75,7 +78,7 @@ pub(super) async fn gateway(home: &Home, client: &Client) -> Result<Gateway, Fai
     let view: GatewayView = client.get("/pam/gateway").await?;
     let root_certificate = match &view.ca_pem {
         Some(pem) => {
-            let path = absolute(home.dir.join("gateway-ca.pem"))?;
+            let path = absolute(&home.dir.join("gateway-ca.pem"))?;
             write_private(&path, pem.as_bytes())?;
             path.display().to_string()
         }
@@ -85,15 +88,26 @@ pub(super) async fn gateway(home: &Home, client: &Client) -> Result<Gateway, Fai
 }
 
 fn password_file(home: &Home, client: &Client, gateway: &Gateway) -> Result<PathBuf, Failure> {
-    let path = absolute(home.dir.join("psql.pgpass"))?;
+    let path = absolute(&home.dir.join(PASSWORD_FILE))?;
     let token = client.settings().token.as_ref();
     let token = token.ok_or_else(|| Failure::new(Exit::Unauthenticated, "you are not logged in"))?;
     write_private(&path, password_line(gateway, token.expose()).as_bytes())?;
     Ok(path)
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path)
+/// After a logout: no token stays behind.
+pub(super) fn forget(home: &Home) -> Result<(), Failure> {
+    let path = home.dir.join(PASSWORD_FILE);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::of(format!("cannot remove `{}`", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
         .map_err(|error| Failure::of(format!("cannot tell where `{}` is", path.display()), &error))
 }
 

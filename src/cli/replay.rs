@@ -25,13 +25,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Outcome {
-    match &arguments.audit_dir {
-        Some(dir) => from_files(dir, &arguments.connection, arguments.json),
-        None => {
-            let client = Client::from_home(&Home::from_environment()?)?;
-            from_server(&client, &arguments.connection, arguments.json).await
-        }
+    if let Some(dir) = &arguments.audit_dir {
+        return from_files(dir, &arguments.connection, arguments.json);
     }
+    let client = Client::from_home(&Home::from_environment()?)?;
+    from_server(&client, &arguments.connection, arguments.json).await
 }
 
 async fn from_server(client: &Client, given: &str, json: bool) -> Outcome {
@@ -48,18 +46,19 @@ async fn from_server(client: &Client, given: &str, json: bool) -> Outcome {
 fn from_files(dir: &Path, given: &str, json: bool) -> Outcome {
     let id = find(dir, given)?;
     let mut writer = BufWriter::new(io::stdout().lock());
-    let replayed = match json {
-        true => replay::replay_json(dir, &id, &mut writer),
-        false => replay::replay_text(dir, &id, &mut writer),
+    let replayed = if json {
+        replay::replay_json(dir, &id, &mut writer)
+    } else {
+        replay::replay_text(dir, &id, &mut writer)
     };
     let replayed = replayed.and_then(|replayed| {
         writer.flush().map_err(ReplayError::Write)?;
         Ok(replayed)
     });
-    match replayed.map_err(failure)? {
+    match replayed.map_err(|error| failure(&error))? {
         Replayed::Whole => {}
         Replayed::StillOpen => {
-            out::note("the recording has no end yet: the connection is live, or the node stopped")
+            out::note("the recording has no end yet: the connection is live, or the node stopped");
         }
     }
     Ok(Exit::Done)
@@ -70,7 +69,7 @@ fn find(dir: &Path, given: &str) -> Result<ConnectionId, Failure> {
         return Ok(id);
     }
     let candidates: Vec<Candidate> = replay::list(dir)
-        .map_err(failure)?
+        .map_err(|error| failure(&error))?
         .into_iter()
         .map(|summary| Candidate {
             id: summary.context.connection.to_string(),
@@ -81,8 +80,8 @@ fn find(dir: &Path, given: &str) -> Result<ConnectionId, Failure> {
     id.parse().map_err(|error| Failure::of("cannot use the connection's id", &error))
 }
 
-fn failure(error: ReplayError) -> Failure {
-    let exit = match &error {
+fn failure(error: &ReplayError) -> Failure {
+    let exit = match error {
         ReplayError::NoRecording(_) => Exit::NotFound,
         ReplayError::Damaged { .. } => Exit::Unverified,
         ReplayError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -90,5 +89,5 @@ fn failure(error: ReplayError) -> Failure {
         }
         _ => Exit::Failed,
     };
-    Failure::new(exit, error_chain(&error))
+    Failure::new(exit, error_chain(error))
 }

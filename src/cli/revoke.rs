@@ -30,10 +30,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let id = client.session_id(&arguments.session).await?;
-    let target = match arguments.block_target {
-        true => Some(target_of(client, &id).await?),
-        false => None,
-    };
+    let target = if arguments.block_target { Some(target_of(client, &id).await?) } else { None };
     let reach = Reach { target, for_seconds: arguments.block_for.map(|duration| duration.as_secs()) };
     let body = RevokeBody {
         session: id.parse().map_err(|error| Failure::of("cannot use the session's id", &error))?,

@@ -46,8 +46,8 @@ pub(super) struct Add {
     /// Their home domain
     #[arg(long)]
     domain: DomainName,
-    /// Their groups
-    #[arg(long = "group", value_delimiter = ',')]
+    /// A group of theirs; may be given several times, or with commas
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',')]
     groups: Vec<GroupName>,
     /// Read the password from standard input
     #[arg(long)]
@@ -70,11 +70,14 @@ pub(super) struct Passwd {
 pub(super) struct Set {
     name: UserName,
     /// Their home domain
-    #[arg(long, required_unless_present = "groups")]
+    #[arg(long, required_unless_present_any = ["groups", "no_groups"])]
     domain: Option<DomainName>,
-    /// Their groups, all of them; `--groups ''` for none
+    /// A group of theirs; those that are given replace all that they are in
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',', conflicts_with = "no_groups")]
+    groups: Vec<GroupName>,
+    /// Take them out of every group
     #[arg(long)]
-    groups: Option<String>,
+    no_groups: bool,
     #[command(flatten)]
     at: Where,
 }
@@ -103,10 +106,10 @@ pub(super) async fn run(command: User) -> Outcome {
             change_user(&arguments.at, &arguments.name, change).await
         }
         User::Set(arguments) => {
-            let groups = arguments.groups.as_deref().map(groups).transpose()?;
+            let regrouped = arguments.no_groups || !arguments.groups.is_empty();
             let change = UserChange {
                 domain: arguments.domain,
-                groups: groups.map(|groups| groups.into_iter().collect()),
+                groups: regrouped.then(|| arguments.groups.into_iter().collect()),
                 ..UserChange::default()
             };
             change_user(&arguments.at, &arguments.name, change).await
@@ -221,11 +224,6 @@ fn new_password(name: &UserName, from_stdin: bool) -> Result<Secret<String>, Fai
     Ok(first)
 }
 
-fn groups(text: &str) -> Result<Vec<GroupName>, Failure> {
-    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names.map(|name| name.parse::<GroupName>().map_err(|error| Failure::usage(error.to_string()))).collect()
-}
-
 fn names(principal: &Principal) -> String {
     principal.groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ")
 }
@@ -240,16 +238,4 @@ fn told(how: &str, principal: &Principal) -> Outcome {
 /// As the API would tell it.
 fn refused(refusal: Refusal) -> Failure {
     crate::http::error::Problem::from(refusal).into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_are_read_and_none_is_possible() {
-        assert!(groups("").unwrap().is_empty());
-        assert_eq!(groups("a, b").unwrap().len(), 2);
-        assert!(groups("a,B+").is_err());
-    }
 }

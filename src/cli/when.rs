@@ -31,11 +31,11 @@ pub(super) fn local(instant: Timestamp) -> String {
     }
 }
 
-/// Seconds matter below some minutes only.
+/// To the next second, and above some minutes to the next minute.
 fn rounded(distance: Duration) -> Duration {
-    let seconds = distance.as_secs();
+    let seconds = (distance + Duration::from_millis(500)).as_secs();
     let unit = if seconds >= 3 * MINUTE { MINUTE } else { 1 };
-    Duration::from_secs(seconds / unit * unit)
+    Duration::from_secs((seconds + unit / 2) / unit * unit)
 }
 
 #[cfg(test)]
@@ -49,6 +49,8 @@ mod tests {
         assert_eq!(ahead(42 * 60 + 5), "in 42m");
         assert_eq!(ahead(90), "in 1m 30s");
         assert_eq!(ahead(3 * 3600 + 61), "in 3h 1m");
+        let almost = now.plus(Duration::from_millis(3_599_900));
+        assert_eq!(relative(almost, now), "in 1h");
         assert_eq!(ahead(0), "now");
         let later = now.plus(Duration::from_secs(185));
         assert_eq!(relative(now, later), "3m ago");

@@ -133,6 +133,8 @@ impl Config {
     fn fixed(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
         let Self { server, api, postgres, audit, login, .. } = self;
+        let public_address =
+            postgres.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
         vec![
             ("server.name", server.name.clone()),
             ("server.data_dir", path(&server.data_dir)),
@@ -148,6 +150,7 @@ impl Config {
             ("postgres.max_handshakes", postgres.max_handshakes.to_string()),
             ("postgres.handshake_timeout", server::duration_text(Some(postgres.handshake_timeout))),
             ("postgres.idle_timeout", server::duration_text(postgres.idle_timeout)),
+            ("postgres.public_address", public_address),
             ("postgres.max_message_bytes", postgres.max_message_bytes.to_string()),
             ("audit.directory", path(&audit.directory)),
             ("audit.segment_bytes", audit.segment_bytes.to_string()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::files;
 use super::reader::Section;
+use super::target::Address;
 use crate::domain::time::humane;
 
 const MIB: usize = 1024 * 1024;
@@ -41,6 +42,8 @@ pub struct Api {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Postgres {
     pub listener: Listener,
+    /// How clients reach the gateway; `None`: the API's public host and the port listened on.
+    pub public_address: Option<Address>,
     pub max_connections: usize,
     /// Connections that have not authenticated yet.
     pub max_handshakes: usize,
@@ -111,6 +114,7 @@ pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
     let section = root.section("postgres");
     let (second, minute) = (Duration::from_secs(1), Duration::from_mins(1));
     let listener = listener(&section, SocketAddr::from(([127, 0, 0, 1], 6432)));
+    let public_address = section.parsed("public_address");
     let max_connections = section.count("max_connections", 2000, 1_000_000);
     let max_handshakes = section.count("max_handshakes", 100, 100_000);
     let handshake_timeout = section.duration("handshake_timeout", second, 5 * minute);
@@ -120,6 +124,7 @@ pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
     section.finish();
     Some(Postgres {
         listener: listener?,
+        public_address,
         max_connections,
         max_handshakes,
         handshake_timeout: handshake_timeout.unwrap_or(10 * second),

@@ -10,6 +10,8 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::config::PostgresTarget;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long the server may work on one statement of ours.
+const STATEMENT_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -52,7 +54,9 @@ impl Admin {
             .application_name("sallyport")
             .ssl_mode(SslMode::Require)
             .channel_binding(ChannelBinding::Require)
-            .connect_timeout(CONNECT_WITHIN);
+            .connect_timeout(CONNECT_WITHIN)
+            // A statement that we no longer wait for must not take effect later.
+            .options(format!("-c statement_timeout={}", STATEMENT_WITHIN.as_millis()));
         if let Some(address) = target.connect_to {
             config.hostaddr(address);
         }

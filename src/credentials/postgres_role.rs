@@ -85,7 +85,10 @@ impl CredentialSource for PostgresRole {
             let there = Admin::connect(request.target, Some(&database)).await?;
             let access = identifier(request.access_role);
             there
-                .batch_execute(&format!("REASSIGN OWNED BY {role} TO {access}; DROP OWNED BY {role}"))
+                .batch_execute(&format!(
+                    // An admin that is no superuser must be a member to do either.
+                    "GRANT {role} TO CURRENT_USER; REASSIGN OWNED BY {role} TO {access}; DROP OWNED BY {role}"
+                ))
                 .await
                 .map_err(|source| failed("reassign what is owned by", handle, source))?;
         }

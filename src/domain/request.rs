@@ -4,7 +4,7 @@
 //! Transitions take `self`, so that a request which has been decided cannot be decided again. That
 //! a pending request has lapsed is derived from the clock and never stored.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,13 @@ use super::target::Target;
 use super::time::Timestamp;
 
 /// How long a session lasts when the requester does not say.
-pub const DEFAULT_DURATION: Duration = Duration::from_secs(60 * 60);
+pub const DEFAULT_DURATION: Duration = Duration::from_hours(1);
 /// The longest session there is.
-pub const LONGEST_DURATION: Duration = Duration::from_secs(4 * 60 * 60);
+pub const LONGEST_DURATION: Duration = Duration::from_hours(4);
 /// The shortest session worth approving.
-pub const SHORTEST_DURATION: Duration = Duration::from_secs(60);
+pub const SHORTEST_DURATION: Duration = Duration::from_mins(1);
 /// How long a request waits for its approvals.
-pub const PENDING_FOR: Duration = Duration::from_secs(60 * 60);
+pub const PENDING_FOR: Duration = Duration::from_hours(1);
 const LONGEST_REASON: usize = 2_000;
 const LONGEST_TICKET: usize = 200;
 
@@ -108,7 +108,8 @@ impl Ask {
             &ticket,
             if self.break_glass { "break-glass" } else { "standard" },
         ] {
-            text.push_str(&format!("{}:{field}\n", field.len()));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{}:{field}", field.len());
         }
         text
     }

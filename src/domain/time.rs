@@ -133,7 +133,7 @@ mod tests {
         for text in ["", "-1h", "soon", "1 fortnight"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
-        assert_eq!(humane(Duration::from_secs(5400)), "1h 30m");
+        assert_eq!(humane(Duration::from_mins(90)), "1h 30m");
         assert_eq!(humane(Duration::from_secs(0)), "0s");
     }
 }

@@ -13,7 +13,7 @@ use super::error::Problem;
 use crate::crypto;
 
 /// How long a call may take until its answer begins.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 /// The longest body that is read.
 pub const LONGEST_BODY: usize = 64 * 1024;
 /// Marks an error answer whose own body says more than a problem would.

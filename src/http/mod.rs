@@ -20,8 +20,10 @@ pub mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
@@ -30,6 +32,7 @@ pub use route::{Auth, ROUTES, Route, router};
 pub use serve::serve;
 
 use strangers::Strangers;
+use view::CheckView;
 
 /// What the handlers work with. Cloning gives another handle to the same.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct HttpState {
     /// Owns what is being carried out: a client that hangs up does not stop a revocation half-way.
     pub tasks: TaskTracker,
     pub(crate) strangers: Arc<Strangers>,
+    /// The latest look at whether the server can do its work.
+    pub(crate) readiness: Arc<Mutex<Option<(Instant, Vec<CheckView>)>>>,
 }
 
 /// How clients reach the Postgres gateway.
@@ -68,6 +73,7 @@ impl HttpState {
             metrics,
             tasks,
             strangers: Arc::default(),
+            readiness: Arc::default(),
         }
     }
 }

@@ -97,7 +97,30 @@ impl From<CodecError> for Stop {
     }
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    fn new(recorder: &'a Recorder, clock: &'a Clock) -> Self {
+        let now = u64::try_from(clock.now().as_micros()).unwrap_or(0);
+        Self {
+            recorder,
+            observer: Mutex::new(Observer::new()),
+            answered: Notify::new(),
+            started: Instant::now(),
+            clock,
+            last_byte: AtomicU64::new(now),
+            statements: AtomicU64::new(0),
+            from_client: AtomicU64::new(0),
+            from_target: AtomicU64::new(0),
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            statements: self.statements.load(Ordering::Relaxed),
+            bytes_from_client: self.from_client.load(Ordering::Relaxed),
+            bytes_from_target: self.from_target.load(Ordering::Relaxed),
+        }
+    }
+
     fn observer(&self) -> MutexGuard<'_, Observer> {
         self.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,18 +171,7 @@ pub(super) async fn run(
     let Sides { client, from_client, target, from_target } = sides;
     let (client_read, client_write) = tokio::io::split(client);
     let (target_read, target_write) = tokio::io::split(target);
-    let now = u64::try_from(access.now().as_micros()).unwrap_or(0);
-    let shared = Shared {
-        recorder: live.recorder(),
-        observer: Mutex::new(Observer::new()),
-        answered: Notify::new(),
-        started: Instant::now(),
-        clock: &access.clock,
-        last_byte: AtomicU64::new(now),
-        statements: AtomicU64::new(0),
-        from_client: AtomicU64::new(0),
-        from_target: AtomicU64::new(0),
-    };
+    let shared = Shared::new(live.recorder(), &access.clock);
     let mut outward = Outward {
         shared: &shared,
         read: client_read,
@@ -201,13 +213,7 @@ pub(super) async fn run(
             break;
         }
     }
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let totals = Totals {
-        statements: count(&shared.statements),
-        bytes_from_client: count(&shared.from_client),
-        bytes_from_target: count(&shared.from_target),
-    };
-    Pumped { reason, totals }
+    Pumped { reason, totals: shared.totals() }
 }
 
 /// Says goodbye where that is possible and closes both sockets; with a `canceller`, the target is
@@ -234,8 +240,8 @@ async fn finish(
         if let Some(canceller) = canceller {
             // The role's server processes are terminated with the credential; this ends the
             // statement even where the session goes on.
-            let cancelled = tokio::time::timeout(CANCEL_WITHIN, canceller.cancel()).await;
-            if !matches!(cancelled, Ok(Ok(()))) {
+            let sent = tokio::time::timeout(CANCEL_WITHIN, canceller.cancel()).await;
+            if !matches!(sent, Ok(Ok(()))) {
                 tracing::warn!("a running statement could not be cancelled at the target");
             }
         }
@@ -272,6 +278,10 @@ impl Outward<'_> {
         loop {
             if let Err(stop) = self.pass_on().await {
                 return stop;
+            }
+            if self.buffer.is_empty() {
+                // An idle connection holds no memory of what went through it.
+                self.buffer = BytesMut::new();
             }
             match scratch::read_into(&mut self.read, &mut self.buffer).await {
                 Ok(0) | Err(_) => return Stop::ClientGone,
@@ -422,6 +432,7 @@ impl Inward<'_> {
         if had_some {
             self.write.flush().await.map_err(|_| Stop::ClientGone)?;
         }
+        self.chunk = Bytes::new();
         self.boundary = self.walker.at_boundary().then_some(0);
         Ok(())
     }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
+use crate::access::connect::RefusedConnection;
 use crate::access::targets::TargetEntry;
 use crate::audit::Totals;
 use crate::audit::record::{Body, Notice};
@@ -30,7 +31,7 @@ use crate::gateway::accept::HandshakeSlot;
 use crate::gateway::live::{self, Arrival, LiveConnection};
 
 use super::authenticate::{AuthenticateError, authenticate};
-use super::cancel::{CancelKeys, CancelTarget};
+use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::startup::StartupParameters;
 use super::login::{Login, MalformedLogin};
@@ -116,10 +117,19 @@ impl PostgresGateway {
         let login = match Login::parse(parameters.user()) {
             Ok(login) => login,
             Err(error) => {
-                let claimed = parameters.user();
-                self.access
-                    .record_refused_connection(None, client, claimed, "malformed_login", &error.to_string())
-                    .await;
+                // Counted like a failed attempt: a stranger must not fill the log.
+                if self.access.admit_token_attempt("", client.ip()).is_ok() {
+                    self.access
+                        .record_refused_connection(RefusedConnection {
+                            principal: None,
+                            client,
+                            wanted: None,
+                            claimed: parameters.user(),
+                            code: "malformed_login",
+                            why: &error.to_string(),
+                        })
+                        .await;
+                }
                 close(&mut stream, Some(malformed_login(&error))).await;
                 return None;
             }
@@ -167,7 +177,14 @@ impl PostgresGateway {
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
         };
         self.access
-            .record_refused_connection(None, client, login.user.as_str(), code, &error.to_string())
+            .record_refused_connection(RefusedConnection {
+                principal: None,
+                client,
+                wanted: Some(&login.wanted),
+                claimed: login.user.as_str(),
+                code,
+                why: &error.to_string(),
+            })
             .await;
     }
 
@@ -186,10 +203,10 @@ impl PostgresGateway {
         let reached = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            reached = self.reach(&live, &entry.postgres, &database, &known.start) => reached,
+            reached = Box::pin(self.reach(&live, &entry.postgres, &database, &known.start)) => reached,
         };
         match reached {
-            Ok(upstream) => self.carry(known, live, upstream).await,
+            Ok(upstream) => Box::pin(self.carry(known, live, upstream)).await,
             Err((goodbye, reason)) => {
                 close(&mut known.stream, Some(goodbye)).await;
                 live.finish(reason, Totals::default()).await;
@@ -212,15 +229,15 @@ impl PostgresGateway {
     }
 
     async fn refuse(&self, known: &mut Known, deny: &Deny) {
-        let claimed = known.start.user().to_owned();
         self.access
-            .record_refused_connection(
-                Some(&known.principal),
-                known.arrival.client,
-                &claimed,
-                deny.code(),
-                &deny.to_string(),
-            )
+            .record_refused_connection(RefusedConnection {
+                principal: Some(&known.principal),
+                client: known.arrival.client,
+                wanted: Some(&known.login.wanted),
+                claimed: known.start.user(),
+                code: deny.code(),
+                why: &deny.to_string(),
+            })
             .await;
         close(&mut known.stream, Some(Goodbye::from(deny))).await;
     }
@@ -256,42 +273,44 @@ impl PostgresGateway {
     }
 
     /// Phases 6 to 8.
-    async fn carry(&self, known: Known, live: LiveConnection, upstream: Upstream) {
-        let Known { mut stream, buffer, start, version, .. } = known;
-        let target =
-            CancelTarget { canceller: upstream.canceller.clone(), recorder: live.recorder().clone() };
-        let key = self.keys.issue(version, target);
-        let mut greeting = BytesMut::new();
-        if let Some(negotiation) = start.negotiation(version) {
-            greeting.extend_from_slice(&negotiation);
-        }
-        greeting.extend_from_slice(&encode::authentication_ok());
-        for message in &upstream.greeting {
-            greeting.extend_from_slice(message);
-        }
-        greeting.extend_from_slice(&encode::backend_key_data(key.key.process, &key.key.key));
-        greeting.extend_from_slice(&upstream.ready);
+    async fn carry(&self, mut known: Known, live: LiveConnection, upstream: Upstream) {
         let canceller = upstream.canceller.clone();
-        let greeted = async {
-            stream.write_all(&greeting).await?;
-            stream.flush().await
-        };
-        if let Err(error) = greeted.await {
+        let target = CancelTarget { canceller: canceller.clone(), recorder: live.recorder().clone() };
+        let key = self.keys.issue(known.version, target);
+        if let Err(error) = greet(&mut known, &upstream, &key).await {
             tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
             return live.finish(EndReason::ClientClosed, Totals::default()).await;
         }
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
         let sides = pump::Sides {
-            client: stream,
-            from_client: buffer,
+            client: known.stream,
+            from_client: known.buffer,
             target: upstream.stream,
             from_target: upstream.rest,
         };
+        // What only the startup needed goes before the connection settles down.
+        drop((known.start, known.login, known.principal, known.arrival, upstream.greeting, upstream.ready));
         let Pumped { reason, totals } = pump::run(&self.access, &live, sides, &canceller, limits).await;
         drop(key);
         live.finish(reason, totals).await;
     }
+}
+
+/// Phase 6: what the target said when it was ready, with a cancel key of ours.
+async fn greet(known: &mut Known, upstream: &Upstream, key: &IssuedKey) -> std::io::Result<()> {
+    let mut greeting = BytesMut::new();
+    if let Some(negotiation) = known.start.negotiation(known.version) {
+        greeting.extend_from_slice(&negotiation);
+    }
+    greeting.extend_from_slice(&encode::authentication_ok());
+    for message in &upstream.greeting {
+        greeting.extend_from_slice(message);
+    }
+    greeting.extend_from_slice(&encode::backend_key_data(key.key.process, &key.key.key));
+    greeting.extend_from_slice(&upstream.ready);
+    known.stream.write_all(&greeting).await?;
+    known.stream.flush().await
 }
 
 /// Resolves the database *before* anything is decided on it. libpq sends the user's name when

@@ -65,10 +65,10 @@ fn what_has_not_finished_in_time_is_cut_and_told_why() {
     busy.finish().failure().says("the gateway is shutting down");
     let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     wait_until("the statement does not run on", || postgres.value("postgres", asleep) == "0");
-    let ends = bastion.records();
-    let ends: Vec<_> = ends.iter().filter(|record| record["kind"] == "ended").collect();
-    assert_eq!(ends.len(), 2);
-    assert!(ends.iter().all(|end| end["reason"]["end"] == "shutdown"), "{ends:?}");
+    let ends =
+        || -> Vec<_> { bastion.records().into_iter().filter(|record| record["kind"] == "ended").collect() };
+    wait_until("both ends are recorded", || ends().len() == 2);
+    assert!(ends().iter().all(|end| end["reason"]["end"] == "shutdown"), "{:?}", ends());
     ended_cleanly(bastion);
 }
 

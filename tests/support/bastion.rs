@@ -27,6 +27,9 @@ pub const PEOPLE: [(&str, &str, &[&str]); 8] = [
     ("kim", "bank-kyc", &["requesters"]),
 ];
 
+/// Stands in [`Options::targets`] for the directory where the admin's password is.
+pub const ADMIN_DIR: &str = "ADMIN-DIR";
+
 /// What a test wants otherwise than usual.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -159,7 +162,7 @@ impl Bastion {
         ] {
             text += &target(name, environment, domain, postgres, dir);
         }
-        text += &self.options.targets;
+        text += &self.options.targets.replace(ADMIN_DIR, dir.to_str().unwrap());
         fs::write(data.join("sallyport.toml"), text).unwrap();
     }
 

@@ -2,9 +2,24 @@
 //! binary as the gateway, the real `psql` as the client. Everything lives in temporary directories
 //! on free loopback ports and ends with the test.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of the harness")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file uses its own part of the harness"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a harness fails by panicking"
+)]
 
 pub mod bastion;
+pub mod calls;
 pub mod disk;
 pub mod postgres;
 pub mod process;

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::access::credential::error_chain;
 use crate::audit::replay::{self, ReplayError};
@@ -32,9 +32,8 @@ pub enum Format {
     Json,
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
 pub struct ReplayQuery {
     /// Without it `Accept` decides: `application/x-ndjson` or `application/json` is JSON lines.
     pub format: Option<Format>,
@@ -42,7 +41,9 @@ pub struct ReplayQuery {
 
 #[utoipa::path(
     get, path = "/pam/recordings/{connection}", tag = "recordings",
-    params(("connection" = String, Path, description = "`con-…`"), ReplayQuery),
+    params(("connection" = String, Path, description = "`con-…`"),
+        ("format" = Option<Format>, Query, description = "Without it `Accept` decides"),
+    ),
     responses(
         (status = 200, description = "The recording", content(
             (String = "text/plain"), (String = "application/x-ndjson"),

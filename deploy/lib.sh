@@ -1,0 +1,80 @@
+# Shared by the scripts beside it and by .ci/run: what to install, and headings with times.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+section_name=
+section_began=0
+# Begins a section; says how long the one before took.
+section() {
+    if [[ -n $section_name ]]; then
+        say "--- $section_name: $((SECONDS - section_began)) s"
+    fi
+    section_name=$1
+    section_began=$SECONDS
+    if [[ -n $section_name ]]; then
+        printf '\n=== %s\n' "$section_name"
+    fi
+}
+
+# The directory with initdb, pg_ctl and postgres: the newest that Debian has, or from PATH.
+postgres_bin() {
+    local found
+    found=$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)
+    [[ -x $found ]] || found=$(command -v initdb) || return 1
+    dirname "$(readlink -f "$found")"
+}
+
+# Names the Debian packages that are needed and not there.
+missing_packages() {
+    command -v cc >/dev/null || say build-essential
+    command -v openssl >/dev/null || say openssl
+    command -v psql >/dev/null || say postgresql-client
+    postgres_bin >/dev/null || say postgresql
+}
+
+# Installs what is missing, or says what to install.
+install_missing() {
+    local missing dropins=/etc/postgresql-common/createcluster.d
+    mapfile -t missing < <(missing_packages)
+    if [[ ${#missing[@]} -eq 0 ]]; then
+        return
+    fi
+    if ! command -v apt-get >/dev/null || [[ $(id -u) -ne 0 ]]; then
+        fail "these are needed and not there: ${missing[*]}
+  on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
+    fi
+    say "installing ${missing[*]}"
+    # Only the programs are wanted: no cluster is made or started on this machine.
+    mkdir -p "$dropins"
+    say 'create_main_cluster = false' >"$dropins/sallyport.conf"
+    export DEBIAN_FRONTEND=noninteractive
+    local done=0
+    apt-get -q update && apt-get -qy install --no-install-recommends "${missing[@]}" </dev/null || done=$?
+    rm -f "$dropins/sallyport.conf"
+    rmdir --ignore-fail-on-non-empty -p "$dropins" 2>/dev/null || true
+    [[ $done -eq 0 ]] || fail "apt-get could not install ${missing[*]}"
+    mapfile -t missing < <(missing_packages)
+    [[ ${#missing[@]} -eq 0 ]] || fail "still missing after the installation: ${missing[*]}"
+}
+
+need_cargo() {
+    command -v cargo >/dev/null || fail "there is no Rust toolchain: see https://rustup.rs"
+}
+
+# A loopback port that nothing listens on.
+free_port() {
+    local port
+    for _ in $(seq 50); do
+        port=$((20000 + RANDOM % 12000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            printf '%s\n' "$port"
+            return
+        fi
+    done
+    fail "found no free port on 127.0.0.1"
+}
