@@ -272,6 +272,8 @@ impl App {
         );
         let _told = sd_notify::notify(&[NotifyState::Stopping]);
         stop.soft.cancel();
+        // A client that is still authenticating would otherwise be let in while others are let out.
+        self.access.hub.close();
         let emptied = async {
             while self.access.hub.count() > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -130,8 +130,9 @@ impl Access {
         let credential = match made {
             Ok(credential) => credential,
             Err(error) => {
-                tracing::error!(session = %session.id, target = %session.target, error = %error_chain(&error), "credential could not be issued");
-                return Err(Deny::CredentialUnavailable { detail: error.to_string() });
+                let detail = error_chain(&error);
+                tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
+                return Err(Deny::CredentialUnavailable { detail });
             }
         };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ struct Inner {
     live: Mutex<HashMap<ConnectionId, Entry>>,
     /// Raised when a connection registers, so that the deadline timer looks again.
     registered: Notify,
+    /// Set once the node stops: what registers after that is not let in.
+    closed: AtomicBool,
 }
 
 struct Entry {
@@ -84,6 +87,17 @@ impl Hub {
         self.entries().insert(connection.clone(), Entry { live, stop, done: over });
         self.inner.registered.notify_waiters();
         Registration { hub: self.clone(), connection, stopped, done }
+    }
+
+    /// Lets nothing new in. What registered before is counted from here on; what registers after
+    /// finds the hub closed.
+    pub fn close(&self) {
+        let _entries = self.entries();
+        self.inner.closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
     }
 
     pub fn count(&self) -> usize {

@@ -46,6 +46,9 @@ pub struct LiveConnection {
 pub async fn begin(access: &Arc<Access>, permit: &Permit, arrival: &Arrival) -> Result<LiveConnection, Deny> {
     let id = ConnectionId::from_random(crypto::random());
     let registration = access.hub.register(id.clone(), permit);
+    if access.hub.is_closed() {
+        return Err(Deny::ShuttingDown);
+    }
     // From here a revocation finds us in the hub; one that came before shows in this check.
     let permit = access.recheck(permit).await?;
     // The recording comes first: a connection that the record knows of and has no recording is

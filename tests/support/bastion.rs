@@ -40,6 +40,8 @@ pub struct Options {
     pub targets: String,
     /// Wraps the server's command line, for example in `unshare`.
     pub wrapper: Vec<String>,
+    /// Where the audit log can be read, when it is not in the data directory.
+    pub audit_dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Bastion {
     }
 
     pub fn audit_dir(&self) -> PathBuf {
-        self.data().join("audit")
+        self.options.audit_dir.clone().unwrap_or_else(|| self.data().join("audit"))
     }
 
     pub fn verify_key(&self) -> PathBuf {
@@ -224,6 +226,19 @@ impl Bastion {
     pub fn stop(&mut self) -> Finished {
         self.signal(rustix::process::Signal::TERM);
         self.server.take().unwrap().finish()
+    }
+
+    /// Waits for an end that was already asked for, or that the server chose itself.
+    pub fn ended(&mut self) -> Finished {
+        self.server.take().unwrap().finish()
+    }
+
+    /// Starts a server that is expected to refuse, and gives its end. What it said is in the log.
+    pub fn refuses_to_start(&mut self) -> Finished {
+        let before = self.log().len();
+        self.spawn(Path::new("/nonexistent"));
+        let finished = self.ended();
+        Finished { stderr: self.log()[before..].to_owned(), ..finished }.failure()
     }
 
     /// SIGKILL.

@@ -81,7 +81,23 @@ impl Postgres {
         self.boot(&[]);
     }
 
-    fn data(&self) -> PathBuf {
+    /// Who may log in how: lines of `pg_hba.conf` beside the superuser's own, in force on return.
+    pub fn admit(&self, lines: &str) {
+        let path = self.data().join("pg_hba.conf");
+        fs::write(path, format!("hostssl all postgres 127.0.0.1/32 scram-sha-256\n{lines}\n")).unwrap();
+        self.reload();
+    }
+
+    /// Has the server read its configuration anew.
+    pub fn reload(&self) {
+        let loaded = || self.value("postgres", "SELECT pg_conf_load_time()");
+        let before = loaded();
+        self.query("postgres", "SELECT pg_reload_conf()").success();
+        // New connections are forked from the process that reads the configuration.
+        wait_until("the configuration is read anew", || loaded() != before);
+    }
+
+    pub fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 

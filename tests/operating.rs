@@ -1,0 +1,37 @@
+//! What an operator does, and what happens to one: full disks, targets that are down or not what
+//! they should be, broken files, restarts, a clock that is wrong.
+
+#[path = "operating/full_disk.rs"]
+mod full_disk;
+#[path = "operating/starting.rs"]
+mod starting;
+#[path = "operating/stopping.rs"]
+mod stopping;
+#[path = "operating/store.rs"]
+mod store;
+mod support;
+#[path = "operating/targets.rs"]
+mod targets;
+
+use support::wire::{self, Wire};
+use support::{Bastion, Options, Postgres};
+
+fn start(options: Options) -> (Postgres, Bastion) {
+    let postgres = Postgres::start_with(&["log_statement=all"]);
+    let bastion = Bastion::start_for(&postgres, options, &["alice", "erin"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    (postgres, bastion)
+}
+
+/// How alice's login to `target` is refused: SQLSTATE, message, hint.
+#[track_caller]
+fn refusal(bastion: &Bastion, target: &str) -> (String, String, String) {
+    let mut wire = Wire::connect(bastion);
+    let user = format!("alice+{target}");
+    let refused = wire.log_in(&[("user", &user)], &bastion.token("alice")).expect_err("was let in");
+    wire::error(Some(refused))
+}
+
+fn ready(bastion: &Bastion) -> (u16, serde_json::Value) {
+    bastion.api(None, "GET", "/readyz", None)
+}
