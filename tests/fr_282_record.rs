@@ -457,3 +457,24 @@ fn refused_and_failed_attempts_are_recorded() {
         bastion.records().iter().filter_map(|r| r["connection"].as_str().map(str::to_owned)).collect();
     assert!(recordings.is_empty(), "what was refused has no recording");
 }
+
+#[test]
+fn a_statement_that_is_not_text_is_recorded_by_its_bytes() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    bastion.grant_prod("readonly");
+    let sent = b"SELECT 'caf\xe9 \xff\xfe' /* not UTF-8 */";
+    let mut command = bastion.psql_command("alice", "ledger-prod", &["-c", "SELECT 'before'", "-c"]);
+    let finished: support::Finished = command.arg(std::ffi::OsStr::from_bytes(sent)).output().unwrap().into();
+    finished.failure().says("invalid byte sequence");
+    let recording = bastion.ended_recording_with("'before'");
+    let recorded = executions(&recording);
+    assert_eq!(recorded.len(), 2, "{recorded:?}");
+    let (statement, end) = &recorded[1];
+    assert_eq!(statement["b64"], json!(data_encoding::BASE64.encode(sent)));
+    assert_eq!((&end["outcome"], &end["sqlstate"]), (&json!("failed"), &json!("22021")));
+    let replay = bastion.run_as("frank", &["replay", &text(&recording[0]["rec"])]).success();
+    replay.says("(not text, base64)");
+}
