@@ -210,7 +210,13 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                stop.run_until_cancelled(access.clean_up_forever()).await;
+                let cleaning = async {
+                    if let Err(error) = access.quiet_after_crash().await {
+                        tracing::error!(%error, "cannot look for what a crash left at the targets");
+                    }
+                    access.clean_up_forever().await;
+                };
+                stop.run_until_cancelled(cleaning).await;
             }
         });
         upkeep.spawn({

@@ -54,7 +54,10 @@ impl Access {
             .collect();
         // The one to use is the active one that lasts longest; failing that, the one that most
         // recently stopped being one explains the refusal best.
-        fitting.sort_by_key(|session| (session.status(now) == SessionStatus::Active, session.ends_at));
+        fitting.sort_by_key(|session| {
+            let over = session.revoked.as_ref().map_or(session.ends_at, |revocation| revocation.at);
+            (session.status(now) == SessionStatus::Active, over)
+        });
         let Some(best) = fitting.last() else {
             return Err(Deny::NoSession {
                 target: target.name.clone(),
@@ -83,7 +86,7 @@ impl Access {
     async fn recheck_session(&self, principal: &PrincipalId, session: &SessionId) -> Result<Permit, Deny> {
         let stored = self.store.session(session).await.map_err(|error| deny_from_store(&error))?;
         let Some(session) = stored else {
-            return Err(Deny::StoreUnavailable { detail: format!("session {session} is not in the store") });
+            return Err(Deny::SessionGone { session: session.clone() });
         };
         self.permit(principal, &session).await
     }

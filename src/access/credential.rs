@@ -1,23 +1,25 @@
 //! The life of a session's credential: `intended → issued → releasing → released`.
 //!
 //! 1. The intent is durable before anything is made at the source.
-//! 2. It is made there, then marked issued.
+//! 2. It is made there, then marked issued. It opens the target only while a connection is being
+//!    made ([`OpenCredential`]), each time with a new secret.
 //! 3. It is marked releasing before it is destroyed, and released when the source confirms.
 //!
 //! Every step can be repeated, so after a crash [`Access::release_credential`] finishes whatever
-//! was begun. Making and destroying one session's credential exclude each other, and before it is
-//! made the session is looked at once more: nothing is made for a session that has ended.
+//! was begun. Opening and destroying one session's credential exclude each other, and before it is
+//! opened the session is looked at once more: nothing is made for a session that has ended.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::credentials::{Credential, CredentialSource, SourceRequest};
+use crate::credentials::{Credential, CredentialSource, Opened, SourceRequest};
 use crate::crypto;
-use crate::domain::deny::Deny;
+use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
@@ -28,23 +30,89 @@ use super::Access;
 use super::refusal::{Refusal, deny_from_store};
 use super::targets::TargetEntry;
 
-/// The credentials that this process holds, one per session.
+/// Where credentials are made, and who is at work on which.
 pub struct Credentials {
     source: Arc<dyn CredentialSource>,
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
-    held: std::sync::Mutex<HashMap<SessionId, Slot>>,
+    slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
     /// Owns what must come to its end once begun.
     tasks: TaskTracker,
 }
 
-type Slot = Arc<Mutex<Option<Arc<Credential>>>>;
+/// Held by whoever changes a session's credential.
+type Slot = Arc<Mutex<()>>;
+
+/// A credential that opens the target until it is shut. Dropped unshut, it is shut all the same, by
+/// a task of its own.
+#[derive(Debug)]
+pub struct OpenCredential {
+    open: Option<OpenState>,
+    fingerprint: String,
+}
+
+#[derive(Debug)]
+struct OpenState {
+    access: Arc<Access>,
+    opened: Opened,
+    entry: Arc<TargetEntry>,
+    lease: LeaseRecord,
+    /// Last: nobody else touches the credential until it is shut.
+    slot: OwnedMutexGuard<()>,
+}
+
+impl OpenCredential {
+    /// `None` once it is shut.
+    pub fn credential(&self) -> Option<&Credential> {
+        self.open.as_ref().map(|open| &open.opened.credential)
+    }
+
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Makes it open nothing any more; connections that it has opened go on. Goes on to its end even
+    /// if the caller gives up.
+    pub async fn shut(mut self) -> Result<(), Deny> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let tasks = open.access.credentials.tasks.clone();
+        tasks.spawn(open.shut()).await.unwrap_or_else(|error| {
+            Err(Deny::CredentialUnavailable { detail: format!("shutting it failed: {error}") })
+        })
+    }
+}
+
+impl Drop for OpenCredential {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            let tasks = open.access.credentials.tasks.clone();
+            tasks.spawn(open.shut());
+        }
+    }
+}
+
+impl OpenState {
+    async fn shut(self) -> Result<(), Deny> {
+        let Self { access, opened, entry, lease, slot } = self;
+        let shut = access.credentials.source.shut(&source_request(&entry, &lease), opened).await;
+        drop(slot);
+        shut.map_err(|error| {
+            let detail = error_chain(&error);
+            metrics::counter!("sallyport_credentials_left_open_total").increment(1);
+            tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the next connection or the session's end");
+            Deny::CredentialUnavailable { detail }
+        })
+    }
+}
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("source", &self.source).finish_non_exhaustive()
     }
 }
+
+/// How long a stop waits for operations at sources.
+const SETTLE_WITHIN: Duration = Duration::from_secs(25);
 
 /// What became of a session's credential when its end was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -60,22 +128,27 @@ pub enum Released {
 
 impl Credentials {
     pub fn new(source: Arc<dyn CredentialSource>, fingerprint_key: Secret<Vec<u8>>) -> Self {
-        Self { source, fingerprint_key, held: std::sync::Mutex::default(), tasks: TaskTracker::new() }
+        Self { source, fingerprint_key, slots: std::sync::Mutex::default(), tasks: TaskTracker::new() }
     }
 
     fn slot(&self, session: &SessionId) -> Slot {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(held.entry(session.clone()).or_default())
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(session.clone()).or_default())
     }
 
     fn forget(&self, session: &SessionId) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
-    /// Waits for what has been begun; nothing new may begin any more.
+    /// Waits for what has been begun, as long as one operation may take; nothing new may begin.
     pub async fn settle(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(SETTLE_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::error!(
+                left = self.tasks.len(),
+                "operations on credentials are left unfinished: the next start goes on with them"
+            );
+        }
     }
 
     /// An HMAC of the secret: tells two credentials apart, tells nothing of either.
@@ -86,69 +159,67 @@ impl Credentials {
 }
 
 impl Access {
-    /// The credential for a connection under `permit`, issued now if this is the session's first.
+    /// Opens the session's credential for one connection, and makes it if this is the first.
     ///
-    /// Issuing goes on to its end even if the caller gives up: abandoned halfway, the source might
-    /// make the credential after its destruction was confirmed.
-    pub async fn credential(self: &Arc<Self>, permit: &Permit) -> Result<Arc<Credential>, Deny> {
+    /// Goes on to its end even if the caller gives up: abandoned halfway, the source might make the
+    /// credential after its destruction was confirmed.
+    pub async fn open_credential(self: &Arc<Self>, permit: &Permit) -> Result<OpenCredential, Deny> {
         let (access, permit) = (Arc::clone(self), permit.clone());
-        let issuing = self.credentials.tasks.spawn(async move { access.credential_of(&permit).await });
-        issuing.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "issuing a credential failed");
+        let opening = self.credentials.tasks.spawn(async move { access.open_now(&permit).await });
+        opening.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "opening a credential failed");
             Err(Deny::CredentialUnavailable { detail: "internal error in the gateway".to_owned() })
         })
     }
 
-    async fn credential_of(&self, permit: &Permit) -> Result<Arc<Credential>, Deny> {
-        let session = permit.session().id.clone();
-        let slot = self.credentials.slot(&session);
-        let mut held = slot.lock().await;
-        if let Some(credential) = held.as_ref() {
-            return Ok(Arc::clone(credential));
-        }
+    async fn open_now(self: Arc<Self>, permit: &Permit) -> Result<OpenCredential, Deny> {
+        let session = permit.session();
+        let slot = self.credentials.slot(&session.id).lock_owned().await;
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
         self.recheck(permit).await?;
-        let credential = Arc::new(self.issue(permit).await?);
-        *held = Some(Arc::clone(&credential));
-        Ok(credential)
-    }
-
-    async fn issue(&self, permit: &Permit) -> Result<Credential, Deny> {
-        let session = permit.session();
-        let lease = match self.store.lease_of_session(&session.id).await.map_err(|e| deny_from_store(&e))? {
-            Some(lease) if lease.state == LeaseState::Releasing => {
-                let detail = "the session's credential is being destroyed".to_owned();
-                return Err(Deny::CredentialUnavailable { detail });
-            }
-            Some(lease) => lease,
-            None => self.intend(permit).await?,
-        };
         let rules = self.rules();
-        let entry = rules.targets.find(&session.target)?;
-        let made = self.credentials.source.create(&source_request(entry, &lease)?).await;
-        let credential = match made {
-            Ok(credential) => credential,
-            Err(error) => {
-                let detail = error_chain(&error);
-                tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
-                return Err(Deny::CredentialUnavailable { detail });
-            }
+        let entry = Arc::clone(rules.targets.find(&session.target)?);
+        let lease = match self.store.lease_of_session(&session.id).await.map_err(|e| deny_from_store(&e))? {
+            Some(lease) => lease,
+            None => self.intend(permit, &entry).await?,
         };
+        if lease.state == LeaseState::Releasing {
+            let detail = "the session's credential is being destroyed".to_owned();
+            return Err(Deny::CredentialUnavailable { detail });
+        }
+        if let Some(detail) = moved(&entry, &lease) {
+            return Err(Deny::CredentialUnavailable { detail });
+        }
+        let opened = self.credentials.source.open(&source_request(&entry, &lease)).await.map_err(|error| {
+            let detail = error_chain(&error);
+            tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
+            Deny::CredentialUnavailable { detail }
+        })?;
+        let fingerprint = self.credentials.fingerprint(&opened.credential);
+        let state = OpenState { access: Arc::clone(&self), opened, entry, lease: lease.clone(), slot };
+        // From here on it is shut whatever happens.
+        let open = OpenCredential { open: Some(state), fingerprint };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
         let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
-            .with("fingerprint", self.credentials.fingerprint(&credential))
+            .with("fingerprint", open.fingerprint.as_str())
+            .with("renewed", lease.state == LeaseState::Issued)
             .with("valid_until", lease.ends_at.to_string());
         let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
         stepped.map_err(|error| deny_from_store(&error))?;
         self.publish().await.map_err(refusal_to_deny)?;
-        Ok(credential)
+        Ok(open)
     }
 
-    async fn intend(&self, permit: &Permit) -> Result<LeaseRecord, Deny> {
+    async fn intend(&self, permit: &Permit, entry: &TargetEntry) -> Result<LeaseRecord, Deny> {
         let session = permit.session();
         let id = LeaseId::from_random(crypto::random());
+        let Some(access_role) = entry.postgres.roles.get(&session.access) else {
+            return Err(Deny::AccessGone { target: session.target.clone(), access: session.access.clone() });
+        };
         let lease = LeaseRecord {
+            address: entry.postgres.address.to_string(),
+            access_role: access_role.clone(),
             handle: self.credentials.source.handle(&session.id),
             id,
             session: session.id.clone(),
@@ -169,8 +240,7 @@ impl Access {
     /// the sweep.
     pub async fn release_credential(&self, session: &SessionId) -> Released {
         let slot = self.credentials.slot(session);
-        let mut held = slot.lock().await;
-        *held = None;
+        let _held = slot.lock().await;
         let released = match self.destroy(session).await {
             Ok(released) => released,
             Err(error) => Released::Pending { handle: self.credentials.source.handle(session), error },
@@ -200,7 +270,9 @@ impl Access {
                 event.outcome = Outcome::Failed;
                 // Retries of the same failure are not worth a record each.
                 let news = releasing.last_error.as_ref() != Some(error);
-                let next = LeaseRecord { last_error: Some(error.clone()), ..releasing };
+                // Retries count from the end of an attempt, which may have taken long.
+                let next =
+                    LeaseRecord { last_error: Some(error.clone()), changed_at: self.now(), ..releasing };
                 (next, news.then(|| event.with("error", error.as_str())))
             }
         };
@@ -244,9 +316,68 @@ impl Access {
                 lease.target, lease.handle
             )
         })?;
-        let request = source_request(entry, lease).map_err(|deny| deny.to_string())?;
+        let address = entry.postgres.address.to_string();
+        if address != lease.address {
+            return Err(format!(
+                "`{}` was made at {}, and target `{}` is now at {address}: configure the old address once more, or drop the role there by hand",
+                lease.handle, lease.address, lease.target
+            ));
+        }
+        let request = source_request(entry, lease);
         self.credentials.source.destroy(&request).await.map_err(|error| error_chain(&error))
     }
+
+    /// After a start: a crash may have left credentials open, or statements running as them. Shuts
+    /// the ones and ends the others, for sessions that go on.
+    pub async fn quiet_after_crash(&self) -> Result<(), Refusal> {
+        for lease in self.store.open_leases().await? {
+            let slot = self.credentials.slot(&lease.session);
+            let _held = slot.lock().await;
+            let rules = self.rules();
+            let Ok(entry) = rules.targets.find(&lease.target) else { continue };
+            let live = self.hub.live().iter().any(|live| live.session == lease.session);
+            if live || lease.state != LeaseState::Issued || moved(entry, &lease).is_some() {
+                continue;
+            }
+            match self.credentials.source.quiet(&source_request(entry, &lease)).await {
+                Ok(0) => {}
+                Ok(terminated) => {
+                    tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+                }
+                Err(error) => {
+                    tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends connections whose access has come to stand for something else in the configuration.
+    pub(super) async fn recheck_leases(&self) -> Result<(), Refusal> {
+        let rules = self.rules();
+        for lease in self.store.open_leases().await? {
+            let Ok(entry) = rules.targets.find(&lease.target) else { continue };
+            if let Some(why) = moved(entry, &lease) {
+                let reason = EndReason::NoLongerPermitted { why };
+                self.hub.tell(|live| live.session == lease.session, &reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a credential that was made earlier does not fit the configuration any more.
+fn moved(entry: &TargetEntry, lease: &LeaseRecord) -> Option<String> {
+    let address = entry.postgres.address.to_string();
+    if address != lease.address {
+        return Some(format!("target `{}` moved to {address} during this session: ask anew", lease.target));
+    }
+    (entry.postgres.roles.get(&lease.access) != Some(&lease.access_role)).then(|| {
+        format!(
+            "what `{}` on `{}` stands for was changed during this session: ask anew",
+            lease.access, lease.target
+        )
+    })
 }
 
 fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseRecord) -> Event {
@@ -258,11 +389,13 @@ fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseR
         .with("handle", lease.handle.as_str())
 }
 
-fn source_request<'a>(entry: &'a TargetEntry, lease: &'a LeaseRecord) -> Result<SourceRequest<'a>, Deny> {
-    let Some(access_role) = entry.postgres.roles.get(&lease.access) else {
-        return Err(Deny::AccessGone { target: lease.target.clone(), access: lease.access.clone() });
-    };
-    Ok(SourceRequest { target: &entry.postgres, access_role, handle: &lease.handle, ends_at: lease.ends_at })
+fn source_request<'a>(entry: &'a TargetEntry, lease: &'a LeaseRecord) -> SourceRequest<'a> {
+    SourceRequest {
+        target: &entry.postgres,
+        access_role: &lease.access_role,
+        handle: &lease.handle,
+        ends_at: lease.ends_at,
+    }
 }
 
 fn refusal_to_deny(refusal: Refusal) -> Deny {

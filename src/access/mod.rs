@@ -117,6 +117,9 @@ impl Access {
         if let Err(error) = self.recheck_live().await {
             tracing::error!(%error, "live connections could not be checked against the new rules yet");
         }
+        if let Err(error) = self.recheck_leases().await {
+            tracing::error!(%error, "credentials could not be checked against the new rules");
+        }
     }
 
     /// Records `event` durably; for what changes no state.

@@ -27,6 +27,11 @@ impl Access {
         self.publish().await
     }
 
+    /// Whether events can be recorded, as far as is known.
+    pub(super) fn recordable(&self) -> Result<(), Refusal> {
+        self.journal.healthy().map_err(|error| Refusal::Unrecordable { detail: error.to_string() })
+    }
+
     /// Makes every event that is in the outbox durable in the audit log.
     pub async fn publish(&self) -> Result<(), Refusal> {
         let mut recorded = self.outbox.recorded.lock().await;

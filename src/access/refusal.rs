@@ -73,7 +73,7 @@ impl Refusal {
     /// What the person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Deny(deny) => deny.hint(),
+            Self::Deny(deny) => Some(deny.hint()),
             _ => None,
         }
     }

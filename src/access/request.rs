@@ -70,6 +70,8 @@ impl Access {
     }
 
     async fn try_ask(&self, caller: &Caller, ask: &Ask) -> Result<Asked, Refusal> {
+        // A right that cannot be recorded is not given.
+        self.recordable()?;
         let rules = self.rules();
         let entry = rules.targets.find(&ask.target)?;
         let (target, requester, policy) = (&entry.target, &caller.principal, rules.policy.as_ref());

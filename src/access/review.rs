@@ -44,6 +44,8 @@ impl Access {
     }
 
     async fn try_approve(&self, caller: &Caller, id: &RequestId, comment: &str) -> Result<Reviewed, Refusal> {
+        // A right that cannot be recorded is not given.
+        self.recordable()?;
         let rules = self.rules();
         let request = self.request_by_id(id).await?;
         let entry = rules.targets.find(&request.ask.target)?;
@@ -63,8 +65,11 @@ impl Access {
             .with("ask", approved.ask_hash.0.as_str())
             .with("approver_domain", caller.principal.domain.as_str());
         let mut events = if approved.version == from_version { Vec::new() } else { vec![event] };
+        // What counts is what would be given today: an approver who was disabled, or has lost the
+        // right since, does not.
+        let standing = self.standing(&rules, entry, &approved).await?;
         let consent =
-            Consent::from_decision(verdict(policy, &requester, &entry.target, &approved), &approved);
+            Consent::from_decision(verdict(policy, &requester, &entry.target, &standing), &approved);
         let reviewed = if let Ok(consent) = consent {
             let asked = hash(&approved.ask, &approved.requester.id);
             let (request, session) =
@@ -73,7 +78,7 @@ impl Access {
                 .push(activated(&session, &entry.target, &consent).by(&caller.principal).from(caller.client));
             Reviewed { request, session: Some(session), missing: Vec::new() }
         } else {
-            let missing = missing(policy, &requester, &entry.target, &approved);
+            let missing = missing(policy, &requester, &entry.target, &standing);
             Reviewed { request: approved, session: None, missing }
         };
         if reviewed.request.version != from_version {
@@ -83,6 +88,26 @@ impl Access {
             self.publish().await?;
         }
         Ok(reviewed)
+    }
+
+    /// The request with those approvals alone whose givers may still approve it.
+    async fn standing(
+        &self,
+        rules: &Rules,
+        entry: &TargetEntry,
+        request: &Request,
+    ) -> Result<Request, Refusal> {
+        let mut standing = request.clone();
+        standing.approvals.clear();
+        for approval in &request.approvals {
+            let account = self.store.user_by_id(&approval.by.id).await?;
+            let Some(account) = account.filter(|account| !account.disabled) else { continue };
+            let approver = Caller { principal: account.principal, client: None };
+            if may_review(rules, policy::Action::Approve, &approver, entry, request).is_ok() {
+                standing.approvals.push(approval.clone());
+            }
+        }
+        Ok(standing)
     }
 
     pub async fn deny(&self, caller: &Caller, id: &RequestId, why: &str) -> Result<Request, Refusal> {

@@ -5,8 +5,6 @@
 //! 2. Live connections are ended while the audit record becomes durable; neither waits for the other.
 //! 3. The credential is destroyed at its source.
 
-use std::time::Duration;
-
 use crate::domain::decision::Decision;
 use crate::domain::deny::EndReason;
 use crate::domain::event::{Action, Event, Outcome};
@@ -93,12 +91,14 @@ impl Access {
         let reason = EndReason::Revoked { by: caller.principal.name.clone(), why: why.to_owned() };
         let (recorded, cuts) =
             tokio::join!(self.publish(), self.hub.end(|live| live.session == session.id, reason));
-        let credential = self.release_credential(id).await;
+        // Before the credential, whose destruction may take long.
         let block = match block {
-            Some(order) => Some(self.add_block(caller, &session.principal, &order, why).await?.0),
+            Some(order) => Some(self.add_block(caller, &session.principal, &order, why).await),
             None => None,
         };
+        let credential = self.release_credential(id).await;
         recorded?;
+        let block = block.transpose()?.map(|(block, _)| block);
         tracing::info!(session = %id, by = %caller.principal.name, cut = cuts.len(), "session revoked");
         Ok(Revocations { session, before, cuts, credential, block })
     }
@@ -128,6 +128,3 @@ impl Access {
         self.hub.end(|_| true, reason).await
     }
 }
-
-/// How long a drain waits for a client's own end before it cuts.
-pub const DRAIN_FOR: Duration = Duration::from_secs(30);

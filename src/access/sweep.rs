@@ -75,15 +75,23 @@ impl Access {
         self.clean_up().await
     }
 
-    /// One look at everything. Safe to repeat.
+    /// One look at everything. Safe to repeat. Fails when what is live cannot be confirmed; what else
+    /// goes wrong is logged and tried again the next time.
     async fn watch(&self) -> Result<(), Refusal> {
         let now = self.now();
         self.store.high_water(now).await?;
-        self.lapse_requests(now).await?;
-        self.conclude_sessions(now).await?;
-        self.publish().await?;
         self.recheck_live().await?;
-        self.close_strays(now).await?;
+        let rest = [
+            ("lapse requests", self.lapse_requests(now).await),
+            ("conclude sessions", self.conclude_sessions(now).await),
+            ("close strays", self.close_strays(now).await),
+            ("record what waits", self.publish().await),
+        ];
+        for (what, outcome) in rest {
+            if let Err(error) = outcome {
+                tracing::error!(%error, "cannot {what}");
+            }
+        }
         metrics::gauge!("sallyport_connections").set(precise(self.hub.count()));
         Ok(())
     }

@@ -8,6 +8,8 @@ pub mod postgres_admin;
 pub mod postgres_role;
 
 use std::fmt;
+use std::future::Future;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -30,11 +32,18 @@ impl fmt::Debug for Credential {
     }
 }
 
+/// A credential that opens the target until it is shut ([`CredentialSource::shut`]).
+#[derive(Debug)]
+pub struct Opened {
+    pub credential: Credential,
+    admin: postgres_admin::Admin,
+}
+
 /// Which credential, where.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceRequest<'a> {
     pub target: &'a PostgresTarget,
-    /// The database role that the access stands for.
+    /// The database role that the access stood for when the credential was intended.
     pub access_role: &'a str,
     /// What the credential is called at the source.
     pub handle: &'a str,
@@ -58,6 +67,8 @@ pub enum SourceError {
     },
     #[error("{count} server processes of `{handle}` do not end")]
     BackendsRemain { handle: String, count: u64 },
+    #[error("the target does not answer within {} s", WITHIN.as_secs())]
+    TimedOut,
 }
 
 #[async_trait]
@@ -65,10 +76,26 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// What the session's credential is called at the source; the same at every call.
     fn handle(&self, session: &SessionId) -> String;
 
-    /// Makes the credential, or gives an existing one a new secret.
-    async fn create(&self, request: &SourceRequest<'_>) -> Result<Credential, SourceError>;
+    /// Makes the credential or, where it exists, gives it a new secret; it opens the target from now on.
+    async fn open(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError>;
+
+    /// Makes the credential open nothing any more; connections that it has opened go on.
+    async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError>;
+
+    /// Shuts the credential and ends whatever uses it, for a session whose connections all ended
+    /// without us (a crash). Gives the number of server processes that were terminated.
+    async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
 
     /// Destroys the credential and whatever uses it; `Ok` means that the source confirmed it. Gives
     /// the number of server processes that were terminated.
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
+}
+
+/// How long one operation at a source may take. Longer than the server is given for a statement, so
+/// that what we no longer wait for does not take effect later.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Waits for an operation, [`WITHIN`] at most.
+async fn bounded<T>(work: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
+    tokio::time::timeout(WITHIN, work).await.unwrap_or(Err(SourceError::TimedOut))
 }

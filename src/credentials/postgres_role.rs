@@ -1,6 +1,10 @@
 //! One PostgreSQL role per session: member of the access's role, `VALID UNTIL` the session's end,
 //! a limit of connections, and a random password that the server only ever sees as a SCRAM verifier.
 //!
+//! The role may log in only while the gateway connects, with a password of that moment. Whoever is
+//! connected as the role could give it another password, and would still not get in past the
+//! gateway: a role cannot give itself `LOGIN`.
+//!
 //! At the end, in this order: it may no longer log in; its server processes are terminated; what
 //! it owns goes to the access's role; what it was granted is revoked; it is dropped.
 
@@ -8,10 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
-use tokio_postgres::error::SqlState;
 
 use super::postgres_admin::Admin;
-use super::{Credential, CredentialSource, SourceError, SourceRequest};
+use super::{Credential, CredentialSource, Opened, SourceError, SourceRequest, bounded};
 use crate::crypto;
 use crate::crypto::scram;
 use crate::domain::id::SessionId;
@@ -32,72 +35,112 @@ impl CredentialSource for PostgresRole {
         format!("sp_{}", session.as_str().replace('-', "_"))
     }
 
-    async fn create(&self, request: &SourceRequest<'_>) -> Result<Credential, SourceError> {
-        let admin = Admin::connect(request.target, None).await?;
-        let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
-        let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ITERATIONS);
-        let attributes = format!(
-            "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT \
-             CONNECTION LIMIT {} PASSWORD {} VALID UNTIL {}",
-            request.target.connection_limit,
-            literal(&verifier.to_postgres()),
-            literal(&request.ends_at.to_string()),
-        );
-        let role = identifier(request.handle);
-        let access = identifier(request.access_role);
-        // The simple protocol runs the statements of one message as one transaction.
-        let made = admin
-            .batch_execute(&format!(
-                "CREATE ROLE {role} {attributes}; GRANT {access} TO {role}; \
-                 COMMENT ON ROLE {role} IS 'sallyport: dropped when its session ends'"
-            ))
-            .await;
-        match made {
-            Ok(()) => {}
-            Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => admin
-                .batch_execute(&format!("ALTER ROLE {role} {attributes}; GRANT {access} TO {role}"))
-                .await
-                .map_err(|source| failed("renew the role", request.handle, source))?,
-            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {
-                return Err(SourceError::NoAccessRole { role: request.access_role.to_owned() });
+    async fn open(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
+        bounded(open(request)).await
+    }
+
+    async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
+        bounded(async {
+            let shut = format!("ALTER ROLE {} NOLOGIN", identifier(request.handle));
+            if opened.admin.batch_execute(&shut).await.is_ok() {
+                return Ok(());
             }
-            Err(error) => return Err(failed("create the role", request.handle, error)),
-        }
-        Ok(Credential { user: request.handle.to_owned(), password })
+            // The connection that opened it may have broken since.
+            let admin = Admin::connect(request.target, None).await?;
+            admin.batch_execute(&shut).await.map_err(|source| failed("shut", request.handle, source))
+        })
+        .await
+    }
+
+    async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
+        bounded(async {
+            let admin = Admin::connect(request.target, None).await?;
+            match role_number(&admin, request.handle).await? {
+                Some(oid) => quiet(&admin, oid, request.handle).await,
+                None => Ok(0),
+            }
+        })
+        .await
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
-        let admin = Admin::connect(request.target, None).await?;
-        let handle = request.handle;
-        let role = identifier(handle);
-        let row = admin
-            .query_opt("SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1", &[&handle])
-            .await
-            .map_err(|source| failed("look for", handle, source))?;
-        let Some(row) = row else { return Ok(0) };
-        let oid: u32 = row.try_get(0).map_err(|source| failed("look for", handle, source))?;
-        admin
-            .batch_execute(&format!("ALTER ROLE {role} NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL"))
-            .await
-            .map_err(|source| failed("lock", handle, source))?;
-        let terminated = terminate(&admin, oid, handle).await?;
-        for database in databases_with_traces(&admin, oid, handle).await? {
-            let there = Admin::connect(request.target, Some(&database)).await?;
-            let access = identifier(request.access_role);
-            there
-                .batch_execute(&format!(
-                    // An admin that is no superuser must be a member to do either.
-                    "GRANT {role} TO CURRENT_USER; REASSIGN OWNED BY {role} TO {access}; DROP OWNED BY {role}"
-                ))
-                .await
-                .map_err(|source| failed("reassign what is owned by", handle, source))?;
-        }
-        admin
-            .batch_execute(&format!("DROP ROLE IF EXISTS {role}"))
-            .await
-            .map_err(|source| failed("drop", handle, source))?;
-        Ok(terminated)
+        bounded(destroy(request)).await
     }
+}
+
+async fn open(request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
+    let admin = Admin::connect(request.target, None).await?;
+    let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
+    let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ITERATIONS);
+    let role = identifier(request.handle);
+    let access = identifier(request.access_role);
+    // What may be given to a role by an admin that is no superuser, each time anew.
+    let key = format!(
+        "LOGIN CONNECTION LIMIT {} PASSWORD {} VALID UNTIL {}",
+        request.target.connection_limit,
+        literal(&verifier.to_postgres()),
+        literal(&request.ends_at.to_string()),
+    );
+    // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
+    let (doing, statements) = if role_number(&admin, request.handle).await?.is_some() {
+        ("renew the role", format!("ALTER ROLE {role} {key}; GRANT {access} TO {role}"))
+    } else {
+        let powers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT";
+        let made = format!(
+            "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
+             COMMENT ON ROLE {role} IS 'sallyport: dropped when its session ends'"
+        );
+        ("create the role", made)
+    };
+    if role_number(&admin, request.access_role).await?.is_none() {
+        return Err(SourceError::NoAccessRole { role: request.access_role.to_owned() });
+    }
+    // The simple protocol runs the statements of one message as one transaction.
+    let done = admin.batch_execute(&statements).await;
+    done.map_err(|source| failed(doing, request.handle, source))?;
+    Ok(Opened { credential: Credential { user: request.handle.to_owned(), password }, admin })
+}
+
+async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {
+    let admin = Admin::connect(request.target, None).await?;
+    let handle = request.handle;
+    let role = identifier(handle);
+    let Some(oid) = role_number(&admin, handle).await? else { return Ok(0) };
+    let terminated = quiet(&admin, oid, handle).await?;
+    for database in databases_with_traces(&admin, oid, handle).await? {
+        let there = Admin::connect(request.target, Some(&database)).await?;
+        let access = identifier(request.access_role);
+        there
+            .batch_execute(&format!(
+                // An admin that is no superuser must be a member to do either.
+                "GRANT {role} TO CURRENT_USER; REASSIGN OWNED BY {role} TO {access}; DROP OWNED BY {role}"
+            ))
+            .await
+            .map_err(|source| failed("reassign what is owned by", handle, source))?;
+    }
+    admin
+        .batch_execute(&format!("DROP ROLE IF EXISTS {role}"))
+        .await
+        .map_err(|source| failed("drop", handle, source))?;
+    Ok(terminated)
+}
+
+async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceError> {
+    let row = admin
+        .query_opt("SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1", &[&handle])
+        .await
+        .map_err(|source| failed("look for", handle, source))?;
+    let oid = row.map(|row| row.try_get(0)).transpose();
+    oid.map_err(|source| failed("look for", handle, source))
+}
+
+/// Lets nobody in as the role any more, and ends what is there.
+async fn quiet(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
+    admin
+        .batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", identifier(handle)))
+        .await
+        .map_err(|source| failed("lock", handle, source))?;
+    terminate(admin, role, handle).await
 }
 
 /// Ends the role's server processes and waits until none is left.

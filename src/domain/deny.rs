@@ -38,11 +38,14 @@ pub enum Deny {
         session: SessionId,
         at: Timestamp,
         target: TargetName,
+        accesses: Vec<AccessName>,
     },
     Revoked {
         session: SessionId,
         by: UserName,
         why: String,
+        target: TargetName,
+        accesses: Vec<AccessName>,
     },
     Blocked {
         why: String,
@@ -58,6 +61,10 @@ pub enum Deny {
     },
     /// The account was disabled or removed.
     PrincipalGone,
+    /// The store no longer knows the session: it may have been restored from a backup.
+    SessionGone {
+        session: SessionId,
+    },
     StoreUnavailable {
         detail: String,
     },
@@ -91,6 +98,7 @@ impl Deny {
             Self::AccessGone { .. } => "access_gone",
             Self::PolicyRefused { .. } => "policy_refused",
             Self::PrincipalGone => "principal_gone",
+            Self::SessionGone { .. } => "session_gone",
             Self::StoreUnavailable { .. } => "store_unavailable",
             Self::Unrecordable { .. } => "unrecordable",
             Self::TargetUnavailable { .. } => "target_unavailable",
@@ -101,38 +109,43 @@ impl Deny {
     }
 
     /// What the person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        let ask = |target: &TargetName, access: &str| {
-            format!("Ask for one: sallyport request {target} {access} --reason \"…\"")
-        };
+    pub fn hint(&self) -> String {
         match self {
-            Self::NoSession { target, accesses } => match accesses.as_slice() {
-                [only] => Some(ask(target, only.as_str())),
-                several => Some(format!("{}   (accesses: {})", ask(target, "ACCESS"), list(several))),
-            },
-            Self::Ambiguous { target, .. } => {
-                Some(format!("Name the access in the user: USER+{target}+ACCESS"))
+            Self::NoSession { target, accesses } | Self::Expired { target, accesses, .. } => {
+                how_to_ask(target, accesses)
             }
-            Self::UnknownTarget { .. } => {
-                Some("Connect as USER+TARGET; `sallyport targets` lists the targets.".to_owned())
+            Self::Revoked { target, accesses, .. } => {
+                format!("Speak with the person named. {}", how_to_ask(target, accesses))
             }
-            Self::UnknownDatabase { target, known, .. } => {
-                Some(format!("{target} serves: {}", known.join(", ")))
+            Self::Blocked { .. } => "Speak with the person named: they, or security, can lift it.".to_owned(),
+            Self::Ambiguous { target, .. } => format!("Name the access in the user: USER+{target}+ACCESS"),
+            Self::UnknownTarget { .. } | Self::AccessGone { .. } => {
+                "`sallyport targets` lists what there is.".to_owned()
             }
-            Self::Expired { target, .. } => Some(ask(target, "ACCESS")),
-            Self::Revoked { .. } | Self::Blocked { .. } => {
-                Some("Speak with the person named before asking again.".to_owned())
+            Self::UnknownDatabase { target, known, .. } => format!("{target} serves: {}", known.join(", ")),
+            Self::PolicyRefused { .. } => {
+                "`sallyport targets` shows what you may ask for; the rules are your security team's."
+                    .to_owned()
             }
-            Self::AccessGone { .. } => Some("`sallyport targets` lists what there is now.".to_owned()),
-            Self::StoreUnavailable { .. }
+            Self::PrincipalGone => "Speak with your administrator.".to_owned(),
+            Self::SessionGone { .. } => "Ask for a new session: sallyport request".to_owned(),
+            Self::NotYet { .. }
+            | Self::StoreUnavailable { .. }
             | Self::Unrecordable { .. }
             | Self::TargetUnavailable { .. }
             | Self::CredentialUnavailable { .. } => {
-                Some("Tell the operator; the server's log says more.".to_owned())
+                "Tell the operator; the server's log says more.".to_owned()
             }
-            Self::TooManyConnections { .. } | Self::ShuttingDown => Some("Try again shortly.".to_owned()),
-            Self::NotYet { .. } | Self::PolicyRefused { .. } | Self::PrincipalGone => None,
+            Self::TooManyConnections { .. } | Self::ShuttingDown => "Try again shortly.".to_owned(),
         }
+    }
+}
+
+fn how_to_ask(target: &TargetName, accesses: &[AccessName]) -> String {
+    let ask = |access: &str| format!("Ask for one: sallyport request {target} {access} --reason \"…\"");
+    match accesses {
+        [only] => ask(only.as_str()),
+        several => format!("{}   (accesses: {})", ask("ACCESS"), list(several)),
     }
 }
 
@@ -155,7 +168,9 @@ impl fmt::Display for Deny {
             }
             Self::NotYet { session, from } => write!(f, "session {session} starts at {from}"),
             Self::Expired { session, at, .. } => write!(f, "session {session} ended at {at}"),
-            Self::Revoked { session, by, why } => write!(f, "session {session} was revoked by {by}: {why}"),
+            Self::Revoked { session, by, why, .. } => {
+                write!(f, "session {session} was revoked by {by}: {why}")
+            }
             Self::Blocked { why, until, by } => match until {
                 Some(until) => write!(f, "you are blocked until {until} by {by}: {why}"),
                 None => write!(f, "you are blocked by {by}: {why}"),
@@ -165,6 +180,7 @@ impl fmt::Display for Deny {
             }
             Self::PolicyRefused { rules } => write!(f, "refused by policy: {}", rules_text(rules)),
             Self::PrincipalGone => f.write_str("this account is disabled"),
+            Self::SessionGone { session } => write!(f, "session {session} is not known any more"),
             Self::StoreUnavailable { detail } => write!(f, "cannot confirm your session: {detail}"),
             Self::Unrecordable { detail } => write!(f, "cannot record this connection: {detail}"),
             Self::TargetUnavailable { detail } => write!(f, "cannot reach the target: {detail}"),

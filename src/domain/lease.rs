@@ -40,6 +40,10 @@ pub struct LeaseRecord {
     pub access: AccessName,
     /// What it is called at the source: for Postgres, the role's name. Never a secret.
     pub handle: String,
+    /// Where it was made: it is destroyed there and nowhere else.
+    pub address: String,
+    /// What the access stood for when it was made: for Postgres, a database role.
+    pub access_role: String,
     pub ends_at: Timestamp,
     pub state: LeaseState,
     pub changed_at: Timestamp,

@@ -154,6 +154,8 @@ impl Session {
                 session: self.id.clone(),
                 by: revocation.by.name.clone(),
                 why: revocation.why.clone(),
+                target: target.name.clone(),
+                accesses: vec![self.access.clone()],
             });
         }
         if now >= self.ends_at {
@@ -161,6 +163,7 @@ impl Session {
                 session: self.id.clone(),
                 at: self.ends_at,
                 target: target.name.clone(),
+                accesses: vec![self.access.clone()],
             });
         }
         if now < self.granted_at {

@@ -170,7 +170,8 @@ fn status_of_deny(deny: &Deny) -> StatusCode {
         | Deny::Revoked { .. }
         | Deny::Blocked { .. }
         | Deny::PolicyRefused { .. }
-        | Deny::PrincipalGone => StatusCode::FORBIDDEN,
+        | Deny::PrincipalGone
+        | Deny::SessionGone { .. } => StatusCode::FORBIDDEN,
         Deny::TooManyConnections { .. } => StatusCode::TOO_MANY_REQUESTS,
         Deny::StoreUnavailable { .. }
         | Deny::Unrecordable { .. }

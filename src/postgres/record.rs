@@ -31,11 +31,36 @@ pub(super) fn body(event: &Event) -> Option<Body> {
                 text(message)
             ),
         })),
-        Event::Parameter { name, value } if matches!(name.as_ref(), b"session_authorization" | b"role") => {
+        Event::Parameter { name, value } if decides_meaning(name) => {
             Some(Body::Notice(Notice { text: format!("{} is now {}", text(name), text(value)) }))
         }
         Event::CopyBegun { .. } | Event::TransactionState(_) | Event::Parameter { .. } => None,
     }
+}
+
+/// Settings that decide what a statement's text means.
+const MEANING: [&[u8]; 6] = [
+    b"client_encoding",
+    b"standard_conforming_strings",
+    b"search_path",
+    b"session_authorization",
+    b"role",
+    b"is_superuser",
+];
+
+fn decides_meaning(name: &[u8]) -> bool {
+    MEANING.contains(&name)
+}
+
+/// Under which settings the connection starts: what the target told of those that decide what a
+/// statement's text means.
+pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
+    let told: Vec<String> = reported
+        .iter()
+        .filter(|(name, _)| decides_meaning(name))
+        .map(|(name, value)| format!("{}={}", text(name), text(value)))
+        .collect();
+    (!told.is_empty()).then(|| Body::Notice(Notice { text: format!("settings: {}", told.join(", ")) }))
 }
 
 fn statement(begun: &Begun) -> Statement {

@@ -20,9 +20,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
+use crate::access::refusal::Refusal;
 use crate::access::targets::TargetEntry;
-use crate::audit::Totals;
-use crate::audit::record::{Body, Notice};
+use crate::audit::record::{Body, Credential as CredentialRecord, CredentialMark, Notice};
+use crate::audit::{Totals, Unrecordable};
 use crate::config::PostgresTarget;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::principal::Principal;
@@ -37,6 +38,7 @@ use super::codec::startup::StartupParameters;
 use super::login::{Login, MalformedLogin};
 use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
 use super::pump::{self, Pumped};
+use super::record;
 use super::scram::ScramError;
 use super::sqlstate::{self, Goodbye, INVALID_AUTHORIZATION};
 use super::upstream::{self, Upstream, UpstreamError};
@@ -171,7 +173,10 @@ impl PostgresGateway {
     async fn refuse_unproved(&self, login: &Login, client: SocketAddr, error: &AuthenticateError) {
         let code = match error {
             // Counted, not recorded each: a stranger could fill the log with them.
-            AuthenticateError::Io(_) => return,
+            AuthenticateError::Io(_) | AuthenticateError::Refused(Refusal::TooManyAttempts { .. }) => {
+                metrics::counter!("sallyport_handshakes_refused_total").increment(1);
+                return;
+            }
             AuthenticateError::Scram(ScramError::Refused) => "wrong_token",
             AuthenticateError::Refused(refusal) => refusal.code(),
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
@@ -250,26 +255,39 @@ impl PostgresGateway {
         database: &str,
         start: &StartupParameters,
     ) -> Result<Upstream, (Goodbye, EndReason)> {
-        let credential = self.access.credential(live.permit()).await.map_err(|deny| {
+        let denied = |deny: Deny| {
             let detail = deny.to_string();
             (Goodbye::from(&deny), EndReason::TargetUnreachable { detail })
-        })?;
-        let upstream = upstream::connect(target, &credential, database, start).await.map_err(|error| {
+        };
+        let unrecordable = |error: Unrecordable| {
+            let reason = EndReason::Unrecordable { detail: error.to_string() };
+            (Goodbye::from(&reason), reason)
+        };
+        let open = self.access.open_credential(live.permit()).await.map_err(denied)?;
+        let Some(credential) = open.credential() else { return Err(denied(Deny::ShuttingDown)) };
+        let mark = CredentialMark {
+            handle: credential.user.clone(),
+            fingerprint: Some(open.fingerprint().to_owned()),
+        };
+        let issued = Body::Credential(CredentialRecord { step: "issued".to_owned(), mark, detail: None });
+        live.recorder().record(&[issued]).await.map_err(unrecordable)?;
+        let connected = upstream::connect(target, credential, database, start).await;
+        let user = credential.user.clone();
+        let shut = open.shut().await;
+        let upstream = connected.map_err(|error| {
             tracing::warn!(connection = %live.id(), target = %live.permit().target().name, %error, "target not reached");
             let detail = error.to_string();
             (unreachable(error), EndReason::TargetUnreachable { detail })
         })?;
+        shut.map_err(denied)?;
         let text = format!(
-            "connected to the target as {} over {} {}",
-            credential.user, upstream.tls.version, upstream.tls.cipher
+            "connected to the target as {user} over {} {}",
+            upstream.tls.version, upstream.tls.cipher
         );
-        match live.recorder().record(&[Body::Notice(Notice { text })]).await {
-            Ok(()) => Ok(upstream),
-            Err(error) => {
-                let reason = EndReason::Unrecordable { detail: error.to_string() };
-                Err((Goodbye::from(&reason), reason))
-            }
-        }
+        let mut notes = vec![Body::Notice(Notice { text })];
+        notes.extend(record::settings(&upstream.parameters()));
+        live.recorder().record(&notes).await.map_err(unrecordable)?;
+        Ok(upstream)
     }
 
     /// Phases 6 to 8.

@@ -46,7 +46,8 @@ impl From<&Deny> for Goodbye {
             | Deny::NotYet { .. }
             | Deny::Blocked { .. }
             | Deny::AccessGone { .. }
-            | Deny::PrincipalGone => INVALID_AUTHORIZATION,
+            | Deny::PrincipalGone
+            | Deny::SessionGone { .. } => INVALID_AUTHORIZATION,
             Deny::UnknownDatabase { .. } => INVALID_CATALOG,
             Deny::Expired { .. } | Deny::Revoked { .. } => ADMIN_SHUTDOWN,
             Deny::PolicyRefused { .. } => INSUFFICIENT_PRIVILEGE,
@@ -57,7 +58,7 @@ impl From<&Deny> for Goodbye {
             Deny::TargetUnavailable { .. } => TARGET_UNREACHABLE,
             Deny::TooManyConnections { .. } => TOO_MANY_CONNECTIONS,
         };
-        Self { sqlstate, message: deny.to_string(), detail: None, hint: deny.hint() }
+        Self { sqlstate, message: deny.to_string(), detail: None, hint: Some(deny.hint()) }
     }
 }
 

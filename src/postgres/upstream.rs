@@ -23,8 +23,8 @@ use crate::config::PostgresTarget;
 use crate::credentials::Credential;
 use crate::crypto::certificate;
 
-use super::codec::backend::{Authentication, BackendKey, Report, Startup};
-use super::codec::frame::{self, Frame};
+use super::codec::backend::{self, Authentication, BackendKey, Report, Startup};
+use super::codec::frame::{self, Frame, HEADER};
 use super::codec::startup::{
     CancelRequest, ProtocolVersion, StartupParameters, accepts_tls, startup_message,
 };
@@ -88,6 +88,17 @@ pub(super) struct Upstream {
 pub(super) struct Canceller {
     target: Arc<PostgresTarget>,
     key: Option<BackendKey>,
+}
+
+impl Upstream {
+    /// The settings that the target reported.
+    pub(super) fn parameters(&self) -> Vec<(Bytes, Bytes)> {
+        self.greeting
+            .iter()
+            .filter(|raw| raw.first() == Some(&b'S'))
+            .filter_map(|raw| backend::parameter_status(raw.slice(HEADER.min(raw.len())..)).ok())
+            .collect()
+    }
 }
 
 impl Canceller {

@@ -155,6 +155,8 @@ pub fn lease(session: &Session, at: Timestamp) -> LeaseRecord {
         target: session.target.clone(),
         access: session.access.clone(),
         handle: "sp_alice_7f3k".to_owned(),
+        address: "ledger.db.example:5432".to_owned(),
+        access_role: "ledger_readonly".to_owned(),
         ends_at: session.ends_at,
         state: LeaseState::Intended,
         changed_at: at,

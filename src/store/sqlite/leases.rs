@@ -12,8 +12,9 @@ use crate::store::StoreError;
 
 pub(super) fn create(db: &Connection, lease: &LeaseRecord) -> Result<Change<()>, Failure> {
     db.prepare_cached(
-        "INSERT INTO leases (id, session, target, access, handle, ends_at, state, changed_at, last_error)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO leases (id, session, target, access, handle, address, access_role, ends_at, state,
+            changed_at, last_error)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         lease.id.as_str(),
@@ -21,6 +22,8 @@ pub(super) fn create(db: &Connection, lease: &LeaseRecord) -> Result<Change<()>,
         lease.target.as_str(),
         lease.access.as_str(),
         lease.handle,
+        lease.address,
+        lease.access_role,
         lease.ends_at.as_micros(),
         lease.state.as_str(),
         lease.changed_at.as_micros(),
@@ -83,6 +86,8 @@ fn lease(row: &Row<'_>) -> rusqlite::Result<LeaseRecord> {
         target: parsed(row, "target")?,
         access: parsed(row, "access")?,
         handle: row.get("handle")?,
+        address: row.get("address")?,
+        access_role: row.get("access_role")?,
         ends_at: instant(row, "ends_at")?,
         state: state(row)?,
         changed_at: instant(row, "changed_at")?,

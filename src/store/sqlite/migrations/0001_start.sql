@@ -119,6 +119,8 @@ CREATE TABLE leases (
     target     TEXT NOT NULL,
     access     TEXT NOT NULL,
     handle     TEXT NOT NULL,
+    address    TEXT NOT NULL,
+    access_role TEXT NOT NULL,
     ends_at    INTEGER NOT NULL,
     state      TEXT NOT NULL CHECK (state IN ('intended', 'issued', 'releasing', 'released')),
     changed_at INTEGER NOT NULL,
