@@ -1,6 +1,8 @@
 //! Real clients notice nothing but another address: what they do through the gateway gives what it
 //! gives when they are connected directly.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails by panicking")]
+
 #[path = "postgres_clients/addressing.rs"]
 mod addressing;
 #[path = "postgres_clients/cancel.rs"]

@@ -153,7 +153,7 @@ fn impossible_messages_during_authentication_are_refused() {
         b"\xff\xff",
         b"c=biws,r=client,p=%%%%",
         b"c=biws,p=AAAA,r=client",
-        &[b'x'; 60_000],
+        &vec![b'x'; 60_000],
     ] {
         let mut wire = Wire::connect(&bastion);
         wire.send(&wire::startup(VERSION_3_0, &[("user", "alice+ledger-dev")]));

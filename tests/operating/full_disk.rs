@@ -34,8 +34,8 @@ fn a_full_disk_cuts_connections_before_anything_goes_unrecorded() {
 
     let script = bastion.scratch().join("script");
     let padding = "x".repeat(20_000);
-    let lines: String = (0..500).map(|n| format!("SELECT '<mark-{n}>' /* {padding} */;\n")).collect();
-    fs::write(&script, lines).unwrap();
+    let lines: Vec<_> = (0..500).map(|n| format!("SELECT '<mark-{n}>' /* {padding} */;\n")).collect();
+    fs::write(&script, lines.concat()).unwrap();
     let mut psql = bastion.psql_command("alice", "ledger-dev", &["-v", "VERBOSITY=verbose"]);
     let cut: Finished = psql.arg("-f").arg(&script).output().unwrap().into();
     let cut = cut.failure();
