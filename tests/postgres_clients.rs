@@ -1,7 +1,7 @@
 //! Real clients notice nothing but another address: what they do through the gateway gives what it
 //! gives when they are connected directly.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helper fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
 #[path = "postgres_clients/addressing.rs"]
 mod addressing;
