@@ -1,15 +1,7 @@
 //! Real clients notice nothing but another address: what they do through the gateway gives what it
 //! gives when they are connected directly.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::too_many_lines,
-    clippy::format_push_string,
-    reason = "a test fails by panicking, and tells its story in one piece"
-)]
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
 #[path = "postgres_clients/addressing.rs"]
 mod addressing;

@@ -6,7 +6,7 @@ use crate::support::{Bastion, Options};
 /// What a login is answered: SQLSTATE, message, hint.
 fn refusal(bastion: &Bastion, pairs: &[(&str, &str)], token: &str) -> (String, String, String) {
     let mut wire = Wire::connect(bastion);
-    let refused = wire.log_in(pairs, token).expect_err("was let in");
+    let refused = wire.log_in(pairs, token).unwrap_err();
     let words = wire::error(Some(refused));
     wire.is_closed();
     words

@@ -71,7 +71,7 @@ fn a_target_that_cannot_prove_itself_is_refused_before_any_secret_is_sent() {
     bastion.signal(rustix::process::Signal::HUP);
     wait_until("the targets are known", || bastion.events("configuration_reloaded").len() == 1);
     for (name, reason) in [
-        ("wrong-ca", "UnknownIssuer"),
+        ("wrong-ca", "invalid peer certificate"),
         ("wrong-name", "not valid for name"),
         ("wrong-password", "password authentication failed"),
         ("no-role", "`nobody_made_this` does not exist on the target"),

@@ -85,6 +85,8 @@ fn a_cancel_request_needs_the_right_key_and_the_connection_goes_on() {
     // The key is worth nothing once its connection has ended.
     wire.send(&wire::message(b'X', b""));
     wire.is_closed();
+    let ended = || bastion.records().iter().any(|record| record["kind"] == "ended");
+    wait_until("the connection's end is recorded", ended);
     let mut late = Wire::connect(&bastion);
     late.send(&wire::cancel_request(process, key));
     late.is_closed();

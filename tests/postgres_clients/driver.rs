@@ -61,6 +61,7 @@ fn run(test: impl AsyncFnOnce(&Bastion)) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one conversation on one connection, in order")]
 fn prepared_statements_pipelines_and_portals_work() {
     run(async |bastion| {
         let mut tasks = JoinSet::new();

@@ -1,5 +1,6 @@
 //! psql's scripts, run through the gateway and directly.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
@@ -107,11 +108,13 @@ fn copied_data_comes_out_as_it_went_in() {
     let (given, taken, binary) = (file("given"), file("taken"), file("binary"));
     let mut rows = String::new();
     for n in 0..100_000_u32 {
-        rows += &format!(
-            "{n}\t{}\\\\ \\t ünï {}\n",
+        writeln!(
+            rows,
+            "{n}\t{}\\\\ \\t ünï {}",
             "x".repeat((n % 50) as usize),
             n.wrapping_mul(2_654_435_761)
-        );
+        )
+        .unwrap();
     }
     fs::write(&given, &rows).unwrap();
     let script = format!(

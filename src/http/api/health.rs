@@ -10,9 +10,12 @@ use futures_util::FutureExt as _;
 
 use crate::http::HttpState;
 use crate::http::view::{CheckView, HealthView};
+use crate::store::StoreError;
 
 /// For how long one look at the parts answers everybody who asks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the store may take to answer.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 #[utoipa::path(
     get, path = "/healthz", tag = "operations", security(()),
@@ -58,8 +61,16 @@ fn check(name: &str, outcome: &Result<(), String>) -> CheckView {
     CheckView { name: name.to_owned(), ok: outcome.is_ok() }
 }
 
+/// A store that is at work on something else is not ready; whoever asks is told so in time.
+async fn within<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
+    match tokio::time::timeout(LOOK_WITHIN, look).await {
+        Ok(looked) => looked.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store does not answer within {} s", LOOK_WITHIN.as_secs())),
+    }
+}
+
 async fn store(state: &HttpState) -> CheckView {
-    check("store", &state.access.store.check().await.map_err(|error| error.to_string()))
+    check("store", &within(state.access.store.check()).await)
 }
 
 fn journal(state: &HttpState) -> CheckView {
@@ -71,10 +82,10 @@ fn journal(state: &HttpState) -> CheckView {
 /// The store remembers how far time had come; a clock behind it makes sessions live too long.
 async fn clock(state: &HttpState) -> CheckView {
     let now = state.access.now();
-    let outcome = match state.access.store.high_water(now).await {
+    let outcome = match within(state.access.store.high_water(now)).await {
         Ok(latest) if latest > state.access.now() => Err(format!("the clock is behind: {latest} was seen")),
         Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(error),
     };
     check("clock", &outcome)
 }
