@@ -98,7 +98,7 @@ impl Access {
             .from(client)
             .with("token", made.kept.id.as_str())
             .with("expires_at", made.kept.expires_at.to_string());
-        self.store.add_token(&made.kept, now, &[event]).await?;
+        self.store.add_token(&made.kept, &account.password_hash, now, &[event]).await?;
         self.publish().await?;
         Ok(LoggedIn {
             principal: account.principal,

@@ -28,6 +28,10 @@ macro_rules! store_rules {
         $with! {
             a_user_name_is_taken_once
             a_changed_user_keeps_their_name_and_id
+            a_change_of_a_user_changes_only_what_it_names
+            a_new_password_and_disabling_end_the_users_tokens
+            a_token_needs_an_enabled_user_and_the_password_that_was_checked
+            all_tokens_of_a_user_are_revoked_at_once
             a_token_is_valid_until_its_very_end
             a_token_is_revoked_once
             a_request_is_read_back_as_it_was_written

@@ -13,7 +13,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::domain::account::{Account, AccountSummary, Token};
+use crate::domain::account::{Account, AccountChange, AccountSummary, Token};
 use crate::domain::block::{Block, Lift};
 use crate::domain::connection::{Connection, Ended};
 use crate::domain::event::Event;
@@ -77,14 +77,38 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn user_by_name(&self, name: &UserName) -> StoreResult<Option<Account>>;
     async fn user_by_id(&self, id: &PrincipalId) -> StoreResult<Option<Account>>;
     async fn users(&self) -> StoreResult<Vec<AccountSummary>>;
-    /// Replaces domain, groups, password hash and the disabled flag of the user with the same id.
-    async fn change_user(&self, account: &Account, at: Timestamp, events: &[Event]) -> StoreResult<()>;
-    async fn add_token(&self, token: &Token, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Changes what `change` names and nothing else, and gives the account as it then is. When
+    /// [`AccountChange::ends_tokens`], the user's valid tokens are revoked in the same step. Each
+    /// event gets the detail `tokens_ended`: how many.
+    async fn change_user(
+        &self,
+        id: &PrincipalId,
+        change: &AccountChange,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<Account>;
+    /// Stores the token if the user is enabled and has the password that was checked, known by its
+    /// hash; otherwise it is a `Conflict`: a login must not outrun what shuts its user out.
+    async fn add_token(
+        &self,
+        token: &Token,
+        password_hash: &str,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
     /// Tokens of the user that are neither revoked nor past their end.
     async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>>;
     async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>>;
     /// Revoking twice keeps the first instant and records nothing.
     async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Revokes the user's valid tokens and says how many, in the events too (`tokens_ended`). When
+    /// there is none, nothing is recorded.
+    async fn revoke_tokens_of(
+        &self,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<u64>;
 
     // Requests and sessions.
     async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()>;

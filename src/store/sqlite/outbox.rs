@@ -4,15 +4,16 @@ use rusqlite::{Connection, Row, params};
 
 use super::Change;
 use super::failure::Failure;
-use super::row::{instant, json};
+use super::row::{instant, json, to_json};
+use crate::domain::event::Event;
 use crate::domain::time::Timestamp;
 use crate::store::Outgoing;
 
-/// Adds events, already in their stored form, within the transaction of the change they tell of.
-pub(super) fn append(db: &Connection, at: Timestamp, events: &[String]) -> Result<(), Failure> {
+/// Adds events within the transaction of the change they tell of.
+pub(super) fn append(db: &Connection, at: Timestamp, events: &[Event]) -> Result<(), Failure> {
     let mut insert = db.prepare_cached("INSERT INTO outbox (at, event) VALUES (?1, ?2)")?;
     for event in events {
-        insert.execute(params![at.as_micros(), event])?;
+        insert.execute(params![at.as_micros(), to_json(event)?])?;
     }
     Ok(())
 }
