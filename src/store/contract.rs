@@ -54,6 +54,7 @@ macro_rules! store_rules {
             a_lease_does_not_outlive_its_session
             a_refused_step_leaves_no_event
             events_leave_the_outbox_in_order_and_only_when_done
+            outbox_ids_can_be_raised_above_what_was_recorded
             lists_are_newest_first_filtered_and_limited
             what_is_not_there_is_not_found
             the_high_water_mark_never_falls

@@ -185,6 +185,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn outbox(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
     /// Removes everything up to and including `id`: it is durable in the audit log.
     async fn outbox_done(&self, id: i64) -> StoreResult<()>;
+    /// Sees to it that ids are given out above `above` only. When the store was behind it, because
+    /// it was restored from a backup, this gives the highest id that it had given out, and stores
+    /// the events with it as the detail `store`. What then waits in the outbox gets new ids, too:
+    /// nobody can tell whether it was recorded under the old ones, and twice is better than never.
+    async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>>;
 
     /// Remembers that time has come this far, and returns the latest instant ever remembered.
     async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp>;

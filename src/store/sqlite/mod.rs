@@ -364,6 +364,10 @@ impl Store for SqliteStore {
         self.write(Timestamp::default(), &[], move |db| outbox::remove_up_to(db, id)).await
     }
 
+    async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>> {
+        self.write(at, events, move |db| outbox::raise(db, above)).await
+    }
+
     async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp> {
         self.write(now, &[], move |db| outbox::high_water(db, now)).await
     }

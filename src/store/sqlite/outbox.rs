@@ -1,6 +1,6 @@
 //! Events on their way to the audit log, and the node's own row.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Change;
 use super::failure::Failure;
@@ -31,6 +31,27 @@ fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
 pub(super) fn remove_up_to(db: &Connection, id: i64) -> Result<Change<()>, Failure> {
     db.prepare_cached("DELETE FROM outbox WHERE id <= ?1")?.execute([id])?;
     Ok(Change::Made(()))
+}
+
+pub(super) fn raise(db: &Connection, above: i64) -> Result<Change<Option<i64>>, Failure> {
+    // The highest id ever given out; no row before the first one.
+    let given_out: Option<i64> = db
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let behind = given_out.unwrap_or(0);
+    if behind >= above {
+        return Ok(Change::None(None));
+    }
+    // None of the waiting ids is above `behind`, so the new ones are free.
+    db.prepare_cached("UPDATE outbox SET id = id + ?1")?.execute([above])?;
+    let highest = above.saturating_add(behind);
+    let sql = match given_out {
+        Some(_) => "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'outbox'",
+        None => "INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)",
+    };
+    db.prepare_cached(sql)?.execute([highest])?;
+    Ok(Change::Noted(Some(behind), "store", behind.into()))
 }
 
 pub(super) fn high_water(db: &Connection, now: Timestamp) -> Result<Change<Timestamp>, Failure> {
