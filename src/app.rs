@@ -46,8 +46,8 @@ pub const STORE_FILE: &str = "sallyport.db";
 pub const SIGNING_KEY_FILE: &str = "audit-signing.key";
 pub const VERIFY_KEY_FILE: &str = "audit-verify.key";
 
-/// Attempts with a token, by user and by address: 256 random bits cannot be guessed, so only floods
-/// are of interest.
+/// Attempts with a token, by address: 256 random bits cannot be guessed, so only floods are of interest.
+/// By user as well, any stranger could lock a user out.
 const TOKEN_ATTEMPTS: Limit = Limit { burst: 1_000, refill: Duration::from_millis(100), capacity: 10_000 };
 
 /// A server that is put together and not yet listening.
@@ -320,7 +320,7 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
     Ok(Logins {
         passwords: Passwords::new()?,
         password_attempts: Attempts::new(clock.clone()),
-        token_attempts: Attempts::with_limits(clock.clone(), TOKEN_ATTEMPTS, TOKEN_ATTEMPTS),
+        token_attempts: Attempts::by_address(clock.clone(), TOKEN_ATTEMPTS),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
     })

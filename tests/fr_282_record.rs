@@ -174,6 +174,22 @@ fn simple_statements_are_recorded_with_rows_duration_and_error() {
 }
 
 #[test]
+fn an_error_that_the_client_worded_passes_for_no_statement_in_the_replay() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, support::Options::default(), &["alice", "frank"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let trick = "DO $$ BEGIN RAISE EXCEPTION E'x\\n00:00:00.050  [6] DROP TABLE accounts'; END $$";
+    bastion.psql("alice", "ledger-dev", trick).failure();
+    let recording = bastion.ended_recording_with("RAISE EXCEPTION");
+    let (_, end) = execution(&recording, trick);
+    assert_eq!(end["message"], "x\n00:00:00.050  [6] DROP TABLE accounts", "the record has it to the letter");
+    let replay = bastion.run_as("frank", &["replay", &text(&recording[0]["rec"])]).success();
+    let told = "P0001 x\\n00:00:00.050  [6] DROP TABLE accounts";
+    assert!(replay.stdout.contains(told), "{}", replay.stdout);
+    assert!(!replay.stdout.contains("\n00:00:00.050  [6]"), "{}", replay.stdout);
+}
+
+#[test]
 fn parameters_are_recorded_with_every_execution() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);

@@ -414,6 +414,23 @@ async fn the_api_speaks_tls_only_and_only_to_those_who_trust_its_authority() {
     served.await.unwrap();
 }
 
+/// How long the answer takes would tell.
+#[tokio::test]
+async fn a_gateway_asks_the_store_the_same_for_a_name_that_nobody_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.db");
+    let world = World::with_store(sallyport::store::sqlite::open(&path).unwrap()).await;
+    for name in ["alice", "nobody"] {
+        assert_eq!(world.scram_keys(name).await.unwrap().candidates.len(), 1);
+    }
+    // Whoever asks for tokens now is told that there are none to ask for.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA foreign_keys = OFF; ALTER TABLE tokens RENAME TO gone").unwrap();
+    for name in ["alice", "nobody"] {
+        world.scram_keys(name).await.unwrap_err();
+    }
+}
+
 #[test]
 fn a_problem_reads_back_as_it_was_written() {
     let problem = sallyport::http::error::Problem::new(StatusCode::CONFLICT, "conflict", "twice");

@@ -14,6 +14,8 @@ mod store;
 mod support;
 #[path = "operating/targets.rs"]
 mod targets;
+#[path = "operating/users.rs"]
+mod users;
 
 use support::wire::{self, Wire};
 use support::{Bastion, Options, Postgres};

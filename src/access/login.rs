@@ -1,13 +1,13 @@
 //! From a name and a password to a token, and from a token to a principal.
 //!
 //! An unknown name, a wrong password and a disabled account take the same course and give the same
-//! answer. Attempts are limited by name and by address, for the API and for the gateways alike.
+//! answer. Attempts with a password are limited by name and by address, attempts with a token by address.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::crypto::scram::{Salt, Verifier};
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::id::TokenId;
+use crate::domain::id::{PrincipalId, TokenId};
 use crate::domain::name::UserName;
 use crate::domain::principal::Principal;
 use crate::domain::secret::Secret;
@@ -98,7 +98,7 @@ impl Access {
             .from(client)
             .with("token", made.kept.id.as_str())
             .with("expires_at", made.kept.expires_at.to_string());
-        self.store.add_token(&made.kept, now, &[event]).await?;
+        self.store.add_token(&made.kept, &account.password_hash, now, &[event]).await?;
         self.publish().await?;
         Ok(LoggedIn {
             principal: account.principal,
@@ -165,10 +165,10 @@ impl Access {
     /// exist it has the same form, and nothing fits it.
     pub async fn scram_keys(&self, user: &UserName) -> Result<ScramKeys, Refusal> {
         let account = self.store.user_by_name(user).await?;
-        let tokens = match &account {
-            Some(account) => self.store.valid_tokens(&account.principal.id, self.now()).await?,
-            None => Vec::new(),
-        };
+        // Nobody's tokens are looked up as well: how long the answer takes must not tell who exists.
+        let nobody = PrincipalId::from_random([0; 10]);
+        let id = account.as_ref().map_or(&nobody, |account| &account.principal.id);
+        let tokens = self.store.valid_tokens(id, self.now()).await?;
         let secret = &self.logins.server_secret;
         let salt = match &account {
             Some(account) => account.scram_salt,

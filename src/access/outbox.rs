@@ -7,6 +7,7 @@
 use tokio::sync::Mutex;
 
 use crate::audit::ControlEntry;
+use crate::domain::event::{Action, Event};
 
 use super::Access;
 use super::refusal::Refusal;
@@ -22,8 +23,21 @@ pub(super) struct Outbox {
 
 impl Access {
     /// Tells the outbox what the journal already holds; called once, before anything else.
+    ///
+    /// A store that was restored from a backup would give out ids that the journal already holds,
+    /// and their events would be taken for recorded: its ids are raised first.
     pub async fn resume_outbox(&self, recorded: Option<i64>) -> Result<(), Refusal> {
-        *self.outbox.recorded.lock().await = recorded.unwrap_or(0);
+        let recorded = recorded.unwrap_or(0);
+        let event = Event::done(Action::StoreRestored).with("recorded", recorded);
+        if let Some(store) = self.store.raise_outbox(recorded, self.now(), &[event]).await? {
+            tracing::warn!(
+                recorded,
+                store,
+                "the store is older than the audit log: it was restored. Blocks and revocations made since \
+                 then are forgotten: revoke what should not be active"
+            );
+        }
+        *self.outbox.recorded.lock().await = recorded;
         self.publish().await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::crypto;
-use crate::domain::account::{Account, AccountSummary};
+use crate::domain::account::{Account, AccountChange, AccountSummary};
 use crate::domain::event::{Action, Event};
 use crate::domain::id::PrincipalId;
 use crate::domain::name::{DomainName, GroupName, UserName};
@@ -59,7 +59,10 @@ impl Users<'_> {
             disabled: false,
             created_at: now,
         };
-        let event = self.event(Action::UserAdded, &account);
+        let event = self
+            .event(Action::UserAdded, &principal.name, &principal.id)
+            .with("home_domain", principal.domain.as_str())
+            .with("groups", texts(&principal.groups));
         self.store.add_user(&account, now, &[event]).await?;
         Ok(principal)
     }
@@ -70,27 +73,36 @@ impl Users<'_> {
         change: UserChange,
         now: Timestamp,
     ) -> Result<Principal, Refusal> {
-        let account = self.store.user_by_name(name).await?;
-        let mut account = account.ok_or_else(|| Refusal::NotFound { what: format!("user `{name}`") })?;
-        let new_password = change.password.is_some();
-        if let Some(domain) = change.domain {
-            account.principal.domain = domain;
+        let id = self.id_of(name).await?;
+        let password_hash = match change.password {
+            Some(password) => Some(self.hash(password, name.as_str()).await?),
+            None => None,
+        };
+        let change = AccountChange {
+            domain: change.domain,
+            groups: change.groups,
+            password_hash,
+            disabled: change.disabled,
+        };
+        let mut event = self.event(Action::UserChanged, name, &id);
+        if let Some(domain) = &change.domain {
+            event = event.with("home_domain", domain.as_str());
         }
-        if let Some(groups) = change.groups {
-            account.principal.groups = groups;
-        }
-        if let Some(password) = change.password {
-            account.password_hash = self.hash(password, account.principal.name.as_str()).await?;
+        if let Some(groups) = &change.groups {
+            event = event.with("groups", texts(groups));
         }
         if let Some(disabled) = change.disabled {
-            account.disabled = disabled;
+            event = event.with("disabled", disabled);
         }
-        let event = self
-            .event(Action::UserChanged, &account)
-            .with("disabled", account.disabled)
-            .with("new_password", new_password);
-        self.store.change_user(&account, now, &[event]).await?;
-        Ok(account.principal)
+        let event = event.with("new_password", change.password_hash.is_some());
+        Ok(self.store.change_user(&id, &change, now, &[event]).await?.principal)
+    }
+
+    /// Ends all of the user's tokens and says how many that were.
+    pub async fn log_out(&self, name: &UserName, now: Timestamp) -> Result<u64, Refusal> {
+        let id = self.id_of(name).await?;
+        let event = self.event(Action::UserLoggedOut, name, &id);
+        Ok(self.store.revoke_tokens_of(&id, now, &[event]).await?)
     }
 
     pub async fn list(&self) -> Result<Vec<AccountSummary>, Refusal> {
@@ -101,13 +113,20 @@ impl Users<'_> {
         self.passwords.hash(password, user).await.map_err(|error| Refusal::Malformed(error.to_string()))
     }
 
-    fn event(&self, action: Action, account: &Account) -> Event {
-        let groups: Vec<&str> = account.principal.groups.iter().map(GroupName::as_str).collect();
+    async fn id_of(&self, name: &UserName) -> Result<PrincipalId, Refusal> {
+        let account = self.store.user_by_name(name).await?;
+        let account = account.ok_or_else(|| Refusal::NotFound { what: format!("user `{name}`") })?;
+        Ok(account.principal.id)
+    }
+
+    fn event(&self, action: Action, name: &UserName, id: &PrincipalId) -> Event {
         Event::done(action)
-            .with("user", account.principal.name.as_str())
-            .with("user_id", account.principal.id.as_str())
-            .with("home_domain", account.principal.domain.as_str())
-            .with("groups", groups)
+            .with("user", name.as_str())
+            .with("user_id", id.as_str())
             .with("operator", self.operator.as_str())
     }
+}
+
+fn texts(groups: &BTreeSet<GroupName>) -> Vec<&str> {
+    groups.iter().map(GroupName::as_str).collect()
 }

@@ -1,4 +1,7 @@
 //! A recording as text for people.
+//!
+//! One line for each record, whatever a peer wrote in it; what may take several lines is SQL, and
+//! each of its further lines begins with a bar, which no line of a record does.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -7,6 +10,7 @@ use super::record::{
     Body, Context, Direction, Ended, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome, Value,
 };
 use super::replay::{Content, Entry};
+use crate::domain::text::{on_lines, on_one_line};
 use crate::domain::time::{Timestamp, humane};
 
 /// Writes record after record; keeps the parts of a split statement until it is whole.
@@ -54,22 +58,22 @@ impl Transcript {
                     "{offset}  [{}] copied {direction}: {rows}{} bytes, sha256 {}",
                     copy.n,
                     copy.bytes,
-                    shown(&copy.sha256)
+                    on_one_line(&copy.sha256)
                 )
             }
             Body::Cancel(cancel) => {
                 let from = cancel.from.map_or_else(|| "the gateway".to_owned(), |from| from.to_string());
                 let of = cancel.n.map(|n| format!(" of [{n}]")).unwrap_or_default();
-                writeln!(to, "{offset}  cancel{of} asked by {from}: {}", shown(&cancel.why))
+                writeln!(to, "{offset}  cancel{of} asked by {from}: {}", on_one_line(&cancel.why))
             }
-            Body::Notice(notice) => writeln!(to, "{offset}  {}", shown(&notice.text)),
+            Body::Notice(notice) => writeln!(to, "{offset}  notice: {}", on_one_line(&notice.text)),
             Body::Credential(credential) => {
-                let detail = credential.detail.as_deref().map(|text| format!(": {}", shown(text)));
+                let detail = credential.detail.as_deref().map(|text| format!(": {}", on_one_line(text)));
                 writeln!(
                     to,
                     "{offset}  credential {} {}{}",
-                    shown(&credential.mark.handle),
-                    shown(&credential.step),
+                    on_one_line(&credential.mark.handle),
+                    on_one_line(&credential.step),
                     detail.unwrap_or_default()
                 )
             }
@@ -82,14 +86,14 @@ impl Transcript {
         let mut params = std::mem::take(&mut self.params);
         params.extend_from_slice(&statement.params);
         let sql = match Sql::new(&whole) {
-            Sql::Text { sql } => shown(&sql),
+            Sql::Text { sql } => on_lines(&sql),
             Sql::Bytes { b64 } => format!("(not text, base64) {b64}"),
         };
-        let uncertain = if statement.certain { "" } else { "  (uncertain)" };
-        let mut lines = sql.lines();
-        writeln!(to, "{offset}  [{}] {}{uncertain}", statement.n, lines.next().unwrap_or_default())?;
+        let uncertain = if statement.certain { "" } else { " (uncertain)" };
+        let mut lines = sql.split('\n');
+        writeln!(to, "{offset}  [{}]{uncertain} {}", statement.n, lines.next().unwrap_or_default())?;
         for line in lines {
-            writeln!(to, "                  {line}")?;
+            writeln!(to, "                | {line}")?;
         }
         for (number, parameter) in (1..).zip(&params) {
             writeln!(to, "                  ${number} = {}", parameter_text(parameter))?;
@@ -109,19 +113,9 @@ impl std::fmt::Display for Offset {
     }
 }
 
-/// What a peer wrote, safe to show: nothing in it can move a terminal's cursor.
-fn shown(text: &str) -> String {
-    let safe = |symbol: char| match symbol {
-        '\n' | '\t' => symbol.to_string(),
-        symbol if symbol.is_control() => symbol.escape_unicode().to_string(),
-        symbol => symbol.to_string(),
-    };
-    text.chars().map(safe).collect()
-}
-
 fn parameter_text(parameter: &Parameter) -> String {
     let text = match &parameter.value {
-        Value::Text { text } => format!("'{}'", shown(text)),
+        Value::Text { text } => format!("'{}'", on_one_line(text)),
         Value::Bytes { b64 } => format!("base64 {b64}"),
         Value::Null { .. } => "NULL".to_owned(),
     };
@@ -143,9 +137,9 @@ fn header(context: &Context, opened: &Opened, at: Timestamp, to: &mut impl Write
         "where       {} as {} ({}, {})",
         context.target, context.access, context.environment, context.domain
     )?;
-    writeln!(to, "why         {}", shown(&opened.reason))?;
+    writeln!(to, "why         {}", on_one_line(&opened.reason))?;
     if let Some(ticket) = &opened.ticket {
-        writeln!(to, "ticket      {}", shown(ticket))?;
+        writeln!(to, "ticket      {}", on_one_line(ticket))?;
     }
     if context.break_glass {
         writeln!(to, "BREAK-GLASS approvals were skipped")?;
@@ -161,13 +155,13 @@ fn header(context: &Context, opened: &Opened, at: Timestamp, to: &mut impl Write
         humane(opened.ends_at.since(opened.granted_at))
     )?;
     if let Some(database) = &opened.database {
-        writeln!(to, "database    {}", shown(database))?;
+        writeln!(to, "database    {}", on_one_line(database))?;
     }
     if let Some(application) = &opened.application {
-        writeln!(to, "application {}", shown(application))?;
+        writeln!(to, "application {}", on_one_line(application))?;
     }
     if let Some(credential) = &opened.credential {
-        writeln!(to, "credential  {}", shown(&credential.handle))?;
+        writeln!(to, "credential  {}", on_one_line(&credential.handle))?;
     }
     writeln!(to, "opened      {at}\n")
 }
@@ -182,16 +176,16 @@ fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io
     };
     write!(to, "{offset}  [{}] {outcome}", end.n)?;
     if let Some(tag) = &end.tag {
-        write!(to, ": {}", shown(tag))?;
+        write!(to, ": {}", on_one_line(tag))?;
     }
     if let Some(rows) = end.rows {
         write!(to, ", {rows} rows")?;
     }
     if let Some(sqlstate) = &end.sqlstate {
-        write!(to, " {}", shown(sqlstate))?;
+        write!(to, " {}", on_one_line(sqlstate))?;
     }
     if let Some(message) = &end.message {
-        write!(to, " {}", shown(message))?;
+        write!(to, " {}", on_one_line(message))?;
     }
     if let Some(duration) = end.duration_us {
         write!(to, " ({}.{:03} ms)", duration / 1000, duration % 1000)?;
@@ -200,7 +194,7 @@ fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io
 }
 
 fn footer(ended: &Ended, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
-    writeln!(to, "{offset}  ended: {}", shown(&ended.reason.to_string()))?;
+    writeln!(to, "{offset}  ended: {}", on_one_line(&ended.reason.to_string()))?;
     if let Some(totals) = &ended.totals {
         writeln!(
             to,

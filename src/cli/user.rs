@@ -21,14 +21,16 @@ use crate::store::sqlite::SqliteStore;
 pub(super) enum User {
     /// Add a user
     Add(Add),
-    /// Set a user's password
+    /// Set a user's password; their tokens end
     Passwd(Passwd),
     /// Change a user's domain or groups
     Set(Set),
-    /// Shut a user out; what they have open is cut
+    /// Shut a user out; what they have open is cut, and their tokens end
     Disable(Named),
-    /// Let a user in again
+    /// Let a user in again; they log in anew
     Enable(Named),
+    /// End all of a user's login tokens
+    Logout(Named),
     /// List users
     List(List),
 }
@@ -116,6 +118,7 @@ pub(super) async fn run(command: User) -> Outcome {
         }
         User::Disable(arguments) => switch(arguments, true).await,
         User::Enable(arguments) => switch(arguments, false).await,
+        User::Logout(arguments) => log_out(arguments).await,
         User::List(arguments) => list(arguments).await,
     }
 }
@@ -149,6 +152,15 @@ async fn change_user(at: &Where, name: &UserName, change: UserChange) -> Outcome
     let now = local.now().await?;
     let principal = local.users().change(name, change, now).await.map_err(refused)?;
     told(how, &principal)
+}
+
+async fn log_out(arguments: Named) -> Outcome {
+    let local = Local::open(&arguments.at)?;
+    let now = local.now().await?;
+    let ended = local.users().log_out(&arguments.name, now).await.map_err(refused)?;
+    let tokens = if ended == 1 { "token" } else { "tokens" };
+    out::line(format!("logged out: {}, {ended} {tokens} ended", arguments.name))?;
+    Ok(Exit::Done)
 }
 
 async fn list(arguments: List) -> Outcome {

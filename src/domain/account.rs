@@ -1,8 +1,11 @@
 //! A local user and their login tokens, as the store keeps them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::id::{PrincipalId, TokenId};
+use super::name::{DomainName, GroupName};
 use super::principal::Principal;
 use super::time::Timestamp;
 
@@ -21,6 +24,34 @@ impl std::fmt::Debug for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Account")
             .field("principal", &self.principal)
+            .field("disabled", &self.disabled)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to change of an account; `None` leaves as it is, whatever it is by then.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct AccountChange {
+    pub domain: Option<DomainName>,
+    pub groups: Option<BTreeSet<GroupName>>,
+    /// Argon2id, in PHC text form.
+    pub password_hash: Option<String>,
+    pub disabled: Option<bool>,
+}
+
+impl AccountChange {
+    /// Whoever holds a token from before a new password, or from before the account was disabled,
+    /// must log in again.
+    pub fn ends_tokens(&self) -> bool {
+        self.password_hash.is_some() || self.disabled == Some(true)
+    }
+}
+
+impl std::fmt::Debug for AccountChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountChange")
+            .field("domain", &self.domain)
+            .field("groups", &self.groups)
             .field("disabled", &self.disabled)
             .finish_non_exhaustive()
     }

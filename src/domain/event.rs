@@ -37,6 +37,8 @@ pub enum Action {
     CredentialDestructionFailed,
     UserAdded,
     UserChanged,
+    /// An operator ended all tokens of a user.
+    UserLoggedOut,
     Login,
     Logout,
     /// Something was read through the API.
@@ -47,6 +49,8 @@ pub enum Action {
     NodeStopped,
     ConfigurationReloaded,
     ClockBehind,
+    /// The store is older than the audit log: somebody restored it.
+    StoreRestored,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

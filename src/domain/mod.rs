@@ -19,6 +19,7 @@ pub mod request;
 pub mod secret;
 pub mod session;
 pub mod target;
+pub mod text;
 pub mod time;
 
 #[cfg(test)]

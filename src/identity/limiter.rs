@@ -1,5 +1,5 @@
 //! How often one may try: a bucket of attempts for each user name and for each client address,
-//! refilled steadily (the generic cell rate algorithm).
+//! refilled steadily (the generic cell rate algorithm); or for each address only.
 //!
 //! An attempt is taken before it is checked, so that a thousand at once gain nothing, and given
 //! back when it succeeded, so that a connection pool is not locked out. Memory is bounded: at most
@@ -47,7 +47,8 @@ pub struct Attempts {
 
 #[derive(Debug)]
 struct Tables {
-    names: Table<[u8; 16]>,
+    /// `None`: whatever name is tried does not count.
+    names: Option<Table<[u8; 16]>>,
     addresses: Table<IpAddr>,
 }
 
@@ -66,7 +67,17 @@ impl Attempts {
     }
 
     pub fn with_limits(clock: Clock, name: Limit, address: Limit) -> Self {
-        let tables = Tables { names: Table::new(name), addresses: Table::new(address) };
+        Self::of(clock, Some(name), address)
+    }
+
+    /// For secrets that cannot be guessed: a limit by name would stop nobody but the name's owner,
+    /// whom any stranger could lock out with it.
+    pub fn by_address(clock: Clock, address: Limit) -> Self {
+        Self::of(clock, None, address)
+    }
+
+    fn of(clock: Clock, name: Option<Limit>, address: Limit) -> Self {
+        let tables = Tables { names: name.map(Table::new), addresses: Table::new(address) };
         Self { clock, inner: Arc::new(Mutex::new(tables)) }
     }
 
@@ -77,11 +88,14 @@ impl Attempts {
         let mut tables = self.tables();
         // Both are looked at before either is taken from: a refused attempt costs nothing, or a
         // name would stay locked for as long as somebody hammers at it.
-        let wait = tables.names.wait(&name, now).max(tables.addresses.wait(&address, now));
+        let of_name = tables.names.as_ref().map_or(Duration::ZERO, |names| names.wait(&name, now));
+        let wait = of_name.max(tables.addresses.wait(&address, now));
         if !wait.is_zero() {
             return Err(TooManyAttempts { retry_after: wait });
         }
-        tables.names.take(name, now);
+        if let Some(names) = &mut tables.names {
+            names.take(name, now);
+        }
         tables.addresses.take(address, now);
         Ok(Attempt { attempts: self.clone(), name, address })
     }
@@ -89,7 +103,7 @@ impl Attempts {
     /// How many names and addresses are remembered.
     pub fn remembered(&self) -> (usize, usize) {
         let tables = self.tables();
-        (tables.names.owed.len(), tables.addresses.owed.len())
+        (tables.names.as_ref().map_or(0, |names| names.owed.len()), tables.addresses.owed.len())
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -101,7 +115,9 @@ impl Attempt {
     /// It succeeded, or could not be checked because something of ours is broken.
     pub fn give_back(self) {
         let mut tables = self.attempts.tables();
-        tables.names.give_back(&self.name);
+        if let Some(names) = &mut tables.names {
+            names.give_back(&self.name);
+        }
         tables.addresses.give_back(&self.address);
     }
 }
@@ -229,6 +245,25 @@ mod tests {
         assert!(fail(&attempts, "d", address(1)).is_err());
         assert!(fail(&attempts, "d", "::ffff:192.0.2.1".parse().unwrap()).is_err(), "it is the same address");
         assert_eq!(fail(&attempts, "d", address(2)), Ok(()));
+    }
+
+    #[test]
+    fn by_address_no_stranger_locks_a_name_out() {
+        let clock = clock();
+        let attempts = Attempts::by_address(clock.clone(), LIMIT);
+        for last in 0..=255 {
+            for _ in 0..LIMIT.burst {
+                assert_eq!(fail(&attempts, "alice", address(last)), Ok(()));
+            }
+            assert!(fail(&attempts, "alice", address(last)).is_err());
+            assert!(fail(&attempts, "bob", address(last)).is_err(), "whatever the name");
+        }
+        assert_eq!(fail(&attempts, "alice", IpAddr::from([198, 51, 100, 1])), Ok(()));
+        assert_eq!(attempts.remembered().0, 0);
+        clock.advance(LIMIT.refill);
+        attempts.admit("alice", address(255)).unwrap().give_back();
+        assert_eq!(fail(&attempts, "alice", address(255)), Ok(()));
+        assert!(fail(&attempts, "alice", address(255)).is_err());
     }
 
     #[test]

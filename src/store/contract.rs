@@ -28,6 +28,10 @@ macro_rules! store_rules {
         $with! {
             a_user_name_is_taken_once
             a_changed_user_keeps_their_name_and_id
+            a_change_of_a_user_changes_only_what_it_names
+            a_new_password_and_disabling_end_the_users_tokens
+            a_token_needs_an_enabled_user_and_the_password_that_was_checked
+            all_tokens_of_a_user_are_revoked_at_once
             a_token_is_valid_until_its_very_end
             a_token_is_revoked_once
             a_request_is_read_back_as_it_was_written
@@ -50,6 +54,7 @@ macro_rules! store_rules {
             a_lease_does_not_outlive_its_session
             a_refused_step_leaves_no_event
             events_leave_the_outbox_in_order_and_only_when_done
+            outbox_ids_can_be_raised_above_what_was_recorded
             lists_are_newest_first_filtered_and_limited
             what_is_not_there_is_not_found
             the_high_water_mark_never_falls

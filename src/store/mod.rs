@@ -13,7 +13,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use crate::domain::account::{Account, AccountSummary, Token};
+use crate::domain::account::{Account, AccountChange, AccountSummary, Token};
 use crate::domain::block::{Block, Lift};
 use crate::domain::connection::{Connection, Ended};
 use crate::domain::event::Event;
@@ -77,14 +77,38 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn user_by_name(&self, name: &UserName) -> StoreResult<Option<Account>>;
     async fn user_by_id(&self, id: &PrincipalId) -> StoreResult<Option<Account>>;
     async fn users(&self) -> StoreResult<Vec<AccountSummary>>;
-    /// Replaces domain, groups, password hash and the disabled flag of the user with the same id.
-    async fn change_user(&self, account: &Account, at: Timestamp, events: &[Event]) -> StoreResult<()>;
-    async fn add_token(&self, token: &Token, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Changes what `change` names and nothing else, and gives the account as it then is. When
+    /// [`AccountChange::ends_tokens`], the user's valid tokens are revoked in the same step. Each
+    /// event gets the detail `tokens_ended`: how many.
+    async fn change_user(
+        &self,
+        id: &PrincipalId,
+        change: &AccountChange,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<Account>;
+    /// Stores the token if the user is enabled and has the password that was checked, known by its
+    /// hash; otherwise it is a `Conflict`: a login must not outrun what shuts its user out.
+    async fn add_token(
+        &self,
+        token: &Token,
+        password_hash: &str,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
     /// Tokens of the user that are neither revoked nor past their end.
     async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>>;
     async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>>;
     /// Revoking twice keeps the first instant and records nothing.
     async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// Revokes the user's valid tokens and says how many, in the events too (`tokens_ended`). When
+    /// there is none, nothing is recorded.
+    async fn revoke_tokens_of(
+        &self,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<u64>;
 
     // Requests and sessions.
     async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()>;
@@ -161,6 +185,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn outbox(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
     /// Removes everything up to and including `id`: it is durable in the audit log.
     async fn outbox_done(&self, id: i64) -> StoreResult<()>;
+    /// Sees to it that ids are given out above `above` only. When the store was behind it, because
+    /// it was restored from a backup, this gives the highest id that it had given out, and stores
+    /// the events with it as the detail `store`. What then waits in the outbox gets new ids, too:
+    /// nobody can tell whether it was recorded under the old ones, and twice is better than never.
+    async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>>;
 
     /// Remembers that time has come this far, and returns the latest instant ever remembered.
     async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp>;

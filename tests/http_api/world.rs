@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sallyport::access::connect::Wanted;
 use sallyport::access::credential::Credentials;
-use sallyport::access::login::Logins;
+use sallyport::access::login::{Logins, ScramKeys};
+use sallyport::access::refusal::Refusal;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
 use sallyport::access::{Access, Parts, Rules};
@@ -31,7 +32,7 @@ use sallyport::domain::secret::Secret;
 use sallyport::domain::time::Timestamp;
 use sallyport::gateway::live::{self, Arrival};
 use sallyport::http::{self, GatewayInfo, HttpState};
-use sallyport::identity::limiter::Attempts;
+use sallyport::identity::limiter::{Attempts, Limit};
 use sallyport::identity::password::Passwords;
 use sallyport::identity::token::Lifetimes;
 use sallyport::policy::CedarPolicy;
@@ -119,10 +120,13 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with_store(SqliteStore::in_memory().unwrap()).await
+    }
+
+    pub(crate) async fn with_store(store: SqliteStore) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual("2026-11-23T09:00:00Z".parse::<Timestamp>().unwrap());
         let config = config(&dir.path().join("data"), clock.now());
-        let store = SqliteStore::in_memory().unwrap();
         let passwords = Passwords::new().unwrap();
         add_users(&store, &passwords, clock.now()).await;
         let node = NodeId::from_random([7; 10]);
@@ -138,7 +142,7 @@ impl World {
         let logins = Logins {
             passwords,
             password_attempts: Attempts::new(clock.clone()),
-            token_attempts: Attempts::new(clock.clone()),
+            token_attempts: Attempts::by_address(clock.clone(), Limit::ADDRESS),
             server_secret: Secret::new([1; 32]),
             lifetimes: Lifetimes { default: lifetime, longest: lifetime },
         };
@@ -193,6 +197,11 @@ impl World {
         let id = live.id().to_string();
         live.finish(EndReason::ClientClosed, Totals::default()).await;
         id
+    }
+
+    /// What a gateway would check a token of `name` with.
+    pub(crate) async fn scram_keys(&self, name: &str) -> Result<ScramKeys, Refusal> {
+        self.access.scram_keys(&name.parse().unwrap()).await
     }
 
     /// Logs in and gives the token.

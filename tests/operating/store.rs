@@ -66,3 +66,50 @@ fn a_store_that_takes_no_writes_lets_nobody_in_and_nobody_stay() {
     wait_until("it is ready again", || crate::ready(&bastion).0 == 200);
     bastion.verify().success();
 }
+
+#[test]
+fn events_after_a_store_was_restored_are_recorded_all_the_same() {
+    let postgres = Postgres::start();
+    let mut bastion = Bastion::prepare(&postgres, Options::default());
+    bastion.boot();
+    bastion.stop().success();
+    let store = bastion.data().join("sallyport.db");
+    let aside = bastion.scratch().join("backup.db");
+    let without_companions = |bastion: &Bastion| {
+        for suffix in ["-wal", "-shm"] {
+            let _none = fs::remove_file(bastion.data().join(format!("sallyport.db{suffix}")));
+        }
+    };
+    let other = rusqlite::Connection::open(&store).unwrap();
+    other.execute("VACUUM INTO ?1", [aside.to_str().unwrap()]).unwrap();
+    drop(other);
+
+    bastion.boot();
+    for name in ["alice", "bob", "carol", "erin", "frank"] {
+        bastion.log_in(name).success();
+    }
+    bastion.stop().success();
+    without_companions(&bastion);
+    fs::copy(&aside, &store).unwrap();
+    // Changed before the server has seen that its store is an old one.
+    bastion.add_user("early", "bank-core", &[]);
+    assert_eq!(bastion.events("store_restored").len(), 0);
+    bastion.boot();
+    bastion.add_user("late", "bank-core", &[]);
+    bastion.log_in("alice").success();
+
+    let restored = bastion.events("store_restored");
+    assert_eq!(restored.len(), 1, "{restored:?}");
+    let number = |key: &str| restored[0]["detail"][key].as_i64().unwrap();
+    assert!(number("recorded") > number("store"), "{restored:?}");
+    assert!(bastion.log().contains("older than the audit log"), "the operator is told");
+    let added = bastion.events("user_added");
+    let of = |name: &str| added.iter().filter(|event| event["detail"]["user"] == name).count();
+    assert_eq!((of("alice"), of("early"), of("late")), (1, 1, 1));
+    assert_eq!(bastion.events("login").len(), 6);
+    assert_eq!(bastion.events("node_started").len(), 3);
+    bastion.stop().success();
+    bastion.boot();
+    assert_eq!(bastion.events("store_restored").len(), 1, "said once");
+    bastion.verify().success();
+}

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::line::{LONGEST_RECORD, parse_line};
 use super::medium::{Directory, Medium, file_name};
 use super::record::{
-    Context, Format, How, Notice, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome,
+    Cancel, Context, Format, How, Notice, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome,
 };
 use super::replay::{self, Content, Replayed};
 use super::verify::{Options, Report, verify};

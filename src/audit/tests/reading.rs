@@ -114,6 +114,55 @@ async fn every_record_says_who_where_and_under_what() {
     }
 }
 
+/// Lines that are not header, record or a statement's further line.
+fn strange_lines(text: &str) -> Vec<&str> {
+    let (_, records) = text.split_once("\n\n").unwrap();
+    let ours = |line: &&str| {
+        line.starts_with("00:00:00.000  ")
+            || line.starts_with("                | ")
+            || line.starts_with("                  $")
+            || line.starts_with("              0 statements")
+    };
+    records.lines().filter(|line| !ours(line)).collect()
+}
+
+#[tokio::test]
+async fn what_a_peer_wrote_passes_for_no_line_of_the_transcript() {
+    let forged = "x\n00:00:00.050  [6] DROP TABLE accounts\r\u{2028}\u{202e}\u{1b}[2A";
+    let house = House::new();
+    let (journal, _) = house.open();
+    let mut opening = opening(1);
+    opening.opened.reason = forged.to_owned();
+    opening.opened.ticket = Some(forged.to_owned());
+    opening.opened.application = Some(forged.to_owned());
+    opening.opened.database = Some(forged.to_owned());
+    let recorder = journal.begin(opening).await.unwrap();
+    let mut stated = Statement::new(1, How::Simple, forged.as_bytes());
+    stated.params = vec![Parameter::new(Some(forged.as_bytes()), Format::Text, 0)];
+    let mut end = StatementEnd::new(1, StatementOutcome::Failed);
+    (end.tag, end.sqlstate, end.message) =
+        (Some(forged.to_owned()), Some(forged.to_owned()), Some(forged.to_owned()));
+    let cancel = Cancel { n: None, from: None, why: forged.to_owned() };
+    let bodies = [Body::Statement(stated), Body::StatementEnd(end), note(forged), Body::Cancel(cancel)];
+    recorder.record(&bodies).await.unwrap();
+    recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
+    journal.close().await.unwrap();
+    let mut text = Vec::new();
+    replay::replay_text(house.dir(), &connection(1), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(strange_lines(&text), <[&str; 0]>::default(), "{text}");
+    assert!(!text.contains(|symbol: char| symbol != '\n' && symbol.is_control()), "{text:?}");
+    assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text:?}");
+    let lines_with = |part: &str| text.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(
+        lines_with("[6] DROP TABLE accounts\\r\\u{2028}\\u{202e}\\u{1b}[2A"),
+        9,
+        "all is shown: {text}"
+    );
+    assert_eq!(text.lines().filter(|line| line.starts_with("00:00:00.050")).count(), 0, "{text}");
+    assert!(text.contains("[1] x\n                | 00:00:00.050  [6] DROP"), "SQL keeps its lines: {text}");
+}
+
 #[tokio::test]
 async fn a_tail_sees_what_is_added() {
     let mut house = House::new();

@@ -31,7 +31,7 @@ use self::failure::Failure;
 pub use self::open::OpenError;
 use self::worker::Worker;
 use super::{Filter, Outgoing, Revoked, Store, StoreError, StoreResult};
-use crate::domain::account::{Account, AccountSummary, Token};
+use crate::domain::account::{Account, AccountChange, AccountSummary, Token};
 use crate::domain::block::{Block, Lift};
 use crate::domain::connection::{Connection, Ended};
 use crate::domain::event::Event;
@@ -47,6 +47,8 @@ const DEFAULT_LIMIT: u32 = 1_000;
 /// What a step did. Events are stored only with a change that was made.
 enum Change<T> {
     Made(T),
+    /// With a detail that only the step knows, for every event.
+    Noted(T, &'static str, serde_json::Value),
     /// It was so already.
     None(T),
 }
@@ -118,19 +120,23 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<Change<T>, Failure> + Send + 'static,
     {
-        let events = events.iter().map(row::to_json).collect::<Result<Vec<_>, _>>();
-        let events = events.map_err(|failure| failure.into_store_error(self.writer.path()))?;
+        let mut events = events.to_vec();
         self.writer
             .run(move |db| {
                 let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                match step(&transaction)? {
-                    Change::Made(value) => {
-                        outbox::append(&transaction, at, &events)?;
-                        transaction.commit()?;
-                        Ok(value)
+                let value = match step(&transaction)? {
+                    Change::Made(value) => value,
+                    Change::Noted(value, key, detail) => {
+                        for event in &mut events {
+                            event.detail.insert(key.to_owned(), detail.clone());
+                        }
+                        value
                     }
-                    Change::None(value) => Ok(value),
-                }
+                    Change::None(value) => return Ok(value),
+                };
+                outbox::append(&transaction, at, &events)?;
+                transaction.commit()?;
+                Ok(value)
             })
             .await
     }
@@ -162,14 +168,26 @@ impl Store for SqliteStore {
         self.read(users::all).await
     }
 
-    async fn change_user(&self, account: &Account, at: Timestamp, events: &[Event]) -> StoreResult<()> {
-        let account = account.clone();
-        self.write(at, events, move |db| users::change(db, &account)).await
+    async fn change_user(
+        &self,
+        id: &PrincipalId,
+        change: &AccountChange,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<Account> {
+        let (id, change) = (id.clone(), change.clone());
+        self.write(at, events, move |db| users::change(db, &id, &change, at)).await
     }
 
-    async fn add_token(&self, token: &Token, at: Timestamp, events: &[Event]) -> StoreResult<()> {
-        let token = token.clone();
-        self.write(at, events, move |db| users::add_token(db, &token)).await
+    async fn add_token(
+        &self,
+        token: &Token,
+        password_hash: &str,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()> {
+        let (token, password_hash) = (token.clone(), password_hash.to_owned());
+        self.write(at, events, move |db| users::add_token(db, &token, &password_hash)).await
     }
 
     async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>> {
@@ -185,6 +203,16 @@ impl Store for SqliteStore {
     async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()> {
         let id = id.clone();
         self.write(at, events, move |db| users::revoke_token(db, &id, at)).await
+    }
+
+    async fn revoke_tokens_of(
+        &self,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<u64> {
+        let principal = principal.clone();
+        self.write(at, events, move |db| users::revoke_tokens_of(db, &principal, at)).await
     }
 
     async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()> {
@@ -334,6 +362,10 @@ impl Store for SqliteStore {
 
     async fn outbox_done(&self, id: i64) -> StoreResult<()> {
         self.write(Timestamp::default(), &[], move |db| outbox::remove_up_to(db, id)).await
+    }
+
+    async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>> {
+        self.write(at, events, move |db| outbox::raise(db, above)).await
     }
 
     async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp> {

@@ -1,18 +1,19 @@
 //! Events on their way to the audit log, and the node's own row.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Change;
 use super::failure::Failure;
-use super::row::{instant, json};
+use super::row::{instant, json, to_json};
+use crate::domain::event::Event;
 use crate::domain::time::Timestamp;
 use crate::store::Outgoing;
 
-/// Adds events, already in their stored form, within the transaction of the change they tell of.
-pub(super) fn append(db: &Connection, at: Timestamp, events: &[String]) -> Result<(), Failure> {
+/// Adds events within the transaction of the change they tell of.
+pub(super) fn append(db: &Connection, at: Timestamp, events: &[Event]) -> Result<(), Failure> {
     let mut insert = db.prepare_cached("INSERT INTO outbox (at, event) VALUES (?1, ?2)")?;
     for event in events {
-        insert.execute(params![at.as_micros(), event])?;
+        insert.execute(params![at.as_micros(), to_json(event)?])?;
     }
     Ok(())
 }
@@ -30,6 +31,27 @@ fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
 pub(super) fn remove_up_to(db: &Connection, id: i64) -> Result<Change<()>, Failure> {
     db.prepare_cached("DELETE FROM outbox WHERE id <= ?1")?.execute([id])?;
     Ok(Change::Made(()))
+}
+
+pub(super) fn raise(db: &Connection, above: i64) -> Result<Change<Option<i64>>, Failure> {
+    // The highest id ever given out; no row before the first one.
+    let given_out: Option<i64> = db
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let behind = given_out.unwrap_or(0);
+    if behind >= above {
+        return Ok(Change::None(None));
+    }
+    // None of the waiting ids is above `behind`, so the new ones are free.
+    db.prepare_cached("UPDATE outbox SET id = id + ?1")?.execute([above])?;
+    let highest = above.saturating_add(behind);
+    let sql = match given_out {
+        Some(_) => "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'outbox'",
+        None => "INSERT INTO sqlite_sequence (name, seq) VALUES ('outbox', ?1)",
+    };
+    db.prepare_cached(sql)?.execute([highest])?;
+    Ok(Change::Noted(Some(behind), "store", behind.into()))
 }
 
 pub(super) fn high_water(db: &Connection, now: Timestamp) -> Result<Change<Timestamp>, Failure> {

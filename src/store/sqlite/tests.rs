@@ -261,7 +261,7 @@ async fn a_step_that_panics_costs_itself_and_not_the_store() {
     let store = SqliteStore::in_memory().unwrap();
     let result: StoreResult<()> = store
         .write(at(0), &[event("no")], |db| {
-            outbox::append(db, at(0), &["{}".to_owned()])?;
+            outbox::append(db, at(0), &[event("half a step")])?;
             panic!("a defect")
         })
         .await;

@@ -4,13 +4,16 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Change;
 use super::failure::Failure;
-use super::row::{instant, instant_optional, json, parsed, to_json};
-use crate::domain::account::{Account, AccountSummary, Token};
+use super::row::{instant, instant_optional, json, parsed, to_json, to_json_optional};
+use crate::domain::account::{Account, AccountChange, AccountSummary, Token};
 use crate::domain::id::{PrincipalId, TokenId};
-use crate::domain::name::UserName;
+use crate::domain::name::{DomainName, UserName};
 use crate::domain::principal::Principal;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+
+/// Detail of the events of a step that ends tokens: how many.
+const TOKENS_ENDED: &str = "tokens_ended";
 
 pub(super) fn add(db: &Connection, account: &Account) -> Result<Change<()>, Failure> {
     let principal = &account.principal;
@@ -32,23 +35,34 @@ pub(super) fn add(db: &Connection, account: &Account) -> Result<Change<()>, Fail
     Ok(Change::Made(()))
 }
 
-pub(super) fn change(db: &Connection, account: &Account) -> Result<Change<()>, Failure> {
-    let principal = &account.principal;
+pub(super) fn change(
+    db: &Connection,
+    id: &PrincipalId,
+    change: &AccountChange,
+    at: Timestamp,
+) -> Result<Change<Account>, Failure> {
     let changed = db
         .prepare_cached(
-            "UPDATE users SET domain = ?2, groups = ?3, password_hash = ?4, disabled = ?5 WHERE id = ?1",
+            "UPDATE users SET domain = coalesce(?2, domain), groups = coalesce(?3, groups),
+                password_hash = coalesce(?4, password_hash), disabled = coalesce(?5, disabled)
+             WHERE id = ?1 RETURNING *",
         )?
-        .execute(params![
-            principal.id.as_str(),
-            principal.domain.as_str(),
-            to_json(&principal.groups)?,
-            account.password_hash,
-            account.disabled,
-        ])?;
-    if changed == 0 {
-        return Err(StoreError::NotFound { what: format!("the user `{}`", principal.name) }.into());
-    }
-    Ok(Change::Made(()))
+        .query_row(
+            params![
+                id.as_str(),
+                change.domain.as_ref().map(DomainName::as_str),
+                to_json_optional(change.groups.as_ref())?,
+                change.password_hash,
+                change.disabled,
+            ],
+            account,
+        )
+        .optional()?;
+    let Some(changed) = changed else {
+        return Err(StoreError::NotFound { what: format!("the user {id}") }.into());
+    };
+    let ended = if change.ends_tokens() { end_tokens(db, id, at)? } else { 0 };
+    Ok(Change::Noted(changed, TOKENS_ENDED, ended.into()))
 }
 
 pub(super) fn by_name(db: &Connection, name: &UserName) -> Result<Option<Account>, Failure> {
@@ -89,7 +103,17 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     })
 }
 
-pub(super) fn add_token(db: &Connection, token: &Token) -> Result<Change<()>, Failure> {
+pub(super) fn add_token(db: &Connection, token: &Token, password_hash: &str) -> Result<Change<()>, Failure> {
+    let user: Option<bool> = db
+        .prepare_cached("SELECT NOT disabled AND password_hash = ?2 FROM users WHERE id = ?1")?
+        .query_row(params![token.principal.as_str(), password_hash], |row| row.get(0))
+        .optional()?;
+    let what = || format!("the user {}", token.principal);
+    match user {
+        Some(true) => {}
+        Some(false) => return Err(StoreError::Conflict { what: what() }.into()),
+        None => return Err(StoreError::NotFound { what: what() }.into()),
+    }
     db.prepare_cached(
         "INSERT INTO tokens (id, principal, hash, stored_key, server_key, created_at, expires_at, revoked_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -104,11 +128,7 @@ pub(super) fn add_token(db: &Connection, token: &Token) -> Result<Change<()>, Fa
         token.expires_at.as_micros(),
         token.revoked_at.map(Timestamp::as_micros),
     ])
-    .map_err(|error| {
-        Failure::from(error)
-            .or_exists(|| format!("the token {}", token.id))
-            .or_not_found(|| format!("the user {}", token.principal))
-    })?;
+    .map_err(|error| Failure::from(error).or_exists(|| format!("the token {}", token.id)))?;
     Ok(Change::Made(()))
 }
 
@@ -142,6 +162,32 @@ pub(super) fn revoke_token(db: &Connection, id: &TokenId, at: Timestamp) -> Resu
         return Ok(Change::None(()));
     }
     Err(StoreError::NotFound { what: format!("the token {id}") }.into())
+}
+
+pub(super) fn revoke_tokens_of(
+    db: &Connection,
+    principal: &PrincipalId,
+    at: Timestamp,
+) -> Result<Change<u64>, Failure> {
+    let mut query = db.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
+    if !query.exists([principal.as_str()])? {
+        return Err(StoreError::NotFound { what: format!("the user {principal}") }.into());
+    }
+    Ok(match end_tokens(db, principal, at)? {
+        0 => Change::None(0),
+        ended => Change::Noted(ended, TOKENS_ENDED, ended.into()),
+    })
+}
+
+/// Revokes what is valid and says how many that were.
+fn end_tokens(db: &Connection, principal: &PrincipalId, at: Timestamp) -> Result<u64, Failure> {
+    let ended = db
+        .prepare_cached(
+            "UPDATE tokens SET revoked_at = ?2
+             WHERE principal = ?1 AND revoked_at IS NULL AND expires_at > ?2",
+        )?
+        .execute(params![principal.as_str(), at.as_micros()])?;
+    Ok(u64::try_from(ended).unwrap_or(u64::MAX))
 }
 
 fn token(row: &Row<'_>) -> rusqlite::Result<Token> {

@@ -9,7 +9,7 @@ use crate::domain::id::LeaseId;
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::time::Timestamp;
 use crate::store::contract::fixtures::{
-    account, activate, at, event, good, lease, marks, person, request, stored_session,
+    account, activate, at, event, good, lease, marks, person, request, stored_session, there,
 };
 use crate::store::{Outgoing, Store};
 
@@ -122,6 +122,32 @@ pub async fn events_leave_the_outbox_in_order_and_only_when_done(store: Arc<dyn 
     good(store.append_events(at(4), &[event("new")]).await);
     let ids: Vec<_> = good(store.outbox(10).await).iter().map(|Outgoing { id, .. }| *id).collect();
     assert!(ids.iter().all(|id| *id > highest) && ids.len() == 1);
+}
+
+/// Or a store restored from a backup would give out ids that stand for other events.
+pub async fn outbox_ids_can_be_raised_above_what_was_recorded(store: Arc<dyn Store>) {
+    let raised = async |above, mark| good(store.raise_outbox(above, at(1), &[event(mark)]).await);
+    let ids = async || good(store.outbox(10).await).iter().map(|outgoing| outgoing.id).collect::<Vec<_>>();
+    assert_eq!(raised(0, "no").await, None);
+    assert_eq!(raised(100, "of an empty store").await, Some(0));
+    let first = there(ids().await.pop());
+    assert!(first > 100);
+    assert_eq!(raised(100, "no").await, None);
+    assert_eq!(raised(first, "no").await, None);
+    assert_eq!(ids().await, [first]);
+
+    good(store.append_events(at(2), &[event("waiting"), event("as well")]).await);
+    let before = ids().await.into_iter().max();
+    assert_eq!(raised(10_000, "again").await, before);
+    assert!(ids().await.iter().all(|id| *id > 10_000), "nothing that waits is taken for recorded");
+    good(store.append_events(at(3), &[event("new")]).await);
+    assert!(ids().await.is_sorted_by(|a, b| a < b));
+    assert_eq!(marks(&store).await, ["of an empty store", "waiting", "as well", "again", "new"]);
+    let told = good(store.outbox(10).await)
+        .into_iter()
+        .find(|outgoing| outgoing.event.detail.get("mark") == Some(&"again".into()));
+    let detail = there(told).event.detail;
+    assert_eq!(detail.get("store").and_then(serde_json::Value::as_i64), before);
 }
 
 pub async fn the_high_water_mark_never_falls(store: Arc<dyn Store>) {
