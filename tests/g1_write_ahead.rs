@@ -11,14 +11,14 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use support::calls::text;
-use support::process::{PATIENCE, Running};
+use support::process::PATIENCE;
 use support::{Bastion, Options, Postgres, wait_until};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -45,7 +45,7 @@ impl Moments {
     }
 
     fn pause(&mut self) -> Duration {
-        Duration::from_millis(100 + self.next() % 1400)
+        Duration::from_millis(50 + self.next() % 1000)
     }
 }
 
@@ -115,15 +115,17 @@ impl Load {
     }
 
     /// One psql after another, each with a script of statements.
-    fn run_psql(&self) {
+    async fn run_psql(&self) {
         while !self.is_over() {
             let lines: Vec<String> = (0..50).map(|_| format!("SELECT '{}';", self.mark(PSQL))).collect();
             std::fs::write(&self.script, lines.join("\n")).unwrap();
-            let mut command = Command::new("psql");
+            let mut command = tokio::process::Command::new("psql");
             command.arg(&self.conninfo).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-f"]).arg(&self.script);
-            command.env("PGPASSWORD", &self.token).env("LC_ALL", "C");
-            // Killed in the midst of it more often than not.
-            let _ended = Running::start_quietly(&mut command).finish();
+            command.env("PGPASSWORD", &self.token).env("LC_ALL", "C").kill_on_drop(true);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            if !command.status().await.unwrap().success() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
     }
 }
@@ -178,10 +180,8 @@ fn whatever_reached_the_target_is_in_the_record_wherever_the_server_is_killed() 
         let load = Arc::clone(&load);
         clients.spawn_on(async move { load.drive(client).await }, runtime.handle());
     }
-    let psql = std::thread::spawn({
-        let load = Arc::clone(&load);
-        move || load.run_psql()
-    });
+    let psql = Arc::clone(&load);
+    clients.spawn_on(async move { psql.run_psql().await }, runtime.handle());
 
     let mut moments = Moments(SEED);
     for kill in 1..=KILLS {
@@ -196,7 +196,6 @@ fn whatever_reached_the_target_is_in_the_record_wherever_the_server_is_killed() 
     }
     load.over.store(true, Ordering::Relaxed);
     runtime.block_on(async { tokio::time::timeout(PATIENCE, clients.join_all()).await }).unwrap();
-    psql.join().unwrap();
     let at_work = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'sp\\_%'";
     wait_until("the target is done with all", || postgres.value("postgres", at_work) == "0");
     assert_eq!(bastion.stop().code(), 0);
