@@ -89,6 +89,21 @@ impl Bastion {
         target: &str,
         password: &str,
     ) -> Result<Driver, tokio_postgres::Error> {
+        let (config, tls) = self.driver_config(who, target, password);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let (client, connection) = runtime.block_on(config.connect(tls))?;
+        runtime.spawn(connection);
+        Ok(Driver { client, runtime })
+    }
+
+    /// What the driver tokio-postgres needs to connect through the gateway.
+    pub fn driver_config(
+        &self,
+        who: &str,
+        target: &str,
+        password: &str,
+    ) -> (tokio_postgres::Config, MakeRustlsConnect) {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in certificates(&self.ca_file()) {
             roots.add(certificate).unwrap();
@@ -109,11 +124,7 @@ impl Bastion {
             .dbname("ledger")
             .application_name("driver")
             .ssl_mode(tokio_postgres::config::SslMode::Require);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let (client, connection) = runtime.block_on(config.connect(MakeRustlsConnect::new(tls)))?;
-        runtime.spawn(connection);
-        Ok(Driver { client, runtime })
+        (config, MakeRustlsConnect::new(tls))
     }
 
     /// The recording that holds the statement whose text contains `sql`, once it has ended.

@@ -231,6 +231,11 @@ impl Wire {
         let _gone = self.stream.sock.shutdown(Shutdown::Both);
     }
 
+    /// The socket under the TLS, for those who only want to see it close.
+    pub fn into_socket(self) -> TcpStream {
+        self.stream.sock
+    }
+
     pub fn set_patience(&self, patience: Duration) {
         self.stream.sock.set_read_timeout(Some(patience)).unwrap();
     }
