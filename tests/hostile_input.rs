@@ -19,7 +19,6 @@ mod identity;
 mod messages;
 mod support;
 
-
 use serde_json::Value;
 use support::{Bastion, Options, Postgres, wait_until};
 
