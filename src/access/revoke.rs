@@ -2,7 +2,8 @@
 //! credential is dead.
 //!
 //! 1. The session record is marked; from here no permit is given.
-//! 2. Live connections are ended while the audit record becomes durable; neither waits for the other.
+//! 2. Live connections are ended while the audit record becomes durable and the holder is blocked, if
+//!    that was asked for; none waits for the other.
 //! 3. The credential is destroyed at its source.
 
 use std::time::Duration;
@@ -91,14 +92,19 @@ impl Access {
             Revoked::Before(session) => (session, true),
         };
         let reason = EndReason::Revoked { by: caller.principal.name.clone(), why: why.to_owned() };
-        let (recorded, cuts) =
-            tokio::join!(self.publish(), self.hub.end(|live| live.session == session.id, reason));
-        let credential = self.release_credential(id).await;
-        let block = match block {
-            Some(order) => Some(self.add_block(caller, &session.principal, &order, why).await?.0),
-            None => None,
+        // The block comes before the credential: a target that hangs must not delay it. What is cut
+        // has been told of the revocation by then.
+        let blocking = async {
+            match &block {
+                Some(order) => self.add_block(caller, &session.principal, order, why).await.map(Some),
+                None => Ok(None),
+            }
         };
+        let (cuts, recorded, blocked) =
+            tokio::join!(self.hub.end(|live| live.session == session.id, reason), self.publish(), blocking);
+        let credential = self.release_credential(id).await;
         recorded?;
+        let block = blocked?.map(|(block, _)| block);
         tracing::info!(session = %id, by = %caller.principal.name, cut = cuts.len(), "session revoked");
         Ok(Revocations { session, before, cuts, credential, block })
     }
