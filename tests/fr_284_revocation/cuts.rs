@@ -41,13 +41,13 @@ fn every_connection_is_cut_wherever_it_stands_and_the_role_is_gone_when_the_call
 
     let running = psql_at_work(&bastion, &postgres, "alice", "ledger-dev");
 
-    let endless = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000000)) TO STDOUT";
+    let endless = "COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT";
     let mut copy_out =
         bastion.psql_command("alice", "ledger-dev", &[&verbose[..], &["-c", endless]].concat());
     let copy_out = Running::start(copy_out.stdout(Stdio::null()).stderr(Stdio::piped()));
 
     let (mut stalled, _) = Wire::session(&bastion, "alice", "ledger-dev");
-    stalled.send(&wire::query("SELECT repeat('y', 1000) FROM generate_series(1, 1000000000) /* stalled */"));
+    stalled.send(&wire::query("SELECT repeat('y', 1000), generate_series(1, 1000000000) /* stalled */"));
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite' AND query LIKE \
                    '%/* stalled */' AND pid <> pg_backend_pid()";
     wait_until("the result is stuck", || postgres.value("postgres", waiting) == "1");
