@@ -186,7 +186,11 @@ impl App {
             max_message: config.max_message_bytes,
         };
         let gateway = Arc::new(PostgresGateway::new(Arc::clone(&self.access), settings));
-        let limits = Limits { connections: config.max_connections, handshakes: config.max_handshakes };
+        let limits = Limits {
+            connections: config.max_connections,
+            connections_per_network: None,
+            handshakes: config.max_handshakes,
+        };
         let serve = move |stream, client, slot| Arc::clone(&gateway).serve(stream, client, slot);
         edges.spawn(accept::run(listener, limits, edges.clone(), stop.soft.clone(), serve));
         Ok(address)

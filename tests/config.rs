@@ -102,7 +102,7 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(config.api.public_url, "https://127.0.0.1:8443");
     assert_eq!(config.postgres.listener.listen.to_string(), "127.0.0.1:6432");
     assert_eq!(config.postgres.max_connections, 2000);
-    assert_eq!(config.postgres.max_handshakes, 100);
+    assert_eq!(config.postgres.max_handshakes, 400);
     assert_eq!(config.postgres.handshake_timeout, Duration::from_secs(10));
     assert_eq!(config.postgres.idle_timeout, None);
     assert_eq!(config.postgres.max_message_bytes, 64 * 1024 * 1024);

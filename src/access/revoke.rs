@@ -2,7 +2,8 @@
 //! credential is dead.
 //!
 //! 1. The session record is marked; from here no permit is given.
-//! 2. Live connections are ended while the audit record becomes durable; neither waits for the other.
+//! 2. Live connections are ended while the audit record becomes durable and the holder is blocked, if
+//!    that was asked for; none waits for the other.
 //! 3. The credential is destroyed at its source.
 
 use crate::domain::decision::Decision;
@@ -84,21 +85,29 @@ impl Access {
         if let Ok(entry) = self.rules().targets.find(&session.target) {
             event = event.on(&entry.target);
         }
+        let issued = self.store.lease_of_session(id).await?;
         let (session, before) = match self.store.revoke_session(id, &revocation, &[event]).await? {
             Revoked::Now(session) => (session, false),
             Revoked::Before(session) => (session, true),
         };
         let reason = EndReason::Revoked { by: caller.principal.name.clone(), why: why.to_owned() };
-        let (recorded, cuts) =
-            tokio::join!(self.publish(), self.hub.end(|live| live.session == session.id, reason));
-        // Before the credential, whose destruction may take long.
-        let block = match block {
-            Some(order) => Some(self.add_block(caller, &session.principal, &order, why).await),
-            None => None,
+        // The block comes before the credential: a target that hangs must not delay it. What is cut
+        // has been told of the revocation by then.
+        let blocking = async {
+            match &block {
+                Some(order) => self.add_block(caller, &session.principal, order, why).await.map(Some),
+                None => Ok(None),
+            }
         };
-        let credential = self.release_credential(id).await;
+        let (cuts, recorded, blocked) =
+            tokio::join!(self.hub.end(|live| live.session == session.id, reason), self.publish(), blocking);
+        let credential = match (self.release_credential(id).await, issued) {
+            // The clean-up was quicker.
+            (Released::None, Some(lease)) => Released::Destroyed { handle: lease.handle },
+            (released, _) => released,
+        };
         recorded?;
-        let block = block.transpose()?.map(|(block, _)| block);
+        let block = blocked?.map(|(block, _)| block);
         tracing::info!(session = %id, by = %caller.principal.name, cut = cuts.len(), "session revoked");
         Ok(Revocations { session, before, cuts, credential, block })
     }

@@ -116,7 +116,7 @@ pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
     let listener = listener(&section, SocketAddr::from(([127, 0, 0, 1], 6432)));
     let public_address = section.parsed("public_address");
     let max_connections = section.count("max_connections", 2000, 1_000_000);
-    let max_handshakes = section.count("max_handshakes", 100, 100_000);
+    let max_handshakes = section.count("max_handshakes", 400, 100_000);
     let handshake_timeout = section.duration("handshake_timeout", second, 5 * minute);
     let idle_timeout = section.duration("idle_timeout", second, 240 * minute);
     let max_message_bytes =

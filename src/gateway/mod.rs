@@ -1,7 +1,8 @@
-//! What every protocol's gateway shares: taking connections in within limits ([`accept`]) and the
-//! life of a connection under a permit ([`live`]).
+//! What every protocol's gateway shares: taking connections in ([`accept`]) within fair limits
+//! ([`admission`]) and the life of a connection under a permit ([`live`]).
 
 pub mod accept;
+pub mod admission;
 pub mod live;
 pub mod scratch;
 

@@ -15,6 +15,7 @@ use super::HttpState;
 use super::error::Problem;
 use super::frame::LONGEST_BODY;
 use super::route::{Auth, Route};
+use super::standing::Standing;
 use crate::access::login::Authenticated;
 use crate::access::refusal::Refusal;
 use crate::domain::event::{Action, Event, Outcome};
@@ -93,6 +94,9 @@ async fn admit(state: &HttpState, route: &Route, parts: &mut Parts) -> Result<()
         }
         Err(refusal) => return Err(refusal.into()),
     };
+    if let Some(standing) = parts.extensions.get::<Standing>() {
+        standing.authenticated()?;
+    }
     if let Auth::Right(action) = route.auth {
         state.access.require(&who.caller, action, route.path).await?;
     }

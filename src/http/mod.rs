@@ -15,6 +15,7 @@ pub mod frame;
 pub mod openapi;
 pub mod route;
 pub mod serve;
+mod standing;
 pub mod strangers;
 pub mod view;
 

@@ -1,6 +1,7 @@
 //! From a listening socket to the router: TLS with a deadline for the handshake, HTTP/1.1 or HTTP/2
-//! by ALPN, and a graceful end.
+//! by ALPN, and a graceful end. How long strangers may stay: [`standing`](super::standing).
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::ClientAddress;
+use super::standing::{STRANGER_FOR, Standing};
 use super::{HttpState, router};
 use crate::gateway::accept::{self, HandshakeSlot, Limits};
 
@@ -31,7 +34,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// How long calls that are under way may go on once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
-const LIMITS: Limits = Limits { connections: 2048, handshakes: 256 };
+const LIMITS: Limits = Limits { connections: 2048, connections_per_network: Some(512), handshakes: 256 };
 
 /// The ALPN protocols that [`serve`] speaks: what `tls` must offer.
 pub const ALPN: &[&str] = &["h2", "http/1.1"];
@@ -61,23 +64,32 @@ async fn connection(
     slot: HandshakeSlot,
     stop: CancellationToken,
 ) {
+    let leave = Instant::now() + STRANGER_FOR;
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "TLS handshake failed"),
         Err(_elapsed) => return tracing::debug!(%client, "TLS handshake took too long"),
     };
-    drop(slot);
-    let router = router.layer(Extension(ClientAddress(client)));
-    if let Err(error) = speak(stream, router, stop).await {
+    let standing = Standing::new(slot);
+    let router = router.layer(Extension(ClientAddress(client))).layer(Extension(standing.clone()));
+    let end = async {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(leave) => return tracing::debug!(%client, "nobody authenticated"),
+            () = standing.known() => {}
+        }
+        stop.cancelled().await;
+    };
+    if let Err(error) = speak(stream, router, end).await {
         tracing::debug!(%client, %error, "API connection failed");
     }
 }
 
-/// Answers requests until the client goes, or `stop`; then those under way are finished.
+/// Answers requests until the client goes, or `end`; then those under way are finished.
 async fn speak(
     stream: TlsStream<TcpStream>,
     router: Router,
-    stop: CancellationToken,
+    end: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     // hyper's tasks for the streams of one HTTP/2 connection end with the connection.
@@ -97,7 +109,7 @@ async fn speak(
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = end => connection.as_mut().graceful_shutdown(),
     }
     tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
 }

@@ -28,7 +28,7 @@ use crate::config::PostgresTarget;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::principal::Principal;
 use crate::domain::session::Permit;
-use crate::gateway::accept::HandshakeSlot;
+use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
 
 use super::authenticate::{AuthenticateError, authenticate};
@@ -91,14 +91,27 @@ impl PostgresGateway {
     pub async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, slot: HandshakeSlot) {
         let known =
             tokio::time::timeout(self.settings.handshake_timeout, self.recognise(stream, client)).await;
-        drop(slot);
         match known {
-            Ok(Some(known)) => self.connect(known).await,
+            Ok(Some(known)) => self.settle(known, slot).await,
             Ok(None) => {}
             Err(_) => {
                 metrics::counter!("sallyport_handshakes_timed_out_total").increment(1);
                 tracing::debug!(%client, "a client did not authenticate in time");
             }
+        }
+    }
+
+    /// From a stranger to a known client, if there is a place.
+    async fn settle(&self, mut known: Known, slot: HandshakeSlot) {
+        match slot.promote() {
+            Ok(_place) => {
+                drop(slot);
+                self.connect(known).await;
+            }
+            Err(NotPromoted::Full { limit }) => {
+                self.refuse(&mut known, &Deny::TooManyConnections { limit }).await;
+            }
+            Err(NotPromoted::Evicted) => {}
         }
     }
 

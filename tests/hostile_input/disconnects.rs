@@ -141,7 +141,7 @@ fn clients_that_never_come_to_the_point_are_closed_and_keep_nobody_out() {
         }
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
-    // As many as there are places: the next is closed at once, and served when they have gone.
+    // More than there are places: the oldest go at once, the others when their time is up.
     let mut crowd: Vec<_> = (0..8).map(|_| wire::tcp(&bastion)).collect();
     let mut late = wire::tcp(&bastion);
     assert!(crate::read_to_end(&mut late).is_empty());

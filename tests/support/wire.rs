@@ -236,6 +236,11 @@ impl Wire {
         self.stream.sock
     }
 
+    /// The client's end, as the peer sees it.
+    pub fn local_port(&self) -> u16 {
+        self.stream.sock.local_addr().unwrap().port()
+    }
+
     pub fn set_patience(&self, patience: Duration) {
         self.stream.sock.set_read_timeout(Some(patience)).unwrap();
     }

@@ -1,0 +1,128 @@
+//! Blocks: who is barred is cut and gets no further, wherever they stand.
+
+use serde_json::json;
+
+use crate::support::calls::text;
+use crate::support::wire::Wire;
+
+#[test]
+fn a_block_cuts_and_bars_from_asking_activating_and_connecting_until_it_is_lifted() {
+    let (_postgres, bastion) = crate::start(&["alice", "bob", "carol", "erin", "olga"]);
+    let pending = bastion.ask("alice", "ledger-prod", "readonly", 3600);
+    bastion.approved("bob", &pending);
+    let session = crate::dev_session(&bastion, "alice", "readonly");
+    crate::dev_session(&bastion, "olga", "readonly");
+    let (mut cut, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    let (mut olga, _) = Wire::session(&bastion, "olga", "ledger-dev");
+
+    let answer = crate::block(&bastion, json!({ "user": "alice", "why": "a stolen laptop" }));
+    assert_eq!(crate::cut(&answer).len(), 1);
+    let (sqlstate, message, _) = cut.last_words();
+    assert_eq!((sqlstate.as_str(), message.as_str()), ("57P01", "you were blocked by erin: a stolen laptop"));
+    crate::is_served(&mut olga);
+    assert_eq!(bastion.session("alice", &session)["status"], "active", "a block ends no session");
+
+    let (sqlstate, message, _) = crate::refusal(&bastion, "alice", "ledger-dev");
+    assert_eq!((sqlstate.as_str(), message.as_str()), ("28000", "you are blocked by erin: a stolen laptop"));
+    let (status, body) = bastion.try_ask("alice", "ledger-uat", None);
+    assert_eq!((status, &body["code"]), (403, &json!("blocked")), "{body}");
+    let (status, body) = bastion.approve("carol", &pending);
+    assert_eq!((status, &body["code"]), (403, &json!("blocked")), "{body}");
+    assert_eq!(bastion.events("session_activated").len(), 2, "only the two on the development target");
+
+    let id = text(&answer["block"]["id"]);
+    for who in ["alice", "bob"] {
+        let (status, body) = bastion.post(who, "/pam/unblock", json!({ "block": id }));
+        assert_eq!((status, &body["code"]), (403, &json!("policy_refused")), "{body}");
+    }
+    bastion.run_as("erin", &["unblock", &id]).success();
+    crate::is_let_in(&bastion, "alice", "ledger-dev");
+    bastion.approved("carol", &pending);
+    crate::is_let_in(&bastion, "alice", "ledger-prod");
+    bastion.verify().success();
+}
+
+#[test]
+fn a_block_on_one_target_leaves_the_others() {
+    let (_postgres, bastion) = crate::start(&["alice", "bob", "erin"]);
+    let prod = bastion.ask("alice", "ledger-prod", "readonly", 3600);
+    crate::dev_session(&bastion, "alice", "readonly");
+    bastion.grant("alice", "ledger-uat", "readonly", 3600, &["bob"]);
+    let (mut cut, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    let (mut kept, _) = Wire::session(&bastion, "alice", "ledger-uat");
+
+    let block = json!({ "user": "alice", "target": "ledger-dev", "why": "not there" });
+    assert_eq!(crate::cut(&crate::block(&bastion, block)).len(), 1);
+    assert_eq!(cut.last_words().1, "you were blocked by erin: not there");
+    crate::is_served(&mut kept);
+    crate::is_let_in(&bastion, "alice", "ledger-uat");
+    assert_eq!(crate::refusal(&bastion, "alice", "ledger-dev").0, "28000");
+    let (status, body) = bastion.try_ask("alice", "ledger-dev", None);
+    assert_eq!((status, &body["code"]), (403, &json!("blocked")), "{body}");
+    bastion.approved("bob", &prod);
+}
+
+#[test]
+fn a_block_for_a_time_ends_with_it() {
+    let (_postgres, bastion) = crate::start(&["alice", "erin"]);
+    crate::dev_session(&bastion, "alice", "readonly");
+    let block = json!({ "user": "alice", "for_seconds": 600, "why": "a pause" });
+    let until = text(&crate::block(&bastion, block)["block"]["until"]);
+    bastion.advance(500);
+    let (_, message, _) = crate::refusal(&bastion, "alice", "ledger-dev");
+    assert_eq!(message, format!("you are blocked until {until} by erin: a pause"));
+    bastion.advance(101);
+    crate::is_let_in(&bastion, "alice", "ledger-dev");
+    assert_eq!(bastion.try_ask("alice", "ledger-dev", None).0, 201);
+}
+
+#[test]
+fn revoking_with_block_bars_the_holder_from_now_on() {
+    let (postgres, bastion) = crate::start(&["alice", "erin", "olga"]);
+    let session = crate::dev_session(&bastion, "alice", "readonly");
+    let other = crate::dev_session(&bastion, "alice", "dba");
+    let (mut revoked, _) = Wire::session(&bastion, "alice", "ledger-dev+readonly");
+    let (mut blocked, _) = Wire::session(&bastion, "alice", "ledger-dev+dba");
+    let said = bastion.run_as("erin", &["revoke", &session, "--why", "misuse", "--block"]).success();
+    assert!(said.stdout.contains("block "), "{}", said.stdout);
+    assert_eq!(revoked.last_words().1, "your session was revoked by erin: misuse");
+    assert_eq!(blocked.last_words().1, "you were blocked by erin: misuse");
+    assert_eq!(crate::refusal(&bastion, "alice", "ledger-dev+dba").1, "you are blocked by erin: misuse");
+    let refused = bastion.try_ask("alice", "ledger-uat", None);
+    assert_eq!((refused.0, &refused.1["code"]), (403, &json!("blocked")));
+    assert_eq!(bastion.session("alice", &other)["status"], "active");
+    assert_eq!(postgres.session_roles().len(), 1, "the other session's, which nobody can use");
+
+    // With a reach: this target, and for a time.
+    let session = crate::dev_session(&bastion, "olga", "readonly");
+    let reach = ["--block", "--block-target", "--block-for", "10m"];
+    let arguments = [&["revoke", session.as_str(), "--why", "misuse"], &reach[..]].concat();
+    bastion.run_as("erin", &arguments).success();
+    assert_eq!(bastion.try_ask("olga", "ledger-dev", None).0, 403);
+    assert_eq!(bastion.try_ask("olga", "ledger-uat", None).0, 201);
+    bastion.advance(601);
+    assert_eq!(bastion.try_ask("olga", "ledger-dev", None).0, 201);
+}
+
+#[test]
+fn who_may_not_block_blocks_nobody() {
+    let (_postgres, bastion) = crate::start(&["alice", "bob", "erin", "frank"]);
+    crate::dev_session(&bastion, "alice", "readonly");
+    let (mut wire, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    for who in ["alice", "bob", "frank"] {
+        let (status, body) = bastion.post(who, "/pam/block", json!({ "user": "alice", "why": "mischief" }));
+        assert_eq!((status, &body["code"]), (403, &json!("policy_refused")), "{who}: {body}");
+    }
+    for (body, expected) in [
+        (json!({ "user": "nobody", "why": "x" }), 404),
+        (json!({ "user": "alice", "why": " " }), 400),
+        (json!({ "user": "alice", "why": "x", "for_seconds": 0 }), 400),
+    ] {
+        let (status, answer) = bastion.post("erin", "/pam/block", body);
+        assert_eq!(status, expected, "{answer}");
+    }
+    crate::is_served(&mut wire);
+    let added = bastion.events("block_added");
+    assert_eq!(added.len(), 6, "refusals are recorded");
+    assert!(added.iter().all(|event| event["outcome"] == "refused"), "{added:?}");
+}
