@@ -114,7 +114,7 @@ fn the_role_is_no_more_than_the_access_and_valid_until_the_sessions_end() {
         "SELECT rolvaliduntil = '{ends_at}', rolconnlimit, rolcanlogin, rolinherit, rolsuper OR rolcreatedb \
          OR rolcreaterole OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = '{role}'"
     );
-    assert_eq!(postgres.value("postgres", &attributes), "t|250|t|t|f");
+    assert_eq!(postgres.value("postgres", &attributes), "t|250|f|t|f", "it lets nobody in by itself");
     let memberships = format!(
         "SELECT roleid::regrole, admin_option FROM pg_auth_members WHERE member = '{role}'::regrole \
          UNION ALL SELECT member::regrole, admin_option FROM pg_auth_members WHERE roleid = '{role}'::regrole"

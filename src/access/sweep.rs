@@ -79,6 +79,8 @@ impl Access {
     /// goes wrong is logged and tried again the next time.
     async fn watch(&self) -> Result<(), Refusal> {
         let now = self.now();
+        // Reads may still be answered when nothing can be written any more.
+        self.store.check().await?;
         self.store.high_water(now).await?;
         self.recheck_live().await?;
         let rest = [

@@ -233,6 +233,26 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Whether the connection ended because nobody may use it any more, rather than by itself.
+    pub const fn ends_the_right(&self) -> bool {
+        match self {
+            Self::Revoked { .. }
+            | Self::Expired
+            | Self::Blocked { .. }
+            | Self::NoLongerPermitted { .. }
+            | Self::Unconfirmed
+            | Self::Unrecordable { .. } => true,
+            Self::ClientClosed
+            | Self::TargetClosed
+            | Self::Idle
+            | Self::TargetUnreachable { .. }
+            | Self::Shutdown
+            | Self::Protocol { .. }
+            | Self::Internal
+            | Self::Crashed => false,
+        }
+    }
+
     /// A stable word for records and metrics.
     pub const fn code(&self) -> &'static str {
         match self {

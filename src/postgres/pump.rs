@@ -38,7 +38,7 @@ use super::upstream::Canceller;
 /// How much is gathered before it is recorded and forwarded, in bytes.
 const BATCH: usize = 256 * 1024;
 /// How long the rest of a message may take to reach a client that is about to be cut.
-const BOUNDARY_WITHIN: Duration = Duration::from_millis(200);
+const BOUNDARY_WITHIN: Duration = Duration::from_millis(500);
 /// How long the target may take to hear that it is over.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
@@ -233,9 +233,6 @@ async fn finish(
             (reason, Some(goodbye))
         }
     };
-    let at_boundary = inward.reach_boundary().await;
-    let Inward { read: target_read, write: client_write, .. } = inward;
-    let mut client = client_read.unsplit(client_write);
     let part = async {
         if let Some(canceller) = canceller {
             // The role's server processes are terminated with the credential; this ends the
@@ -253,8 +250,19 @@ async fn finish(
     let parting = async {
         let _told = tokio::time::timeout(CANCEL_WITHIN, part).await;
     };
-    tokio::join!(close(&mut client, goodbye.filter(|_| at_boundary)), parting);
-    drop((client, target_write, target_read));
+    let cut = reason.ends_the_right();
+    let telling = async {
+        let at_boundary = goodbye.is_some() && inward.reach_boundary().await;
+        let mut client = client_read.unsplit(inward.write);
+        let taken = close(&mut client, goodbye.filter(|_| at_boundary)).await;
+        if !taken && cut {
+            // The client does not read. Without this the kernel would keep what is on the way to it,
+            // and the connection, for as long as the client likes.
+            let _closed_already = client.get_ref().0.set_zero_linger();
+        }
+    };
+    // At the same time: a cancelled statement is what ends a message that is halfway here.
+    tokio::join!(telling, parting);
     reason
 }
 
@@ -437,15 +445,29 @@ impl Inward<'_> {
         Ok(())
     }
 
-    /// Writes the client as much as ends a message, if the client takes it in time.
+    /// Writes the client as much as ends a message, if the rest of it comes and the client takes it
+    /// in time.
     async fn reach_boundary(&mut self) -> bool {
-        let rest = self.boundary.map(|boundary| self.chunk.slice(..boundary.min(self.chunk.len())));
-        match rest {
-            None => false,
-            Some(rest) => {
-                let writing = tokio::time::timeout(BOUNDARY_WITHIN, self.write.write_all(&rest));
-                matches!(writing.await, Ok(Ok(())))
+        let ending = tokio::time::timeout(BOUNDARY_WITHIN, self.end_message());
+        matches!(ending.await, Ok(Ok(true)))
+    }
+
+    async fn end_message(&mut self) -> Result<bool, Stop> {
+        loop {
+            let end = self.boundary.unwrap_or(self.chunk.len()).min(self.chunk.len());
+            let part = self.chunk.split_to(end);
+            self.write.write_all(&part).await.map_err(|_| Stop::ClientGone)?;
+            if self.boundary.is_some() {
+                return Ok(true);
             }
+            self.chunk = scratch::read(&mut self.read).await.map_err(|_| Stop::TargetGone)?;
+            if self.chunk.is_empty() {
+                return Ok(false);
+            }
+            // No further than the first end: what follows is no longer for this client.
+            let mut at = 0;
+            while self.walker.next(&self.chunk, &mut at)?.is_some() && !self.walker.at_boundary() {}
+            self.boundary = self.walker.at_boundary().then_some(at);
         }
     }
 }

@@ -176,11 +176,11 @@ impl PostgresGateway {
     async fn refuse_stranger(&self, error: NegotiateError, client: SocketAddr) {
         tracing::debug!(%client, %error, "a client was refused before it said who it is");
         metrics::counter!("sallyport_handshakes_refused_total").increment(1);
-        match error.goodbye() {
+        let _taken = match error.goodbye() {
             Some((Stream::Plain(mut stream), goodbye)) => close(&mut stream, Some(goodbye)).await,
             Some((Stream::Tls(mut stream), goodbye)) => close(&mut *stream, Some(goodbye)).await,
-            None => {}
-        }
+            None => true,
+        };
     }
 
     async fn refuse_unproved(&self, login: &Login, client: SocketAddr, error: &AuthenticateError) {
@@ -340,8 +340,13 @@ async fn greet(known: &mut Known, upstream: &Upstream, key: &IssuedKey) -> std::
     }
     greeting.extend_from_slice(&encode::backend_key_data(key.key.process, &key.key.key));
     greeting.extend_from_slice(&upstream.ready);
-    known.stream.write_all(&greeting).await?;
-    known.stream.flush().await
+    let telling = async {
+        known.stream.write_all(&greeting).await?;
+        known.stream.flush().await
+    };
+    // Short enough for the kernel to take it at once: who does not is not reading at all, and must
+    // not keep a revocation waiting.
+    tokio::time::timeout(GOODBYE_WITHIN, telling).await?
 }
 
 /// Resolves the database *before* anything is decided on it. libpq sends the user's name when
@@ -379,7 +384,12 @@ fn unreachable(error: UpstreamError) -> Goodbye {
 }
 
 /// Says goodbye and closes, within [`GOODBYE_WITHIN`], whether or not the peer reads.
-pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, goodbye: Option<Goodbye>) {
+///
+/// Returns whether the peer took it; otherwise bytes that it has not taken are left over.
+pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    goodbye: Option<Goodbye>,
+) -> bool {
     let closing = async {
         if let Some(goodbye) = goodbye {
             let report = ErrorReport {
@@ -393,11 +403,14 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, goo
         }
         stream.shutdown().await
     };
-    if let Ok(Ok(())) = tokio::time::timeout(GOODBYE_WITHIN, closing).await {
+    let taken =
+        matches!(tokio::time::timeout(GOODBYE_WITHIN, closing).await, Ok(Ok::<_, std::io::Error>(())));
+    if taken {
         // Closing with unread bytes makes the kernel reset the connection, and the peer might lose
         // what it was told.
         let mut rest = [0; 512];
         let drained = async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
         let _gone = tokio::time::timeout(LINGER, drained).await;
     }
+    taken
 }
