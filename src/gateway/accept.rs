@@ -94,7 +94,7 @@ mod tests {
             stream.write_u8(word).await.unwrap();
             let _end = stream.read_u8().await;
         };
-        let accepting = tokio::task::spawn(run(listener, limits, tasks, stopped, serve));
+        let accepting = TaskTracker::new().spawn(run(listener, limits, tasks, stopped, serve));
         (address, stop, accepting)
     }
 
