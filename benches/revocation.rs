@@ -28,8 +28,6 @@ use tokio::task::JoinSet;
 
 /// Connections of the one session.
 const CONNECTIONS: usize = 200;
-/// How often that session is made and revoked.
-const ROUNDS: usize = 3;
 /// Sessions of one connection each.
 const SINGLES: usize = 50;
 /// Before memory is measured, so that what the process allocates once does not count.
@@ -160,20 +158,14 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let revoker = Revoker::new(bastion);
 
-    let (mut together, mut calls, mut per_connection) = (Vec::new(), Vec::new(), None);
-    for _ in 0..ROUNDS {
-        let session = session(bastion);
-        let clients = if per_connection.is_none() {
-            let (kib, clients) = memory(bastion, &runtime);
-            per_connection = Some(kib);
-            clients
-        } else {
-            connect(bastion, &runtime, CONNECTIONS)
-        };
-        let cut = revoke(&both, &runtime, &revoker, &session, clients);
-        together.extend(cut.closed);
-        calls.push(cut.call);
-    }
+    println!("{:<58} {:>5} {:>8} {:>8} {:>8}", "milliseconds", "n", "p50", "p99", "most");
+    let shared = session(bastion);
+    let (kib, clients) = memory(bastion, &runtime);
+    let cut = revoke(&both, &runtime, &revoker, &shared, clients);
+    row(&format!("revoke → socket closed, {CONNECTIONS} connections of one session"), cut.closed);
+    row("  until the call returned, credential destroyed", vec![cut.call]);
+    println!("memory per idle connection: {kib:.0} KiB");
+
     let (mut singly, mut single_calls) = (Vec::new(), Vec::new());
     for _ in 0..SINGLES {
         let session = session(bastion);
@@ -182,12 +174,7 @@ fn main() {
         singly.extend(cut.closed);
         single_calls.push(cut.call);
     }
-    bastion.verify().success();
-
-    println!("{:<58} {:>5} {:>8} {:>8} {:>8}", "milliseconds", "n", "p50", "p99", "most");
-    row(&format!("revoke → socket closed, {CONNECTIONS} connections of one session"), together);
-    row("  until the call returned, credential destroyed", calls);
     row("revoke → socket closed, one connection of one session", singly);
     row("  until the call returned, credential destroyed", single_calls);
-    println!("memory per idle connection: {:.0} KiB", per_connection.unwrap());
+    bastion.verify().success();
 }
