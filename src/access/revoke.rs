@@ -87,6 +87,7 @@ impl Access {
         if let Ok(entry) = self.rules().targets.find(&session.target) {
             event = event.on(&entry.target);
         }
+        let lease = self.store.lease_of_session(id).await?;
         let (session, before) = match self.store.revoke_session(id, &revocation, &[event]).await? {
             Revoked::Now(session) => (session, false),
             Revoked::Before(session) => (session, true),
@@ -102,7 +103,11 @@ impl Access {
         };
         let (cuts, recorded, blocked) =
             tokio::join!(self.hub.end(|live| live.session == session.id, reason), self.publish(), blocking);
-        let credential = self.release_credential(id).await;
+        let credential = match (self.release_credential(id).await, lease) {
+            // The sweep was quicker, while we waited for the connections.
+            (Released::None, Some(lease)) => Released::Destroyed { handle: lease.handle },
+            (released, _) => released,
+        };
         recorded?;
         let block = blocked?.map(|(block, _)| block);
         tracing::info!(session = %id, by = %caller.principal.name, cut = cuts.len(), "session revoked");
