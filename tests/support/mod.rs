@@ -20,7 +20,6 @@
 
 pub mod bastion;
 pub mod calls;
-pub mod client;
 pub mod disk;
 pub mod postgres;
 pub mod process;
