@@ -80,10 +80,12 @@ fn every_connection_is_cut_wherever_it_stands_and_the_role_is_gone_when_the_call
         let (sqlstate, message, _) = wire.last_words();
         assert_eq!((sqlstate.as_str(), message.as_str()), ("57P01", REVOKED));
     }
-    for psql in [running, copy_out] {
-        let cut = psql.finish().failure();
-        assert!(cut.stderr.contains(&format!("FATAL:  57P01: {REVOKED}")), "{}", cut.stderr);
-    }
+    let cut = running.finish().failure();
+    assert!(cut.stderr.contains(&format!("FATAL:  57P01: {REVOKED}")), "{}", cut.stderr);
+    // In the middle of a message there is no room for a word: it is told or just closed.
+    let cut = copy_out.finish().failure();
+    let told = cut.stderr.contains(REVOKED) || cut.stderr.contains("closed the connection unexpectedly");
+    assert!(told || cut.stderr.contains("connection has been closed unexpectedly"), "{}", cut.stderr);
     writeln!(to_idle, "SELECT 'alive';").unwrap();
     drop(to_idle);
     let told = idle.finish().failure();
