@@ -3,6 +3,7 @@
 //! something changes while it is up.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use crate::audit::ControlEntry;
 use crate::domain::deny::{Deny, EndReason};
@@ -42,6 +43,11 @@ pub struct RefusedConnection<'a> {
 impl Access {
     /// Finds the caller's session for what they want and has it permit a connection.
     pub async fn admit(&self, principal: &Principal, wanted: &Wanted) -> Result<Permit, Deny> {
+        // Reads may still be answered when nothing can be confirmed any more.
+        if !self.confirmed.load(Ordering::Acquire) {
+            let detail = "the latest look at the store failed".to_owned();
+            return Err(Deny::StoreUnavailable { detail });
+        }
         let rules = self.rules();
         let target = &rules.targets.find(&wanted.target)?.target;
         let filter = Filter { principal: Some(principal.id.clone()), ..Filter::default() };

@@ -27,6 +27,7 @@ pub mod users;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 
@@ -66,6 +67,8 @@ pub struct Access {
     pub logins: Logins,
     outbox: Outbox,
     rules: ArcSwap<Rules>,
+    /// Whether the latest look at the store succeeded: without it nobody is let in.
+    confirmed: AtomicBool,
 }
 
 /// What can be reloaded: the targets and the policies, always swapped together.
@@ -99,6 +102,7 @@ impl Access {
             logins: parts.logins,
             outbox: Outbox::default(),
             rules: ArcSwap::from_pointee(parts.rules),
+            confirmed: AtomicBool::new(true),
         }
     }
 

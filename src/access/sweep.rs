@@ -10,6 +10,7 @@
 //! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
 //! they matter.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -45,6 +46,7 @@ impl Access {
                 Ok(outcome) => outcome.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {} s", LEASE.as_secs())),
             };
+            self.confirmed.store(outcome.is_ok(), Ordering::Release);
             match outcome {
                 Ok(()) => confirmed = self.now(),
                 Err(error) => {

@@ -42,10 +42,10 @@ pub(super) struct Verify {
 #[derive(Debug, clap::Args)]
 pub(super) struct TailArguments {
     /// The audit log's directory
-    #[arg(long, value_name = "DIR", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
     audit_dir: Option<PathBuf>,
     /// The server's configuration, which names the directory
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "SALLYPORT_CONFIG")]
     config: Option<PathBuf>,
     /// Begin at the end, and go on as the log grows
     #[arg(long, short)]

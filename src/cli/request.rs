@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     duration: Option<Duration>,
     #[arg(long)]
     ticket: Option<String>,
-    /// Skip the approvals, in an emergency; this alerts people and is reviewed afterwards
+    /// Skip the approvals, in an emergency; every record of it is marked, and it is logged as a warning
     #[arg(long)]
     break_glass: bool,
     /// Wait until it is decided; Ctrl-C withdraws the request

@@ -19,7 +19,9 @@ pub const ADMIN_PASSWORD: &str = "makes and drops roles";
 const SETUP: &str = "
 CREATE ROLE ledger_readonly NOLOGIN;
 CREATE ROLE ledger_owner NOLOGIN;
-CREATE ROLE sallyport_admin LOGIN SUPERUSER PASSWORD 'makes and drops roles';
+CREATE ROLE sallyport_admin LOGIN CREATEROLE PASSWORD 'makes and drops roles';
+GRANT pg_signal_backend TO sallyport_admin;
+GRANT ledger_readonly, ledger_owner TO sallyport_admin WITH ADMIN OPTION;
 CREATE DATABASE ledger OWNER ledger_owner;
 CREATE DATABASE archive OWNER ledger_owner;
 \\c ledger
@@ -193,7 +195,7 @@ fn run(command: &mut Command) -> Finished {
 /// A cluster that was set up once and is copied by every test.
 fn template() -> PathBuf {
     let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (ready, lock) = (home.join("pg-template-1"), home.join("pg-template.lock"));
+    let (ready, lock) = (home.join("pg-template-2"), home.join("pg-template.lock"));
     let lock = fs::File::create(lock).unwrap();
     lock.lock().unwrap();
     if !ready.exists() {

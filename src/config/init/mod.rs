@@ -195,10 +195,12 @@ fn next_steps(dir: &Path, config: &Path, host: &str) -> String {
          \n\
          1. Add a target to `{config}`; an example is in it.\n\
          2. Check it:              sallyport check-config --config {config}\n\
-         3. Start:                 sallyport serve --config {config}\n\
-         4. Give clients           {dir}/tls/ca.crt\n\
+         3. Add people, as the user that the server will run as:\n\
+         \x20                          sallyport user add NAME --domain DOMAIN --group GROUP --config {config}\n\
+         4. Start:                 sallyport serve --config {config}\n\
+         5. Give clients           {dir}/tls/ca.crt\n\
          \x20  for PostgreSQL clients: PGSSLROOTCERT={dir}/tls/ca.crt PGSSLMODE=verify-full PGHOST={host}\n\
-         5. Move `{dir}/ca/ca.key` off this machine: whoever has it can pose as this server. It is needed\n\
+         6. Move `{dir}/ca/ca.key` off this machine: whoever has it can pose as this server. It is needed\n\
          \x20  again when the server's certificates are renewed, within {days} days.\n",
         days = certificates::SERVER_DAYS,
     )
