@@ -84,7 +84,8 @@ fn every_step_of_a_credential_is_recorded_with_its_session_and_handle() {
     assert_eq!(uses, 3, "each recording says which credential it used");
 
     bastion.run_as("bob", &["revoke", &granted.session, "--why", "again"]).success();
-    assert_eq!(actions(&steps(&bastion, &granted.session)), STEPS, "what is gone is not destroyed again");
+    let later = steps(&bastion, &granted.session);
+    assert_eq!(actions(&later), actions(&recorded), "what is gone is not destroyed again");
     bastion.verify().success();
 }
 
