@@ -3,10 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use tracing::Instrument;
 
 use super::error::Problem;
@@ -16,6 +18,8 @@ use crate::crypto;
 pub const DEADLINE: Duration = Duration::from_mins(1);
 /// The longest body that is read.
 pub const LONGEST_BODY: usize = 64 * 1024;
+/// How much of a body that is too long is read and dropped.
+const MOST_DROPPED: usize = 8 * 1024 * 1024;
 /// Marks an error answer whose own body says more than a problem would.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnBody;
@@ -32,7 +36,13 @@ pub async fn frame(request: Request, next: Next) -> Response {
     let span = tracing::info_span!("api", request_id = %id, %method, route = %route);
     let started = Instant::now();
     let response = async {
-        let answered = tokio::time::timeout(DEADLINE, next.run(request)).await;
+        let answering = async {
+            match with_body(request).await {
+                Ok(request) => next.run(request).await,
+                Err(status) => status_only(status),
+            }
+        };
+        let answered = tokio::time::timeout(DEADLINE, answering).await;
         let response = answered.unwrap_or_else(|_elapsed| status_only(StatusCode::REQUEST_TIMEOUT));
         let response = finish(response, &id);
         tracing::debug!(status = response.status().as_u16(), elapsed = ?started.elapsed(), "answered");
@@ -45,6 +55,28 @@ pub async fn frame(request: Request, next: Next) -> Response {
     metrics::histogram!("sallyport_api_call_seconds", "route" => route)
         .record(started.elapsed().as_secs_f64());
     response
+}
+
+/// Reads the body before anything answers: an answer to a call whose body is still on its way breaks
+/// the stream off, and many clients then never show it. Of a body that is too long as much is read
+/// and dropped as an honest mistake would be long.
+async fn with_body(request: Request) -> Result<Request, StatusCode> {
+    let (parts, body) = request.into_parts();
+    let (mut pieces, mut kept, mut seen) = (body.into_data_stream(), Vec::new(), 0_usize);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| StatusCode::BAD_REQUEST)?;
+        seen = seen.saturating_add(piece.len());
+        if seen > MOST_DROPPED {
+            break;
+        }
+        if seen <= LONGEST_BODY {
+            kept.extend_from_slice(&piece);
+        }
+    }
+    if seen > LONGEST_BODY {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    Ok(Request::from_parts(parts, Body::from(kept)))
 }
 
 fn status_only(status: StatusCode) -> Response {
