@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::credentials::{Credential, CredentialSource, Opened, SourceRequest};
+use crate::credentials::{Credential, CredentialSource, Opened, SourceError, SourceRequest};
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
@@ -194,7 +194,10 @@ impl Access {
         let opened = self.credentials.source.open(&source_request(&entry, &lease)).await.map_err(|error| {
             let detail = error_chain(&error);
             tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
-            Deny::CredentialUnavailable { detail }
+            match error {
+                SourceError::Admin(error) if error.is_unreachable() => Deny::TargetUnavailable { detail },
+                _ => Deny::CredentialUnavailable { detail },
+            }
         })?;
         let fingerprint = self.credentials.fingerprint(&opened.credential);
         let state = OpenState { access: Arc::clone(&self), opened, entry, lease: lease.clone(), slot };

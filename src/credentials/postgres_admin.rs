@@ -26,6 +26,21 @@ pub enum AdminError {
     TimedOut { address: String },
 }
 
+impl AdminError {
+    /// Whether nobody answered at the target, rather than refused.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Connect { source, .. } => {
+                let cause = std::error::Error::source(source);
+                let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+                // What TLS finds wrong comes as an I/O error of the kind `InvalidData`.
+                cause.is_some_and(|cause| cause.kind() != std::io::ErrorKind::InvalidData)
+            }
+        }
+    }
+}
+
 /// An admin connection; it closes when dropped.
 #[derive(Debug)]
 pub struct Admin {
