@@ -233,22 +233,14 @@ async fn finish(
             (reason, Some(goodbye))
         }
     };
-    let part = async {
-        if let Some(canceller) = canceller {
-            // The role's server processes are terminated with the credential; this ends the
-            // statement even where the session goes on.
-            let sent = tokio::time::timeout(CANCEL_WITHIN, canceller.cancel()).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                tracing::warn!("a running statement could not be cancelled at the target");
-            }
+    let cancelling = async {
+        let Some(canceller) = canceller else { return };
+        // The role's server processes are terminated with the credential; this ends the
+        // statement even where the session goes on.
+        let sent = tokio::time::timeout(CANCEL_WITHIN, canceller.cancel()).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!("a running statement could not be cancelled at the target");
         }
-        if between_messages {
-            target_write.write_all(&encode::terminate()).await?;
-        }
-        target_write.shutdown().await
-    };
-    let parting = async {
-        let _told = tokio::time::timeout(CANCEL_WITHIN, part).await;
     };
     let cut = reason.ends_the_right();
     let telling = async {
@@ -262,7 +254,16 @@ async fn finish(
         }
     };
     // At the same time: a cancelled statement is what ends a message that is halfway here.
-    tokio::join!(telling, parting);
+    tokio::join!(telling, cancelling);
+    // The target last: where many connections end at once, its processes would take the processor
+    // from the clients that have not been told yet.
+    let parting = async {
+        if between_messages {
+            target_write.write_all(&encode::terminate()).await?;
+        }
+        target_write.shutdown().await
+    };
+    let _told = tokio::time::timeout(CANCEL_WITHIN, parting).await;
     reason
 }
 
