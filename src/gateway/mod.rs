@@ -4,6 +4,8 @@
 pub mod accept;
 pub mod admission;
 pub mod live;
+pub mod login;
 pub mod scratch;
+pub mod stream;
 
 pub use live::{Arrival, LiveConnection};

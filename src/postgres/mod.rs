@@ -5,7 +5,6 @@
 mod authenticate;
 mod cancel;
 pub mod codec;
-pub mod login;
 mod negotiate;
 pub mod observe;
 mod pump;

@@ -19,23 +19,24 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
-use crate::access::connect::RefusedConnection;
+use crate::access::connect::{RefusedConnection, Wanted};
 use crate::access::refusal::Refusal;
 use crate::access::targets::TargetEntry;
 use crate::audit::record::{Body, Credential as CredentialRecord, CredentialMark, Notice};
 use crate::audit::{Totals, Unrecordable};
 use crate::config::PostgresTarget;
 use crate::domain::deny::{Deny, EndReason};
+use crate::domain::name::UserName;
 use crate::domain::principal::Principal;
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
+use crate::gateway::login::{Login, MalformedLogin};
 
 use super::authenticate::{AuthenticateError, authenticate};
 use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::startup::StartupParameters;
-use super::login::{Login, MalformedLogin};
 use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
 use super::pump::{self, Pumped};
 use super::record;
@@ -77,7 +78,7 @@ struct Known {
     buffer: BytesMut,
     start: StartupParameters,
     version: super::codec::startup::ProtocolVersion,
-    login: Login,
+    wanted: Wanted,
     principal: Principal,
     arrival: Arrival,
 }
@@ -129,7 +130,7 @@ impl PostgresGateway {
             }
         };
         let Start { mut stream, version, parameters, tls } = *start;
-        let login = match Login::parse(parameters.user()) {
+        let (user, wanted) = match Login::parse(parameters.user()).and_then(Login::with_target) {
             Ok(login) => login,
             Err(error) => {
                 // Counted like a failed attempt: a stranger must not fill the log.
@@ -151,8 +152,7 @@ impl PostgresGateway {
         };
         let mut buffer = BytesMut::new();
         let end_point = self.settings.end_point.as_deref();
-        let proved =
-            authenticate(&self.access, &mut stream, &mut buffer, &login.user, end_point, client).await;
+        let proved = authenticate(&self.access, &mut stream, &mut buffer, &user, end_point, client).await;
         match proved {
             Ok(principal) => {
                 let text =
@@ -163,11 +163,11 @@ impl PostgresGateway {
                     database: parameters.database().map(str::to_owned),
                     tls: Some(tls),
                 };
-                Some(Known { stream, buffer, start: parameters, version, login, principal, arrival })
+                Some(Known { stream, buffer, start: parameters, version, wanted, principal, arrival })
             }
             Err(error) => {
-                self.refuse_unproved(&login, client, &error).await;
-                close(&mut stream, error.goodbye(&login.user)).await;
+                self.refuse_unproved(&user, &wanted, client, &error).await;
+                close(&mut stream, error.goodbye(&user)).await;
                 None
             }
         }
@@ -183,7 +183,13 @@ impl PostgresGateway {
         };
     }
 
-    async fn refuse_unproved(&self, login: &Login, client: SocketAddr, error: &AuthenticateError) {
+    async fn refuse_unproved(
+        &self,
+        user: &UserName,
+        wanted: &Wanted,
+        client: SocketAddr,
+        error: &AuthenticateError,
+    ) {
         let code = match error {
             // Counted, not recorded each: a stranger could fill the log with them.
             AuthenticateError::Io(_) | AuthenticateError::Refused(Refusal::TooManyAttempts { .. }) => {
@@ -198,8 +204,8 @@ impl PostgresGateway {
             .record_refused_connection(RefusedConnection {
                 principal: None,
                 client,
-                wanted: Some(&login.wanted),
-                claimed: login.user.as_str(),
+                wanted: Some(wanted),
+                claimed: user.as_str(),
                 code,
                 why: &error.to_string(),
             })
@@ -233,7 +239,7 @@ impl PostgresGateway {
     }
 
     async fn admit(&self, known: &Known) -> Result<(Permit, Arc<TargetEntry>, String), Deny> {
-        let permit = self.access.admit(&known.principal, &known.login.wanted).await?;
+        let permit = self.access.admit(&known.principal, &known.wanted).await?;
         let entry = Arc::clone(self.access.rules().targets.find(&permit.target().name)?);
         if known.start.wants_replication() {
             let rule = crate::domain::decision::Rule {
@@ -251,7 +257,7 @@ impl PostgresGateway {
             .record_refused_connection(RefusedConnection {
                 principal: Some(&known.principal),
                 client: known.arrival.client,
-                wanted: Some(&known.login.wanted),
+                wanted: Some(&known.wanted),
                 claimed: known.start.user(),
                 code: deny.code(),
                 why: &deny.to_string(),
@@ -321,7 +327,7 @@ impl PostgresGateway {
             from_target: upstream.rest,
         };
         // What only the startup needed goes before the connection settles down.
-        drop((known.start, known.login, known.principal, known.arrival, upstream.greeting, upstream.ready));
+        drop((known.start, known.wanted, known.principal, known.arrival, upstream.greeting, upstream.ready));
         let Pumped { reason, totals } = pump::run(&self.access, &live, sides, &canceller, limits).await;
         drop(key);
         live.finish(reason, totals).await;

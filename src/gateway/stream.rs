@@ -1,0 +1,142 @@
+//! A stream that can be cut from outside, whatever its owner is doing with it.
+//!
+//! A library that owns a socket may be waiting for a peer that does not read. Cutting makes every
+//! read and write fail at once, so that the owner lets the socket go, and throws away what the
+//! kernel still holds for a peer that takes nothing.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// What is done to the transport when it is cut.
+pub trait Abrupt {
+    /// Drops what has not been taken by the peer yet.
+    fn abandon(&mut self);
+}
+
+impl Abrupt for TcpStream {
+    fn abandon(&mut self) {
+        // Closed with a reset: the kernel keeps nothing for a peer that does not read.
+        let _closed_already = self.set_zero_linger();
+    }
+}
+
+/// Ends when its token is cancelled. Reads and writes are as cancel-safe as those of `S`.
+#[derive(Debug)]
+pub struct Revocable<S: Abrupt> {
+    stream: S,
+    cut: CancellationToken,
+    until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<S: Abrupt> Revocable<S> {
+    pub fn new(stream: S, cut: CancellationToken) -> Self {
+        let until_cut = Box::pin(cut.clone().cancelled_owned());
+        Self { stream, cut, until_cut }
+    }
+
+    /// Registers for the cut as well; an error once it has come.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.cut.is_cancelled() || self.until_cut.as_mut().poll(context).is_ready() {
+            self.stream.abandon();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+}
+
+impl<S: Abrupt + AsyncRead + Unpin> AsyncRead for Revocable<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: Abrupt + AsyncWrite + Unpin> AsyncWrite for Revocable<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn pair(cut: &CancellationToken) -> (Revocable<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(connecting, listener.accept());
+        (Revocable::new(accepted.unwrap().0, cut.clone()), client.unwrap())
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_until_the_cut_and_none_after_it() {
+        let cut = CancellationToken::new();
+        let (mut stream, mut peer) = pair(&cut).await;
+        peer.write_all(b"ab").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
+        cut.cancel();
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(stream.write(b"x").await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_cut_wakes_a_reader_that_waits_and_a_writer_that_nobody_reads() {
+        let cut = CancellationToken::new();
+        let (stream, _peer) = pair(&cut).await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        let reading = async { read.read_u8().await.unwrap_err() };
+        let writing = async {
+            loop {
+                if let Err(error) = write.write_all(&[0; 65536]).await {
+                    return error;
+                }
+            }
+        };
+        let cutting = async { cut.cancel() };
+        let both = async { tokio::join!(reading, writing, cutting) };
+        let (read, written, ()) =
+            tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+        assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+    }
+}
