@@ -4,8 +4,10 @@
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use super::clip::{NAME, TEXT, clip, clip_some, clipped};
 use super::record::{
-    Body, Context, ControlEntry, Ended, Opened, Parameter, ParameterPart, Recovered, Sql, SqlPart,
+    Body, Context, ControlEntry, Data, Ended, Input, Opened, Output, Parameter, ParameterPart, Recovered,
+    Sql, SqlPart,
 };
 use crate::crypto::{hex, sha256};
 use crate::domain::deny::EndReason;
@@ -13,15 +15,11 @@ use crate::domain::event::Event;
 use crate::domain::id::NodeId;
 use crate::domain::time::Timestamp;
 
-/// Longest piece of SQL in one record, in bytes. JSON makes a control character six bytes, and a
+/// Longest piece of SQL or of a stream's data in one record, in bytes. JSON makes a control character six bytes, and a
 /// record stays under [`super::line::LONGEST_RECORD`] even then.
-const SQL_PIECE: usize = 128 << 10;
+const PIECE: usize = 128 << 10;
 /// Longest list of parameters in one record, in bytes of JSON.
 const PARAMETERS: usize = 128 << 10;
-/// Longest name (of a prepared statement, a database), in bytes; a server's own are 63.
-const NAME: usize = 1 << 10;
-/// Longest free text (an error message, a notice), in bytes.
-const TEXT: usize = 16 << 10;
 /// Longest detail of a control event, in bytes of JSON.
 const DETAIL: usize = 256 << 10;
 
@@ -50,26 +48,7 @@ pub(super) fn body(body: &Body) -> Vec<Encoded> {
         Body::StatementEnd(end) => Effect::Ends(end.n),
         _ => Effect::None,
     };
-    let mut records = Vec::new();
-    let mut last = clipped(body.clone());
-    if let Body::Statement(statement) = &mut last {
-        let whole = statement.sql.bytes();
-        if whole.len() > SQL_PIECE {
-            statement.sql_sha256 = Some(hex(&sha256(&[&whole])));
-            let mut pieces = pieces(&whole, matches!(statement.sql, Sql::Text { .. }));
-            statement.sql = pieces.pop().unwrap_or(Sql::Text { sql: String::new() });
-            for (part, sql) in (0..).zip(pieces) {
-                records.push(Body::SqlPart(SqlPart { n: statement.n, part, sql }));
-                statement.sql_parts = part + 1;
-            }
-        }
-        let chunks = parameter_chunks(&mut statement.params);
-        for (part, params) in (0..).zip(chunks) {
-            records.push(Body::ParameterPart(ParameterPart { n: statement.n, part, params }));
-            statement.parameter_parts = part + 1;
-        }
-    }
-    records.push(last);
+    let records = split(clipped(body.clone()));
     let count = records.len();
     let encode = |(index, body): (usize, Body)| Encoded {
         fields: fields(&body),
@@ -78,24 +57,65 @@ pub(super) fn body(body: &Body) -> Vec<Encoded> {
     records.into_iter().enumerate().map(encode).collect()
 }
 
-fn pieces(whole: &[u8], is_text: bool) -> Vec<Sql> {
-    let mut pieces = Vec::new();
-    let mut rest = whole;
-    while !rest.is_empty() {
-        let mut end = rest.len().min(SQL_PIECE);
-        // A text is cut between characters: a continuation byte is 0b10xxxxxx.
-        while is_text && rest.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
-            end -= 1;
+/// In as many records as it takes.
+fn split(body: Body) -> Vec<Body> {
+    let mut records = Vec::new();
+    match body {
+        Body::Statement(mut statement) => {
+            let whole = statement.sql.bytes();
+            if whole.len() > PIECE {
+                statement.sql_sha256 = Some(hex(&sha256(&[&whole])));
+                let mut pieces = sql_pieces(&whole, matches!(statement.sql, Sql::Text { .. }));
+                statement.sql = pieces.pop().unwrap_or(Sql::Text { sql: String::new() });
+                for (part, sql) in (0..).zip(pieces) {
+                    records.push(Body::SqlPart(SqlPart { n: statement.n, part, sql }));
+                    statement.sql_parts = part + 1;
+                }
+            }
+            let chunks = parameter_chunks(&mut statement.params);
+            for (part, params) in (0..).zip(chunks) {
+                records.push(Body::ParameterPart(ParameterPart { n: statement.n, part, params }));
+                statement.parameter_parts = part + 1;
+            }
+            records.push(Body::Statement(statement));
         }
-        let (piece, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        pieces.push(if is_text {
-            Sql::new(piece)
-        } else {
-            Sql::Bytes { b64: data_encoding::BASE64.encode(piece) }
-        });
-        rest = after;
+        Body::Input(Input { ch, data, mut masked }) if is_long(&data) => {
+            let input =
+                |piece: &[u8]| Body::Input(Input { ch, data: Data::new(piece), masked: masked.take() });
+            records.extend(pieces(&data.bytes()).map(input));
+        }
+        Body::Output(Output { ch, data, err }) if is_long(&data) => {
+            let output = |piece: &[u8]| Body::Output(Output { ch, data: Data::new(piece), err });
+            records.extend(pieces(&data.bytes()).map(output));
+        }
+        whole => records.push(whole),
     }
-    pieces
+    records
+}
+
+fn is_long(data: &Data) -> bool {
+    let (Data::Text { txt: kept } | Data::Bytes { b64: kept }) = data;
+    kept.len() > PIECE
+}
+
+/// What is text as a whole is text in each piece; what is not is base64 in each.
+fn sql_pieces(whole: &[u8], is_text: bool) -> Vec<Sql> {
+    let base64 = |piece| Sql::Bytes { b64: data_encoding::BASE64.encode(piece) };
+    pieces(whole).map(|piece| if is_text { Sql::new(piece) } else { base64(piece) }).collect()
+}
+
+/// Cuts between characters where there are any: a continuation byte is 0b10xxxxxx, and at most three
+/// of them make a character.
+fn pieces(whole: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = whole;
+    std::iter::from_fn(move || {
+        let continues = |end: &usize| rest.get(*end).is_some_and(|byte| byte & 0xC0 == 0x80);
+        let end = rest.len().min(PIECE);
+        let end = (end.saturating_sub(3)..=end).rev().find(|end| !continues(end)).unwrap_or(end);
+        let (piece, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Takes the parameters out of `params` in lists of a bounded size; none when all fit where they are.
@@ -118,45 +138,6 @@ fn parameter_chunks(params: &mut Vec<Parameter>) -> Vec<Vec<Parameter>> {
         }
     }
     chunks
-}
-
-/// Cuts a free text that a peer could make arbitrarily long; what is left out is known by its hash.
-fn clip(text: &mut String, limit: usize) {
-    if text.len() > limit {
-        let mark = format!("… ({} bytes, sha256 {})", text.len(), hex(&sha256(&[text.as_bytes()])));
-        text.truncate(text.floor_char_boundary(limit));
-        text.push_str(&mark);
-    }
-}
-
-fn clip_some(text: &mut Option<String>, limit: usize) {
-    if let Some(text) = text {
-        clip(text, limit);
-    }
-}
-
-fn clipped(mut body: Body) -> Body {
-    match &mut body {
-        Body::SqlPart(_) | Body::ParameterPart(_) => {}
-        Body::Statement(statement) => {
-            clip_some(&mut statement.name, NAME);
-            clip_some(&mut statement.portal, NAME);
-        }
-        Body::StatementEnd(end) => {
-            clip_some(&mut end.tag, NAME);
-            clip_some(&mut end.sqlstate, NAME);
-            clip_some(&mut end.message, TEXT);
-        }
-        Body::CopyEnd(end) => clip(&mut end.sha256, NAME),
-        Body::Cancel(cancel) => clip(&mut cancel.why, TEXT),
-        Body::Notice(notice) => clip(&mut notice.text, TEXT),
-        Body::Credential(credential) => {
-            clip(&mut credential.step, NAME);
-            clip(&mut credential.mark.handle, NAME);
-            clip_some(&mut credential.detail, TEXT);
-        }
-    }
-    body
 }
 
 #[derive(Serialize)]
@@ -182,6 +163,12 @@ pub(super) fn opened(opened: &Opened) -> Fields {
     clip_some(&mut opened.ticket, NAME);
     clip_some(&mut opened.application, NAME);
     clip_some(&mut opened.database, NAME);
+    if let Some(client) = &mut opened.client_ssh {
+        clip(&mut client.software, NAME);
+        clip_some(&mut client.kex, NAME);
+        clip(&mut client.auth, NAME);
+        clip_some(&mut client.key, NAME);
+    }
     for approval in &mut opened.approvals {
         clip(&mut approval.comment, NAME);
     }

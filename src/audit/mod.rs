@@ -6,6 +6,7 @@
 
 pub mod chain;
 mod checkpoints;
+mod clip;
 mod encode;
 mod files;
 mod journal;
@@ -17,6 +18,7 @@ pub mod record;
 mod recorder;
 mod recover;
 pub mod replay;
+pub mod ssh;
 #[cfg(test)]
 mod tests;
 mod transcript;

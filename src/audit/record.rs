@@ -19,6 +19,11 @@ use crate::domain::session::Permit;
 use crate::domain::target::Environment;
 use crate::domain::time::Timestamp;
 
+pub use super::ssh::{
+    ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, Data, Env, Eof, File, FilePhase, Input, Listen,
+    Output, Program, ProgramKind, Pty, Resize, Signal, SshClient, StreamEnd,
+};
+
 /// Longest parameter value that is kept whole, in bytes; of a longer one its head, length and hash.
 pub const LONGEST_PARAMETER: usize = 64 << 10;
 
@@ -73,6 +78,7 @@ impl Opening {
                 database: None,
                 credential: None,
                 client_tls: None,
+                client_ssh: None,
                 target_tls: None,
             },
         }
@@ -99,6 +105,8 @@ pub struct Opened {
     pub credential: Option<CredentialMark>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_tls: Option<Tls>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ssh: Option<SshClient>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_tls: Option<Tls>,
 }
@@ -134,6 +142,20 @@ pub enum Body {
     Cancel(Cancel),
     Notice(Notice),
     Credential(Credential),
+    ChannelOpened(ChannelOpened),
+    ChannelRefused(ChannelRefused),
+    Pty(Pty),
+    Env(Env),
+    Program(Program),
+    Input(Input),
+    Output(Output),
+    Resize(Resize),
+    Signal(Signal),
+    Eof(Eof),
+    StreamEnd(StreamEnd),
+    File(File),
+    Listen(Listen),
+    ChannelEnded(ChannelEnded),
 }
 
 impl Body {
@@ -148,6 +170,20 @@ impl Body {
             Self::Cancel(_) => "cancel",
             Self::Notice(_) => "notice",
             Self::Credential(_) => "credential",
+            Self::ChannelOpened(_) => "channel_opened",
+            Self::ChannelRefused(_) => "channel_refused",
+            Self::Pty(_) => "pty",
+            Self::Env(_) => "env",
+            Self::Program(_) => "program",
+            Self::Input(_) => "input",
+            Self::Output(_) => "output",
+            Self::Resize(_) => "resize",
+            Self::Signal(_) => "signal",
+            Self::Eof(_) => "eof",
+            Self::StreamEnd(_) => "stream_end",
+            Self::File(_) => "file",
+            Self::Listen(_) => "listen",
+            Self::ChannelEnded(_) => "channel_ended",
         }
     }
 }
@@ -236,8 +272,8 @@ pub struct Statement {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
+fn is_zero(count: &(impl Copy + Into<u64>)) -> bool {
+    (*count).into() == 0
 }
 
 impl Statement {
@@ -420,6 +456,9 @@ pub struct Totals {
     pub statements: u64,
     pub bytes_from_client: u64,
     pub bytes_from_target: u64,
+    /// Of an SSH connection: channels that were opened.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub channels: u64,
 }
 
 /// The last record of a recording.

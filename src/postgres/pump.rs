@@ -118,6 +118,7 @@ impl<'a> Shared<'a> {
             statements: self.statements.load(Ordering::Relaxed),
             bytes_from_client: self.from_client.load(Ordering::Relaxed),
             bytes_from_target: self.from_target.load(Ordering::Relaxed),
+            channels: 0,
         }
     }
 

@@ -64,6 +64,7 @@ fn opening(number: u8) -> Opening {
             database: None,
             credential: None,
             client_tls: None,
+            client_ssh: None,
             target_tls: None,
         },
     }

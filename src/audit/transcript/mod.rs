@@ -3,13 +3,15 @@
 //! One line for each record, whatever a peer wrote in it; what may take several lines is SQL, and
 //! each of its further lines begins with a bar, which no line of a record does.
 
+mod ssh;
+
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::record::{
+use crate::audit::record::{
     Body, Context, Direction, Ended, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome, Value,
 };
-use super::replay::{Content, Entry};
+use crate::audit::replay::{Content, Entry};
 use crate::domain::text::{on_lines, on_one_line};
 use crate::domain::time::{Timestamp, humane};
 
@@ -36,6 +38,7 @@ impl Transcript {
     }
 
     fn body(&mut self, body: &Body, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
+        let mut line = |ch: u32, text: &str| writeln!(to, "{offset}  #{ch} {text}");
         match body {
             Body::SqlPart(part) => {
                 self.sql.extend_from_slice(&part.sql.bytes());
@@ -77,6 +80,23 @@ impl Transcript {
                     detail.unwrap_or_default()
                 )
             }
+            Body::ChannelOpened(opened) => line(opened.ch, &ssh::channel_opened(opened)),
+            Body::ChannelRefused(refused) => line(refused.ch, &ssh::channel_refused(refused)),
+            Body::Pty(pty) => {
+                let text = format!("terminal {}, {}x{}", on_one_line(&pty.term), pty.cols, pty.rows);
+                line(pty.ch, &text)
+            }
+            Body::Env(env) => line(env.ch, &ssh::env(env)),
+            Body::Program(program) => line(program.ch, &ssh::program(program)),
+            Body::Input(input) => line(input.ch, &ssh::shown(&input.data)),
+            Body::Output(output) => line(output.ch, &ssh::shown(&output.data)),
+            Body::Resize(size) => line(size.ch, &format!("resized to {}x{}", size.cols, size.rows)),
+            Body::Signal(signal) => line(signal.ch, &format!("signal {}", on_one_line(&signal.name))),
+            Body::Eof(eof) => line(eof.ch, &format!("nothing more {}", ssh::way(eof.from, false))),
+            Body::StreamEnd(end) => line(end.ch, &ssh::stream_end(end)),
+            Body::File(file) => line(file.ch, &ssh::file(file)),
+            Body::Listen(listen) => line(listen.ch, &ssh::listen(listen)),
+            Body::ChannelEnded(ended) => line(ended.ch, &ssh::channel_ended(ended)),
         }
     }
 
