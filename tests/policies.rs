@@ -13,7 +13,7 @@ use sallyport::domain::decision::{Decision, Rule, rules_text};
 use sallyport::domain::id::PrincipalId;
 use sallyport::domain::principal::Principal;
 use sallyport::domain::target::{Environment, Target, TargetKind};
-use sallyport::policy::{Action, CedarPolicy, Facts, Policy, Query, cases, feasible, missing};
+use sallyport::policy::{Action, CedarPolicy, Detail, Facts, Policy, Query, cases, feasible, missing};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("policies")
@@ -138,7 +138,20 @@ fn a_permit_that_cannot_be_evaluated_refuses_though_another_permits() {
 fn a_question_without_its_target_is_refused() {
     let policy = CedarPolicy::builtin().unwrap();
     let alice = principal("alice", "bank-core", &["requesters", "approvers"]);
-    for action in [Action::Request, Action::Activate, Action::Connect, Action::Approve, Action::Deny] {
+    for action in [
+        Action::Request,
+        Action::Activate,
+        Action::Connect,
+        Action::Approve,
+        Action::Deny,
+        Action::Shell,
+        Action::Exec,
+        Action::Sftp,
+        Action::Subsystem,
+        Action::Forward,
+        Action::Listen,
+        Action::Agent,
+    ] {
         let refused = rules(policy.decide(&Query::new(action, &alice)));
         assert_eq!(refused[0].id, "POLICY-ERROR", "{action}");
     }
@@ -146,6 +159,26 @@ fn a_question_without_its_target_is_refused() {
     let admin = principal("ada", "bank-core", &["admins"]);
     let refused = rules(policy.decide(&Query::new(Action::Administer, &admin).on(&ledger)));
     assert_eq!(refused[0].id, "POLICY-ERROR");
+}
+
+#[test]
+fn a_rule_may_look_at_the_command_and_the_destination() {
+    let text = "@id(\"HALT\") @needs(\"another command\")\n\
+                forbid (principal, action == Action::\"exec\", resource) when { context.command like \"*shutdown*\" };\n\
+                @id(\"WELL-KNOWN\") @needs(\"a port from 1024\")\n\
+                forbid (principal, action in [Action::\"forward\", Action::\"listen\"], resource)\n\
+                when { context.port < 1024 };\n";
+    let dir = directory(&[("all.cedar", PERMIT_ALL), ("own.cedar", text)]);
+    let policy = CedarPolicy::load(dir.path()).unwrap();
+    let alice = principal("alice", "bank-core", &[]);
+    let web = target("web-1", Environment::Prod, "bank-core");
+    let allows = |action, detail| policy.allows(&Query::new(action, &alice).on(&web).detail(detail));
+    assert!(allows(Action::Exec, Detail::Command("uptime")));
+    assert!(!allows(Action::Exec, Detail::Command("sudo shutdown -h now")));
+    for action in [Action::Forward, Action::Listen] {
+        assert!(allows(action, Detail::Destination { host: "::1", port: 5432 }));
+        assert!(!allows(action, Detail::Destination { host: "::1", port: 22 }));
+    }
 }
 
 #[test]

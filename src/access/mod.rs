@@ -5,6 +5,7 @@
 //!
 //! - [`request`]: ask for an access; [`review`]: approve, deny, cancel
 //! - [`connect`]: from a principal and a target's name to a [`Permit`](crate::domain::session::Permit)
+//! - [`usage`]: what a connection that is up may be used for
 //! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
 //! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
 //! - [`sweep`]: what time brings: lapses, expiries, retries
@@ -23,6 +24,7 @@ pub mod review;
 pub mod revoke;
 pub mod sweep;
 pub mod targets;
+pub mod usage;
 pub mod users;
 
 use std::net::SocketAddr;

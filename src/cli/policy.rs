@@ -14,7 +14,7 @@ use crate::domain::principal::Principal;
 use crate::domain::request::DEFAULT_DURATION;
 use crate::domain::target::Target;
 use crate::policy::cases;
-use crate::policy::{Action, CedarPolicy, Facts, Policy as _, Query};
+use crate::policy::{Action, CedarPolicy, Detail, Facts, Policy as _, Query};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Policy {
@@ -41,7 +41,7 @@ pub(super) struct Test {
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// What somebody wants to do: request, activate, approve, deny, cancel, revoke, block, unblock,
-    /// connect, replay, watch or administer
+    /// connect, replay, watch, administer, shell, exec, sftp, subsystem, forward, listen or agent
     action: Action,
     /// Policies to ask [default: those of the configuration, else those that Sallyport comes with]
     #[arg(long, value_name = "DIR")]
@@ -76,6 +76,17 @@ pub(super) struct Explain {
     /// How many of them are of the target's domain
     #[arg(long, default_value_t = 0)]
     from_target_domain: u32,
+    /// The command line, for exec
+    #[arg(long, conflicts_with_all = ["subsystem", "host"])]
+    command: Option<String>,
+    /// The subsystem's name
+    #[arg(long, conflicts_with = "host")]
+    subsystem: Option<String>,
+    /// Where to, for forward and listen: a host or the path of a socket
+    #[arg(long)]
+    host: Option<String>,
+    #[arg(long, requires = "host", default_value_t = 0)]
+    port: u16,
 }
 
 pub(super) fn run(command: Policy) -> Outcome {
@@ -149,12 +160,19 @@ fn explain(arguments: Explain) -> Outcome {
         duration_seconds: arguments.duration.unwrap_or(DEFAULT_DURATION).as_secs(),
         quorum: Quorum { people: arguments.people, from_target_domain: arguments.from_target_domain },
     };
+    let detail = match (&arguments.command, &arguments.subsystem, &arguments.host) {
+        (Some(command), ..) => Detail::Command(command),
+        (_, Some(name), _) => Detail::Subsystem(name),
+        (.., Some(host)) => Detail::Destination { host, port: arguments.port.into() },
+        _ => Detail::None,
+    };
     let query = Query {
         action: arguments.action,
         principal: &principal,
         target,
         access: arguments.access.as_ref(),
         facts,
+        detail,
     };
     out::line(policy.explain(&query))?;
     Ok(if policy.decide(&query).is_allow() { Exit::Done } else { Exit::Refused })

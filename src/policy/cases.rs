@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::cedar::{BUILTIN, CedarPolicy};
 use super::load::PolicyErrors;
-use super::{Action, Facts, Policy, Query};
+use super::{Action, Detail, Facts, Policy, Query};
 use crate::crypto;
 use crate::domain::approval::Quorum;
 use crate::domain::decision::{Decision, rules_text};
@@ -79,6 +79,10 @@ struct RawFacts {
     duration: Option<String>,
     people: u32,
     from_target_domain: u32,
+    command: Option<String>,
+    subsystem: Option<String>,
+    host: Option<String>,
+    port: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -205,6 +209,7 @@ impl Table {
             target: target.as_ref(),
             access: case.access.as_ref(),
             facts: case.facts.facts(duration),
+            detail: case.facts.detail(),
         };
         Ok(policy.decide(&query))
     }
@@ -217,6 +222,15 @@ impl RawFacts {
             break_glass: self.break_glass,
             duration_seconds: duration.as_secs(),
             quorum: Quorum { people: self.people, from_target_domain: self.from_target_domain },
+        }
+    }
+
+    fn detail(&self) -> Detail<'_> {
+        match (&self.command, &self.subsystem, &self.host) {
+            (Some(command), ..) => Detail::Command(command),
+            (_, Some(name), _) => Detail::Subsystem(name),
+            (.., Some(host)) => Detail::Destination { host, port: self.port },
+            _ => Detail::None,
         }
     }
 }

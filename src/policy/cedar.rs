@@ -44,8 +44,8 @@ macro_rules! builtin {
 
 const BUILTIN_SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 /// Sorted by name, as a directory is read.
-pub(super) const BUILTIN: [Builtin; 7] =
-    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "replay", "who"];
+pub(super) const BUILTIN: [Builtin; 8] =
+    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "replay", "ssh", "who"];
 
 /// Policies in force: immutable; to reload is to make another.
 #[derive(Debug)]

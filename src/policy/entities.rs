@@ -8,7 +8,7 @@ use cedar_policy::{
     RestrictedExpression, Schema,
 };
 
-use super::{Action, Facts, Query};
+use super::{Action, Detail, Facts, Query};
 use crate::domain::id::PrincipalId;
 use crate::domain::principal::Principal;
 use crate::domain::target::{Environment, Target, TargetKind};
@@ -144,7 +144,29 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
             ("people", long(quorum.people.into())),
             ("from_target_domain", long(quorum.from_target_domain.into())),
         ],
-        Action::Connect => vec![("access", access), ("break_glass", break_glass)],
+        Action::Connect | Action::Shell | Action::Sftp | Action::Agent => {
+            vec![("access", access), ("break_glass", break_glass)]
+        }
+        Action::Exec => {
+            let command = if let Detail::Command(command) = query.detail { command } else { "" };
+            vec![("access", access), ("break_glass", break_glass), ("command", string(command))]
+        }
+        Action::Subsystem => {
+            let name = if let Detail::Subsystem(name) = query.detail { name } else { "" };
+            vec![("access", access), ("break_glass", break_glass), ("name", string(name))]
+        }
+        Action::Forward | Action::Listen => {
+            let (host, port) = match query.detail {
+                Detail::Destination { host, port } => (host, port),
+                _ => ("", 0),
+            };
+            vec![
+                ("access", access),
+                ("break_glass", break_glass),
+                ("host", string(host)),
+                ("port", long(port.into())),
+            ]
+        }
         Action::Approve | Action::Deny | Action::Cancel | Action::Revoke | Action::Replay => {
             vec![("own", own)]
         }
@@ -155,7 +177,13 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
 
 /// Whether the action makes no sense without a target.
 const fn concerns_target(action: Action) -> bool {
-    matches!(action, Action::Request | Action::Activate | Action::Connect | Action::Approve | Action::Deny)
+    match action {
+        Action::Request | Action::Activate | Action::Approve | Action::Deny => true,
+        Action::Connect | Action::Shell | Action::Exec | Action::Sftp | Action::Subsystem => true,
+        Action::Forward | Action::Listen | Action::Agent => true,
+        Action::Cancel | Action::Revoke | Action::Block | Action::Unblock => false,
+        Action::Replay | Action::Watch | Action::Administer => false,
+    }
 }
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {

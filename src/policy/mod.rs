@@ -52,10 +52,23 @@ pub enum Action {
     Watch,
     /// Manage users; read metrics.
     Administer,
+    /// Over a connection that is up: each thing that SSH can do there. Context: break-glass.
+    Shell,
+    /// Context: the command too.
+    Exec,
+    Sftp,
+    /// A subsystem other than sftp. Context: its name too.
+    Subsystem,
+    /// Reach something through the target. Context: the destination too.
+    Forward,
+    /// Have the target take connections for the client. Context: the address too.
+    Listen,
+    /// Let the target ask the client's agent.
+    Agent,
 }
 
 impl Action {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::Request,
         Self::Activate,
         Self::Approve,
@@ -68,6 +81,13 @@ impl Action {
         Self::Replay,
         Self::Watch,
         Self::Administer,
+        Self::Shell,
+        Self::Exec,
+        Self::Sftp,
+        Self::Subsystem,
+        Self::Forward,
+        Self::Listen,
+        Self::Agent,
     ];
 
     /// The word that the schema, the tables of cases and the command line use.
@@ -85,6 +105,13 @@ impl Action {
             Self::Replay => "replay",
             Self::Watch => "watch",
             Self::Administer => "administer",
+            Self::Shell => "shell",
+            Self::Exec => "exec",
+            Self::Sftp => "sftp",
+            Self::Subsystem => "subsystem",
+            Self::Forward => "forward",
+            Self::Listen => "listen",
+            Self::Agent => "agent",
         }
     }
 }
@@ -120,6 +147,21 @@ pub struct Query<'a> {
     pub target: Option<&'a Target>,
     pub access: Option<&'a AccessName>,
     pub facts: Facts,
+    pub detail: Detail<'a>,
+}
+
+/// What exactly is to be done over a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Detail<'a> {
+    #[default]
+    None,
+    Command(&'a str),
+    Subsystem(&'a str),
+    /// A host and a port, or the path of a socket and port 0.
+    Destination {
+        host: &'a str,
+        port: u32,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -133,7 +175,7 @@ pub struct Facts {
 
 impl<'a> Query<'a> {
     pub fn new(action: Action, principal: &'a Principal) -> Self {
-        Self { action, principal, target: None, access: None, facts: Facts::default() }
+        Self { action, principal, target: None, access: None, facts: Facts::default(), detail: Detail::None }
     }
 
     pub fn on(mut self, target: &'a Target) -> Self {
@@ -148,6 +190,11 @@ impl<'a> Query<'a> {
 
     pub fn facts(mut self, facts: Facts) -> Self {
         self.facts = facts;
+        self
+    }
+
+    pub fn detail(mut self, detail: Detail<'a>) -> Self {
+        self.detail = detail;
         self
     }
 }
