@@ -3,6 +3,7 @@
 mod commit;
 mod crash;
 mod reading;
+mod ssh;
 
 use std::fs;
 use std::io;
