@@ -58,6 +58,7 @@ impl Users<'_> {
             scram_salt: crypto::random(),
             disabled: false,
             created_at: now,
+            ssh_certificates_void_before: None,
         };
         let event = self
             .event(Action::UserAdded, &principal.name, &principal.id)
