@@ -18,6 +18,8 @@ pub struct Account {
     pub scram_salt: [u8; 16],
     pub disabled: bool,
     pub created_at: Timestamp,
+    /// SSH certificates that were issued to the user before this instant are void.
+    pub ssh_certificates_void_before: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Account {
@@ -40,8 +42,8 @@ pub struct AccountChange {
 }
 
 impl AccountChange {
-    /// Whoever holds a token from before a new password, or from before the account was disabled,
-    /// must log in again.
+    /// Whoever holds a token or an SSH certificate from before a new password, or from before the
+    /// account was disabled, must log in again.
     pub fn ends_tokens(&self) -> bool {
         self.password_hash.is_some() || self.disabled == Some(true)
     }

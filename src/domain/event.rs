@@ -39,6 +39,13 @@ pub enum Action {
     UserChanged,
     /// An operator ended all tokens of a user.
     UserLoggedOut,
+    SshKeyAdded,
+    SshKeyRemoved,
+    SshCertificateIssued,
+    SecondFactorSet,
+    SecondFactorRemoved,
+    /// A code was accepted, or refused.
+    SecondFactorChecked,
     Login,
     Logout,
     /// Something was read through the API.

@@ -18,6 +18,7 @@ pub mod principal;
 pub mod request;
 pub mod secret;
 pub mod session;
+pub mod ssh_key;
 pub mod target;
 pub mod text;
 pub mod time;

@@ -78,6 +78,7 @@ pub(super) mod fixtures {
             scram_salt: random(),
             disabled: false,
             created_at: Timestamp::default(),
+            ssh_certificates_void_before: None,
         }
     }
 }

@@ -34,6 +34,11 @@ macro_rules! store_rules {
             all_tokens_of_a_user_are_revoked_at_once
             a_token_is_valid_until_its_very_end
             a_token_is_revoked_once
+            an_ssh_key_belongs_to_one_person_at_a_time
+            an_ssh_key_is_removed_by_its_owner_only_and_once
+            whatever_ends_tokens_voids_ssh_certificates
+            a_second_factors_code_is_accepted_once_and_never_an_earlier_one
+            a_second_factor_is_replaced_and_removed
             a_request_is_read_back_as_it_was_written
             a_step_from_a_stale_version_is_a_conflict
             approving_once_more_changes_and_records_nothing

@@ -22,6 +22,7 @@ use crate::domain::lease::LeaseRecord;
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
 use crate::domain::session::{Revocation, Session};
+use crate::domain::ssh_key::{SecondFactor, SshKey};
 use crate::domain::time::Timestamp;
 
 /// Why a step did not happen.
@@ -78,8 +79,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn user_by_id(&self, id: &PrincipalId) -> StoreResult<Option<Account>>;
     async fn users(&self) -> StoreResult<Vec<AccountSummary>>;
     /// Changes what `change` names and nothing else, and gives the account as it then is. When
-    /// [`AccountChange::ends_tokens`], the user's valid tokens are revoked in the same step. Each
-    /// event gets the detail `tokens_ended`: how many.
+    /// [`AccountChange::ends_tokens`], the user's valid tokens are revoked in the same step, and their
+    /// SSH certificates void. Each event gets the detail `tokens_ended`: how many.
     async fn change_user(
         &self,
         id: &PrincipalId,
@@ -98,17 +99,59 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> StoreResult<()>;
     /// Tokens of the user that are neither revoked nor past their end.
     async fn valid_tokens(&self, principal: &PrincipalId, now: Timestamp) -> StoreResult<Vec<Token>>;
+    async fn token(&self, id: &TokenId) -> StoreResult<Option<Token>>;
     async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>>;
     /// Revoking twice keeps the first instant and records nothing.
     async fn revoke_token(&self, id: &TokenId, at: Timestamp, events: &[Event]) -> StoreResult<()>;
-    /// Revokes the user's valid tokens and says how many, in the events too (`tokens_ended`). When
-    /// there is none, nothing is recorded.
+    /// Revokes the user's valid tokens, voids their SSH certificates, and says how many tokens that
+    /// were, in the events too (`tokens_ended`). When there is none, nothing changes and nothing is
+    /// recorded: no certificate outlives its token.
     async fn revoke_tokens_of(
         &self,
         principal: &PrincipalId,
         at: Timestamp,
         events: &[Event],
     ) -> StoreResult<u64>;
+
+    // SSH keys and second factors of users.
+    /// `Exists` when the key is already somebody's, whoever that is.
+    async fn add_ssh_key(&self, key: &SshKey, events: &[Event]) -> StoreResult<()>;
+    /// Whether the user had that key; otherwise nothing changes and nothing is recorded.
+    async fn remove_ssh_key(
+        &self,
+        fingerprint: &str,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool>;
+    async fn ssh_key(&self, fingerprint: &str) -> StoreResult<Option<SshKey>>;
+    /// The keys of the user; the latest first.
+    async fn ssh_keys_of(&self, principal: &PrincipalId) -> StoreResult<Vec<SshKey>>;
+    /// Sets the user's second factor, in place of one they may have.
+    async fn set_second_factor(
+        &self,
+        principal: &PrincipalId,
+        factor: &SecondFactor,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    /// Whether the user had one; otherwise nothing is recorded.
+    async fn remove_second_factor(
+        &self,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool>;
+    async fn second_factor(&self, principal: &PrincipalId) -> StoreResult<Option<SecondFactor>>;
+    /// Uses the code of `step` up, with all earlier ones. `false`, and nothing is recorded, when it
+    /// already was.
+    async fn use_second_factor(
+        &self,
+        principal: &PrincipalId,
+        step: u64,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool>;
 
     // Requests and sessions.
     async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()>;

@@ -17,7 +17,7 @@ use sallyport::access::login::{Logins, ScramKeys};
 use sallyport::access::refusal::Refusal;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
-use sallyport::access::{Access, Parts, Rules};
+use sallyport::access::{Access, Parts, Rules, second_factor};
 use sallyport::audit::record::{Body as RecordBody, How, Statement, Totals};
 use sallyport::audit::replay::Tail;
 use sallyport::audit::{Journal, JournalOptions, SigningKey};
@@ -143,6 +143,7 @@ impl World {
             passwords,
             password_attempts: Attempts::new(clock.clone()),
             token_attempts: Attempts::by_address(clock.clone(), Limit::ADDRESS),
+            second_factor_attempts: second_factor::attempts(clock.clone()),
             server_secret: Secret::new([1; 32]),
             lifetimes: Lifetimes { default: lifetime, longest: lifetime },
         };
@@ -207,7 +208,7 @@ impl World {
     /// Logs in and gives the token.
     pub(crate) async fn login(&self, person: Person) -> String {
         let password = Secret::new(PASSWORD.to_owned());
-        let logged_in = self.access.login(person.name(), password, None).await.unwrap();
+        let logged_in = self.access.login(person.name(), password, None, None).await.unwrap();
         logged_in.token.expose().clone()
     }
 

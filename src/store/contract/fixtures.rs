@@ -17,6 +17,7 @@ use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::principal::{Actor, Principal};
 use crate::domain::request::{Ask, AskHash, Request};
 use crate::domain::session::{Consent, Session};
+use crate::domain::ssh_key::SshKey;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 
@@ -74,6 +75,18 @@ pub fn account(name: &str) -> Account {
         scram_salt: random(),
         disabled: false,
         created_at: START,
+        ssh_certificates_void_before: None,
+    }
+}
+
+pub fn ssh_key(account: &Account, mark: &str) -> SshKey {
+    SshKey {
+        fingerprint: format!("SHA256:{mark}"),
+        principal: account.principal.id.clone(),
+        line: format!("ssh-ed25519 {mark}"),
+        comment: "alice’s laptop".to_owned(),
+        added_at: START,
+        added_by: "root".to_owned(),
     }
 }
 

@@ -5,10 +5,12 @@
 mod access;
 mod evidence;
 mod people;
+mod ssh;
 
 pub use access::*;
 pub use evidence::*;
 pub use people::*;
+pub use ssh::*;
 
 use crate::store::{StoreError, StoreResult};
 

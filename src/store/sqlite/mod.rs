@@ -15,6 +15,7 @@ mod outbox;
 mod requests;
 mod row;
 mod sessions;
+mod ssh;
 #[cfg(test)]
 mod tests;
 mod users;
@@ -40,6 +41,7 @@ use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
 use crate::domain::session::{Revocation, Session};
+use crate::domain::ssh_key::{SecondFactor, SshKey};
 use crate::domain::time::Timestamp;
 
 const DEFAULT_LIMIT: u32 = 1_000;
@@ -195,6 +197,11 @@ impl Store for SqliteStore {
         self.read(move |db| users::valid_tokens(db, &principal, now)).await
     }
 
+    async fn token(&self, id: &TokenId) -> StoreResult<Option<Token>> {
+        let id = id.clone();
+        self.read(move |db| users::token_by_id(db, &id)).await
+    }
+
     async fn token_by_hash(&self, hash: &[u8; 32]) -> StoreResult<Option<Token>> {
         let hash = *hash;
         self.read(move |db| users::token_by_hash(db, &hash)).await
@@ -213,6 +220,69 @@ impl Store for SqliteStore {
     ) -> StoreResult<u64> {
         let principal = principal.clone();
         self.write(at, events, move |db| users::revoke_tokens_of(db, &principal, at)).await
+    }
+
+    async fn add_ssh_key(&self, key: &SshKey, events: &[Event]) -> StoreResult<()> {
+        let key = key.clone();
+        self.write(key.added_at, events, move |db| ssh::add_key(db, &key)).await
+    }
+
+    async fn remove_ssh_key(
+        &self,
+        fingerprint: &str,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool> {
+        let (fingerprint, principal) = (fingerprint.to_owned(), principal.clone());
+        self.write(at, events, move |db| ssh::remove_key(db, &fingerprint, &principal, at)).await
+    }
+
+    async fn ssh_key(&self, fingerprint: &str) -> StoreResult<Option<SshKey>> {
+        let fingerprint = fingerprint.to_owned();
+        self.read(move |db| ssh::key(db, &fingerprint)).await
+    }
+
+    async fn ssh_keys_of(&self, principal: &PrincipalId) -> StoreResult<Vec<SshKey>> {
+        let principal = principal.clone();
+        self.read(move |db| ssh::keys_of(db, &principal)).await
+    }
+
+    async fn set_second_factor(
+        &self,
+        principal: &PrincipalId,
+        factor: &SecondFactor,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()> {
+        let (principal, factor) = (principal.clone(), factor.clone());
+        self.write(at, events, move |db| ssh::set_second_factor(db, &principal, &factor)).await
+    }
+
+    async fn remove_second_factor(
+        &self,
+        principal: &PrincipalId,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool> {
+        let principal = principal.clone();
+        self.write(at, events, move |db| ssh::remove_second_factor(db, &principal)).await
+    }
+
+    async fn second_factor(&self, principal: &PrincipalId) -> StoreResult<Option<SecondFactor>> {
+        let principal = principal.clone();
+        self.read(move |db| ssh::second_factor(db, &principal)).await
+    }
+
+    async fn use_second_factor(
+        &self,
+        principal: &PrincipalId,
+        step: u64,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<bool> {
+        let principal = principal.clone();
+        self.write(at, events, move |db| ssh::use_second_factor(db, &principal, step)).await
     }
 
     async fn create_request(&self, request: &Request, at: Timestamp, events: &[Event]) -> StoreResult<()> {

@@ -16,7 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const OWNER_ONLY: u32 = 0o600;
 
 /// In order; a migration is never edited once released.
-const MIGRATIONS: &[(&str, &str)] = &[("0001_start", include_str!("migrations/0001_start.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_start", include_str!("migrations/0001_start.sql")),
+    ("0002_ssh", include_str!("migrations/0002_ssh.sql")),
+];
 
 /// Why the store's file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -44,7 +44,8 @@ pub(super) fn change(
     let changed = db
         .prepare_cached(
             "UPDATE users SET domain = coalesce(?2, domain), groups = coalesce(?3, groups),
-                password_hash = coalesce(?4, password_hash), disabled = coalesce(?5, disabled)
+                password_hash = coalesce(?4, password_hash), disabled = coalesce(?5, disabled),
+                ssh_certificates_void_before = coalesce(?6, ssh_certificates_void_before)
              WHERE id = ?1 RETURNING *",
         )?
         .query_row(
@@ -54,6 +55,7 @@ pub(super) fn change(
                 to_json_optional(change.groups.as_ref())?,
                 change.password_hash,
                 change.disabled,
+                change.ends_tokens().then(|| at.as_micros()),
             ],
             account,
         )
@@ -100,6 +102,7 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
         scram_salt: row.get("scram_salt")?,
         disabled: row.get("disabled")?,
         created_at: instant(row, "created_at")?,
+        ssh_certificates_void_before: instant_optional(row, "ssh_certificates_void_before")?,
     })
 }
 
@@ -145,6 +148,11 @@ pub(super) fn valid_tokens(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+pub(super) fn token_by_id(db: &Connection, id: &TokenId) -> Result<Option<Token>, Failure> {
+    let mut query = db.prepare_cached("SELECT * FROM tokens WHERE id = ?1")?;
+    Ok(query.query_row([id.as_str()], token).optional()?)
+}
+
 pub(super) fn token_by_hash(db: &Connection, hash: &[u8; 32]) -> Result<Option<Token>, Failure> {
     let mut query = db.prepare_cached("SELECT * FROM tokens WHERE hash = ?1")?;
     Ok(query.query_row([hash], token).optional()?)
@@ -169,8 +177,10 @@ pub(super) fn revoke_tokens_of(
     principal: &PrincipalId,
     at: Timestamp,
 ) -> Result<Change<u64>, Failure> {
-    let mut query = db.prepare_cached("SELECT 1 FROM users WHERE id = ?1")?;
-    if !query.exists([principal.as_str()])? {
+    let voided = db
+        .prepare_cached("UPDATE users SET ssh_certificates_void_before = ?2 WHERE id = ?1")?
+        .execute(params![principal.as_str(), at.as_micros()])?;
+    if voided == 0 {
         return Err(StoreError::NotFound { what: format!("the user {principal}") }.into());
     }
     Ok(match end_tokens(db, principal, at)? {

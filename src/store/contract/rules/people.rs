@@ -39,6 +39,7 @@ pub async fn a_changed_user_keeps_their_name_and_id(store: Arc<dyn Store>) {
     changed.principal.groups.clear();
     changed.password_hash = String::from("$argon2id$other");
     changed.disabled = true;
+    changed.ssh_certificates_void_before = Some(at(1));
     let change = AccountChange {
         domain: Some(changed.principal.domain.clone()),
         groups: Some(changed.principal.groups.clone()),
@@ -70,6 +71,9 @@ pub async fn a_change_of_a_user_changes_only_what_it_names(store: Arc<dyn Store>
     ] {
         alice.disabled = change.disabled.unwrap_or(alice.disabled);
         alice.password_hash = change.password_hash.clone().unwrap_or(alice.password_hash);
+        if change.ends_tokens() {
+            alice.ssh_certificates_void_before = Some(at(1));
+        }
         alice.principal.domain = change.domain.clone().unwrap_or(alice.principal.domain);
         alice.principal.groups = change.groups.clone().unwrap_or(alice.principal.groups);
         assert_eq!(good(store.change_user(&alice.principal.id, &change, at(1), &[]).await), alice);
