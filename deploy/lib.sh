@@ -35,11 +35,13 @@ missing_packages() {
     command -v openssl >/dev/null || say openssl
     command -v psql >/dev/null || say postgresql-client
     postgres_bin >/dev/null || say postgresql
+    command -v ssh >/dev/null || say openssh-client
+    [[ -x /usr/sbin/sshd ]] || say openssh-server
 }
 
 # Installs what is missing, or says what to install.
 install_missing() {
-    local missing dropins=/etc/postgresql-common/createcluster.d
+    local missing dropins=/etc/postgresql-common/createcluster.d policy=/usr/sbin/policy-rc.d
     mapfile -t missing < <(missing_packages)
     if [[ ${#missing[@]} -eq 0 ]]; then
         return
@@ -49,14 +51,24 @@ install_missing() {
   on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
     fi
     say "installing ${missing[*]}"
-    # Only the programs are wanted: no cluster is made or started on this machine.
+    # Only the programs are wanted: no cluster is made and no service started on this machine.
     mkdir -p "$dropins"
     say 'create_main_cluster = false' >"$dropins/sallyport.conf"
+    local done=0 our_policy=no
+    if [[ ! -e $policy ]]; then
+        our_policy=yes
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     export DEBIAN_FRONTEND=noninteractive
-    local done=0
     apt-get -q update && apt-get -qy install --no-install-recommends "${missing[@]}" </dev/null || done=$?
     rm -f "$dropins/sallyport.conf"
     rmdir --ignore-fail-on-non-empty -p "$dropins" 2>/dev/null || true
+    [[ $our_policy == no ]] || rm -f "$policy"
+    # The package turns its service on for the next start of the machine.
+    if [[ " ${missing[*]} " == *" openssh-server "* ]] && command -v systemctl >/dev/null; then
+        systemctl disable ssh.service ssh.socket 2>/dev/null || true
+    fi
     [[ $done -eq 0 ]] || fail "apt-get could not install ${missing[*]}"
     mapfile -t missing < <(missing_packages)
     [[ ${#missing[@]} -eq 0 ]] || fail "still missing after the installation: ${missing[*]}"

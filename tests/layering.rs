@@ -173,6 +173,17 @@ fn the_domain_is_pure() {
     }
 }
 
+/// An SSH library's types and defaults stay where they can be looked over.
+#[test]
+fn few_files_name_the_ssh_library() {
+    let allowed = ["src/crypto/ssh/mod.rs", "src/ssh/client.rs", "src/ssh/server.rs"];
+    for (_, path) in sources() {
+        let names_it = code(&path).contains("russh");
+        let may = allowed.iter().any(|file| path == Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        assert!(may || !names_it, "{}: go through `crypto::ssh` instead of `russh`", path.display());
+    }
+}
+
 #[test]
 fn every_module_says_what_it_does() {
     let silent: Vec<_> = sources()

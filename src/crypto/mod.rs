@@ -1,9 +1,11 @@
-//! Hashing, randomness and SCRAM keys: thin names over aws-lc-rs, the one cryptography provider.
+//! Hashing, randomness, SCRAM keys and SSH certificates: thin names over aws-lc-rs, the one cryptography
+//! provider, but for SSH keys, whose library brings its own ([`ssh`]).
 
 pub mod certificate;
 pub mod hasher;
 pub mod scram;
 pub mod sign;
+pub mod ssh;
 pub mod tls;
 
 use aws_lc_rs::{digest, hmac, rand};
