@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::access::credential::Credentials;
 use crate::access::login::Logins;
 use crate::access::targets::{TargetEntry, Targets};
-use crate::access::{Access, Parts, Rules};
+use crate::access::{Access, Parts, Rules, second_factor};
 use crate::audit::{Journal, JournalOptions, SigningKey};
 use crate::clock::Clock;
 use crate::config::init::{read_node_id, read_server_secret};
@@ -152,7 +152,7 @@ impl App {
             Some(address) => (address.host, address.port),
             None => (host_of(&config.public_url), postgres.port()),
         };
-        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir) };
+        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh: None };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
@@ -325,8 +325,10 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
         passwords: Passwords::new()?,
         password_attempts: Attempts::new(clock.clone()),
         token_attempts: Attempts::by_address(clock.clone(), TOKEN_ATTEMPTS),
+        second_factor_attempts: second_factor::attempts(clock.clone()),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
+        ssh_user_ca: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! From a name and a password to a token, and from a token to a principal.
+//! From a name, a password and where there is one a second factor to a token, and from a token to a principal.
 //!
 //! An unknown name, a wrong password and a disabled account take the same course and give the same
 //! answer. Attempts with a password are limited by name and by address, attempts with a token by address.
@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::crypto::scram::{Salt, Verifier};
+use crate::domain::account::Account;
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{PrincipalId, TokenId};
 use crate::domain::name::UserName;
@@ -19,6 +20,7 @@ use crate::identity::password::Passwords;
 use crate::identity::token::{self, Lifetimes, PresentedToken};
 
 use super::refusal::Refusal;
+use super::ssh_identity::UserCa;
 use super::{Access, Caller};
 
 /// What logging in needs beyond the store.
@@ -29,9 +31,13 @@ pub struct Logins {
     pub password_attempts: Attempts,
     /// Attempts with a token at a gateway, which cannot: only floods are limited.
     pub token_attempts: Attempts,
+    /// Attempts with a code of six digits.
+    pub second_factor_attempts: Attempts,
     /// Key of the salts that unknown users are shown.
     pub server_secret: ServerSecret,
     pub lifetimes: Lifetimes,
+    /// `None`: there is no SSH gateway here.
+    pub ssh_user_ca: Option<UserCa>,
 }
 
 /// A fresh token: the only time that it is shown.
@@ -62,35 +68,22 @@ pub struct ScramKeys {
 }
 
 impl Access {
-    /// Checks name and password and makes a token.
+    /// Checks name and password, and the second factor's code of those who have one, and makes a token.
     pub async fn login(
         &self,
         name: &str,
         password: Secret<String>,
+        code: Option<&str>,
         client: Option<SocketAddr>,
     ) -> Result<LoggedIn, Refusal> {
-        let address = client.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |client| client.ip());
-        let attempt = self
-            .logins
-            .password_attempts
-            .admit(name, address)
-            .map_err(|wait| Refusal::TooManyAttempts { seconds: wait.retry_after.as_secs().max(1) })?;
-        let found = match name.parse::<UserName>() {
-            Ok(name) => self.store.user_by_name(&name).await,
-            Err(_) => Ok(None),
-        };
-        let account = match found {
-            Ok(account) => account,
-            Err(error) => {
-                attempt.give_back();
-                return Err(error.into());
-            }
-        };
-        let account = match with_password(&self.logins.passwords, account, password).await {
-            Ok(account) => account,
-            Err(error) => return Err(self.refused_login(name, client, &error).await),
-        };
-        attempt.give_back();
+        let account = self.check_password(name, password, client).await?;
+        if self.has_second_factor(&account.principal.id).await? {
+            let Some(code) = code else {
+                let refusal = Refusal::SecondFactorRequired;
+                return Err(self.refused_login(name, client, refusal).await);
+            };
+            self.check_second_factor(&account.principal, code, client).await?;
+        }
         let now = self.now();
         let made = token::issue(&account, self.logins.lifetimes.clip(None), now);
         let event = Event::done(Action::Login)
@@ -108,14 +101,64 @@ impl Access {
         })
     }
 
-    async fn refused_login(&self, name: &str, client: Option<SocketAddr>, error: &LoginError) -> Refusal {
+    /// Checks name and password and makes nothing: for a gateway that asks for the password itself,
+    /// and then for the second factor of whoever [has one](Self::has_second_factor).
+    pub async fn authenticate_password(
+        &self,
+        name: &str,
+        password: Secret<String>,
+        client: Option<SocketAddr>,
+    ) -> Result<Principal, Refusal> {
+        let account = self.check_password(name, password, client).await?;
+        let event = Event::done(Action::Login).by(&account.principal).from(client).with("way", "password");
+        self.record(event).await?;
+        Ok(account.principal)
+    }
+
+    async fn check_password(
+        &self,
+        name: &str,
+        password: Secret<String>,
+        client: Option<SocketAddr>,
+    ) -> Result<Account, Refusal> {
+        let address = client.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |client| client.ip());
+        let attempt = self
+            .logins
+            .password_attempts
+            .admit(name, address)
+            .map_err(|wait| Refusal::TooManyAttempts { seconds: wait.retry_after.as_secs().max(1) })?;
+        let found = match name.parse::<UserName>() {
+            Ok(name) => self.store.user_by_name(&name).await,
+            Err(_) => Ok(None),
+        };
+        let account = match found {
+            Ok(account) => account,
+            Err(error) => {
+                attempt.give_back();
+                return Err(error.into());
+            }
+        };
+        match with_password(&self.logins.passwords, account, password).await {
+            Ok(account) => {
+                attempt.give_back();
+                Ok(account)
+            }
+            Err(error) => {
+                let refusal = Refusal::Unauthenticated(error.to_string());
+                Err(self.refused_login(name, client, refusal).await)
+            }
+        }
+    }
+
+    /// Records the refusal and gives it back, or what kept it from being recorded.
+    async fn refused_login(&self, name: &str, client: Option<SocketAddr>, refusal: Refusal) -> Refusal {
         let event = Event::new(Action::Login, Outcome::Refused)
             .from(client)
             .with("claimed", name.chars().take(80).collect::<String>())
-            .with("why", error.to_string());
+            .with("why", refusal.to_string());
         metrics::counter!("sallyport_logins_refused_total").increment(1);
         match self.record(event).await {
-            Ok(()) => Refusal::Unauthenticated(error.to_string()),
+            Ok(()) => refusal,
             Err(unrecorded) => unrecorded,
         }
     }

@@ -221,7 +221,7 @@ impl Access {
         Ok(missing(rules.policy.as_ref(), &account.principal, &entry.target, request))
     }
 
-    async fn read(&self, caller: &Caller, what: &str, count: usize) -> Result<(), Refusal> {
+    pub(super) async fn read(&self, caller: &Caller, what: &str, count: usize) -> Result<(), Refusal> {
         let event = Event::done(Action::Read)
             .by(&caller.principal)
             .from(caller.client)

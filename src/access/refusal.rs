@@ -27,6 +27,11 @@ pub enum Refusal {
     /// The wrong name or password, an unknown or expired token: never which.
     #[error("{0}")]
     Unauthenticated(String),
+    /// The password is right, and not enough.
+    #[error("this account has a second factor: give its present code as well")]
+    SecondFactorRequired,
+    #[error("this server has no SSH gateway")]
+    NoSshGateway,
     #[error("too many attempts: wait {seconds} s and try again")]
     TooManyAttempts { seconds: u64 },
     #[error("{what} was changed by somebody else at the same time: look again and decide anew")]
@@ -53,6 +58,8 @@ impl Refusal {
             Self::NotFound { .. } => "not_found",
             Self::Exists { .. } => "exists",
             Self::Unauthenticated(_) => "unauthenticated",
+            Self::NoSshGateway => "no_ssh_gateway",
+            Self::SecondFactorRequired => "second_factor_required",
             Self::TooManyAttempts { .. } => "too_many_attempts",
             Self::Conflict { .. } => "conflict",
             Self::StoreUnavailable { .. } => "store_unavailable",

@@ -114,13 +114,13 @@ impl Users<'_> {
         self.passwords.hash(password, user).await.map_err(|error| Refusal::Malformed(error.to_string()))
     }
 
-    async fn id_of(&self, name: &UserName) -> Result<PrincipalId, Refusal> {
+    pub(super) async fn id_of(&self, name: &UserName) -> Result<PrincipalId, Refusal> {
         let account = self.store.user_by_name(name).await?;
         let account = account.ok_or_else(|| Refusal::NotFound { what: format!("user `{name}`") })?;
         Ok(account.principal.id)
     }
 
-    fn event(&self, action: Action, name: &UserName, id: &PrincipalId) -> Event {
+    pub(super) fn event(&self, action: Action, name: &UserName, id: &PrincipalId) -> Event {
         Event::done(action)
             .with("user", name.as_str())
             .with("user_id", id.as_str())

@@ -27,6 +27,12 @@ pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Hash {
     to_hash(hmac::sign(&key, message).as_ref())
 }
 
+/// For one-time codes alone, whose standard asks for it (RFC 6238).
+pub fn hmac_sha1(key: &[u8], message: &[u8]) -> [u8; 20] {
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key);
+    hmac::sign(&key, message).as_ref().first_chunk().copied().unwrap_or_default()
+}
+
 /// Whether two byte strings are equal, in time that depends on their lengths alone.
 pub fn equal(a: &[u8], b: &[u8]) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()

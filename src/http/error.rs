@@ -153,9 +153,9 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::Infeasible { .. } | Refusal::Ask(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Step(_) | Refusal::Exists { .. } | Refusal::Conflict { .. } => StatusCode::CONFLICT,
         Refusal::Deny(deny) => status_of_deny(deny),
-        Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
+        Refusal::NotFound { .. } | Refusal::NoSshGateway => StatusCode::NOT_FOUND,
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
-        Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Unauthenticated(_) | Refusal::SecondFactorRequired => StatusCode::UNAUTHORIZED,
         Refusal::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::StoreUnavailable { .. } | Refusal::Unrecordable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
@@ -205,6 +205,7 @@ mod tests {
     fn refusals_have_the_statuses_that_the_documentation_names() {
         for (refusal, status) in [
             (Refusal::Unauthenticated("no".into()), 401),
+            (Refusal::SecondFactorRequired, 401),
             (Refusal::Step(RefusedStep::OwnRequest), 403),
             (Refusal::Deny(Deny::UnknownTarget { target: "x".into() }), 404),
             (Refusal::Conflict { what: "x".into() }, 409),

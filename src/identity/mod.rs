@@ -9,8 +9,10 @@
 //!
 //! Nothing here reads the store: accounts and tokens are arguments, fetched by `access`.
 
+pub mod key_id;
 pub mod limiter;
 pub mod login;
 pub mod mock;
 pub mod password;
 pub mod token;
+pub mod totp;

@@ -20,6 +20,9 @@ pub struct LoginBody {
     #[schema(value_type = String, format = Password)]
     #[serde(deserialize_with = "secret")]
     password: Secret<String>,
+    /// Of the second factor, for accounts that have one.
+    #[serde(default)]
+    code: Option<String>,
 }
 
 impl std::fmt::Debug for LoginBody {
@@ -36,7 +39,7 @@ fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret<St
     post, path = "/login", tag = "login", request_body = LoginBody, security(()),
     responses(
         (status = 200, description = "A token: bearer of this API, password of the Postgres gateway", body = LoginView),
-        (status = 401, description = "Wrong name or password", body = Problem),
+        (status = 401, description = "Wrong name, password or code; `second_factor_required`: send a code too", body = Problem),
         (status = 429, description = "Too many attempts; `retry-after` says how long to wait", body = Problem),
     )
 )]
@@ -45,7 +48,7 @@ pub async fn login(
     Client(client): Client,
     Body(body): Body<LoginBody>,
 ) -> Result<Json<LoginView>, Problem> {
-    let logged_in = state.access.login(&body.user, body.password, client).await?;
+    let logged_in = state.access.login(&body.user, body.password, body.code.as_deref(), client).await?;
     Ok(Json(LoginView {
         token: logged_in.token.expose().clone(),
         expires_at: logged_in.expires_at,
