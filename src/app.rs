@@ -152,7 +152,7 @@ impl App {
             Some(address) => (address.host, address.port),
             None => (host_of(&config.public_url), postgres.port()),
         };
-        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir) };
+        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh: None };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
@@ -328,6 +328,7 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
         second_factor_attempts: second_factor::attempts(clock.clone()),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
+        ssh_user_ca: None,
     })
 }
 

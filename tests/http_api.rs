@@ -9,6 +9,10 @@
     reason = "in the test's own helpers too, a step that fails fails the test"
 )]
 
+#[path = "http_api/second_factor.rs"]
+mod second_factor;
+#[path = "http_api/ssh.rs"]
+mod ssh;
 #[path = "http_api/world.rs"]
 mod world;
 
@@ -75,6 +79,20 @@ fn case_of(route: &Route, things: &Things) -> Case {
         ("GET", "/pam/targets" | "/pam/gateway") => case(route.path, None, 200, (Alice, 200)),
         ("GET", "/pam/recordings/{connection}") => {
             case(&format!("/pam/recordings/{UNKNOWN_CONNECTION}"), None, 403, (Compliance, 404))
+        }
+        ("POST", "/pam/ssh-keys") => {
+            let body = json!({"public_key": world::new_key().1, "user": "bob"});
+            case(route.path, Some(body), 403, (Root, 201))
+        }
+        ("GET", "/pam/ssh-keys") => case(route.path, None, 200, (Alice, 200)),
+        ("POST", "/pam/ssh-keys/remove") => {
+            let body = json!({"fingerprint": things.ssh_key, "user": "alice"});
+            case(route.path, Some(body), 403, (Root, 204))
+        }
+        // Everybody may come; what they may do is asked when they do it.
+        ("POST", "/pam/ssh-certificate") => {
+            let body = json!({"public_key": world::new_key().1});
+            case(route.path, Some(body), 200, (Alice, 200))
         }
         ("POST", "/login") => case(route.path, Some(login), 200, (Alice, 200)),
         ("POST", "/logout") => case(route.path, None, 204, (Alice, 204)),

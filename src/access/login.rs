@@ -20,6 +20,7 @@ use crate::identity::password::Passwords;
 use crate::identity::token::{self, Lifetimes, PresentedToken};
 
 use super::refusal::Refusal;
+use super::ssh_identity::UserCa;
 use super::{Access, Caller};
 
 /// What logging in needs beyond the store.
@@ -35,6 +36,8 @@ pub struct Logins {
     /// Key of the salts that unknown users are shown.
     pub server_secret: ServerSecret,
     pub lifetimes: Lifetimes,
+    /// `None`: there is no SSH gateway here.
+    pub ssh_user_ca: Option<UserCa>,
 }
 
 /// A fresh token: the only time that it is shown.
@@ -107,8 +110,7 @@ impl Access {
         client: Option<SocketAddr>,
     ) -> Result<Principal, Refusal> {
         let account = self.check_password(name, password, client).await?;
-        let event =
-            Event::done(Action::Login).by(&account.principal).from(client).with("way", "password");
+        let event = Event::done(Action::Login).by(&account.principal).from(client).with("way", "password");
         self.record(event).await?;
         Ok(account.principal)
     }

@@ -9,7 +9,7 @@
 //! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
 //! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
 //! - [`sweep`]: what time brings: lapses, expiries, retries
-//! - [`login`], [`second_factor`], [`users`], [`read`]: identity and lists
+//! - [`login`], [`second_factor`], [`ssh_identity`], [`users`], [`read`]: identity and lists
 
 pub mod block;
 pub mod connect;
@@ -23,6 +23,7 @@ pub mod request;
 pub mod review;
 pub mod revoke;
 pub mod second_factor;
+pub mod ssh_identity;
 pub mod sweep;
 pub mod targets;
 pub mod usage;

@@ -85,9 +85,8 @@ impl Access {
                 self.publish().await
             }
             Ok(false) => {
-                let event = Event::new(Action::SecondFactorChecked, Outcome::Refused)
-                    .by(principal)
-                    .from(client);
+                let event =
+                    Event::new(Action::SecondFactorChecked, Outcome::Refused).by(principal).from(client);
                 metrics::counter!("sallyport_logins_refused_total").increment(1);
                 self.record(event).await?;
                 let told = "the code is wrong or was used already: wait for the next one";

@@ -186,11 +186,8 @@ impl Access {
         let malformed = |error: &dyn std::error::Error| Refusal::Malformed(error.to_string());
         let key = ssh::parse_public(line).map_err(|error| malformed(&error))?;
         let principal = &who.caller.principal;
-        let key_id = KeyId {
-            principal: principal.id.clone(),
-            name: principal.name.clone(),
-            token: who.token.clone(),
-        };
+        let key_id =
+            KeyId { principal: principal.id.clone(), name: principal.name.clone(), token: who.token.clone() };
         let key_id = key_id.to_string();
         let now = self.now();
         let valid_before = seconds(who.expires_at.min(now.plus(ca.longest)));
@@ -259,8 +256,8 @@ impl Users<'_> {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let id = self.id_of(name).await?;
-        let event = key_event(Action::SshKeyRemoved, name, &id, fingerprint)
-            .with("operator", self.operator.as_str());
+        let event =
+            key_event(Action::SshKeyRemoved, name, &id, fingerprint).with("operator", self.operator.as_str());
         if self.store.remove_ssh_key(fingerprint, &id, now, &[event]).await? {
             return Ok(());
         }

@@ -33,7 +33,7 @@ pub use route::{Auth, ROUTES, Route, router};
 pub use serve::serve;
 
 use strangers::Strangers;
-use view::CheckView;
+use view::{CheckView, SshGatewayView};
 
 /// What the handlers work with. Cloning gives another handle to the same.
 #[derive(Debug, Clone)]
@@ -53,13 +53,14 @@ pub struct HttpState {
 /// When it was looked whether the server can do its work, and what was seen.
 pub(crate) type Look = (Instant, Vec<CheckView>);
 
-/// How clients reach the Postgres gateway.
+/// How clients reach the gateways.
 #[derive(Debug, Clone)]
 pub struct GatewayInfo {
     pub host: String,
     pub port: u16,
     /// The certificate authority of the gateway and the API, in PEM, unless it is a public one.
     pub ca_pem: Option<String>,
+    pub ssh: Option<SshGatewayView>,
 }
 
 impl HttpState {

@@ -5,7 +5,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::api::{
-    block, connection, gateway, health, login, metrics, recording, request, review, session, target,
+    block, connection, gateway, health, login, metrics, recording, request, review, session, ssh, target,
 };
 use super::error::Problem;
 
@@ -22,6 +22,7 @@ use super::error::Problem;
         session::revoke, session::list,
         block::add, block::lift, block::list,
         connection::list, target::list, gateway::show, recording::show,
+        ssh::add_key, ssh::list_keys, ssh::remove_key, ssh::certify,
         login::login, login::logout, login::whoami,
         metrics::show, health::alive, health::ready,
         describe,

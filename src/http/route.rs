@@ -9,7 +9,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::HttpState;
 use super::api::{
-    block, connection, gateway, health, login, metrics, recording, request, review, session, target,
+    block, connection, gateway, health, login, metrics, recording, request, review, session, ssh, target,
 };
 use super::auth;
 use super::error::Problem;
@@ -76,6 +76,10 @@ pub static ROUTES: &[Route] = &[
     route(GET, "/pam/blocks", Auth::Bearer, || get(block::list)),
     route(GET, "/pam/targets", Auth::Bearer, || get(target::list)),
     route(GET, "/pam/gateway", Auth::Bearer, || get(gateway::show)),
+    route(POST, "/pam/ssh-keys", Auth::Bearer, || post(ssh::add_key)),
+    route(GET, "/pam/ssh-keys", Auth::Bearer, || get(ssh::list_keys)),
+    route(POST, "/pam/ssh-keys/remove", Auth::Bearer, || post(ssh::remove_key)),
+    route(POST, "/pam/ssh-certificate", Auth::Bearer, || post(ssh::certify)),
     route(GET, "/pam/recordings/{connection}", Auth::Bearer, || get(recording::show)),
     route(POST, "/login", Auth::Public, || post(login::login)),
     route(POST, "/logout", Auth::Bearer, || post(login::logout)),

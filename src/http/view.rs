@@ -20,6 +20,7 @@ use crate::domain::name::{AccessName, DomainName, GroupName, TargetName, UserNam
 use crate::domain::principal::{Actor, Principal};
 use crate::domain::request::{Request, RequestState};
 use crate::domain::session::{Session, SessionStatus};
+use crate::domain::ssh_key::SshKey;
 use crate::domain::target::{Environment, TargetKind};
 use crate::domain::time::Timestamp;
 
@@ -540,6 +541,53 @@ pub struct GatewayView {
     /// The certificate authority to trust, in PEM, unless it is a public one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_pem: Option<String>,
+    /// Unless there is no SSH gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<SshGatewayView>,
+}
+
+/// The SSH gateway, and the public keys by which it is known. Keys are lines without a name before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SshGatewayView {
+    pub host: String,
+    pub port: u16,
+    /// The authority of the gateway's host certificates: for `@cert-authority` in `known_hosts`.
+    pub host_ca: String,
+    pub host_keys: Vec<String>,
+    /// The authority that vouches for logins at targets: for `TrustedUserCAKeys` there.
+    pub login_ca: String,
+}
+
+/// A registered public key.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SshKeyView {
+    /// `SHA256:…`
+    pub fingerprint: String,
+    pub public_key: String,
+    pub comment: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub added_at: Timestamp,
+    pub added_by: String,
+}
+
+impl From<SshKey> for SshKeyView {
+    fn from(key: SshKey) -> Self {
+        Self {
+            fingerprint: key.fingerprint,
+            public_key: key.line,
+            comment: key.comment,
+            added_at: key.added_at,
+            added_by: key.added_by,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SshCertificateView {
+    /// The line of a `-cert.pub` file.
+    pub certificate: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub ends_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

@@ -15,6 +15,7 @@ use sallyport::access::connect::Wanted;
 use sallyport::access::credential::Credentials;
 use sallyport::access::login::{Logins, ScramKeys};
 use sallyport::access::refusal::Refusal;
+use sallyport::access::ssh_identity::UserCa;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
 use sallyport::access::{Access, Parts, Rules, second_factor};
@@ -25,7 +26,8 @@ use sallyport::clock::Clock;
 use sallyport::config::Config;
 use sallyport::config::init::{Init, init};
 use sallyport::credentials::postgres_role::PostgresRole;
-use sallyport::crypto::tls;
+use sallyport::crypto::ssh::PrivateKey;
+use sallyport::crypto::{ssh, tls};
 use sallyport::domain::deny::EndReason;
 use sallyport::domain::id::NodeId;
 use sallyport::domain::secret::Secret;
@@ -91,6 +93,8 @@ pub(crate) struct Things {
     pub session: String,
     /// A block on Compliance.
     pub block: String,
+    /// The fingerprint of a key of Alice's.
+    pub ssh_key: String,
 }
 
 pub(crate) struct Answer {
@@ -146,6 +150,7 @@ impl World {
             second_factor_attempts: second_factor::attempts(clock.clone()),
             server_secret: Secret::new([1; 32]),
             lifetimes: Lifetimes { default: lifetime, longest: lifetime },
+            ssh_user_ca: Some(UserCa { key: Arc::new(ssh::generate_ed25519()), longest: lifetime }),
         };
         let access = Arc::new(Access::new(Parts {
             node,
@@ -156,7 +161,7 @@ impl World {
             credentials: Credentials::new(Arc::new(PostgresRole), Secret::new(vec![2; 32])),
             logins,
         }));
-        let gateway = GatewayInfo { host: "bastion".to_owned(), port: 6432, ca_pem: None };
+        let gateway = GatewayInfo { host: "bastion".to_owned(), port: 6432, ca_pem: None, ssh: None };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let state =
             HttpState::new(Arc::clone(&access), gateway, config.audit.directory, metrics, TaskTracker::new());
@@ -181,7 +186,27 @@ impl World {
             pending,
             session: granted["session"]["id"].as_str().unwrap().to_owned(),
             block: blocked["block"]["id"].as_str().unwrap().to_owned(),
+            ssh_key: self.add_key(&alice).await.0,
         }
+    }
+
+    /// Registers a new key of the caller's and gives its fingerprint and its line.
+    pub(crate) async fn add_key(&self, token: &str) -> (String, String) {
+        let (key, line) = new_key();
+        let body = json!({"public_key": line});
+        let added = self.call(&Method::POST, "/pam/ssh-keys", Some(token), Some(body)).await;
+        assert_eq!(added.status, StatusCode::CREATED, "{}", added.text());
+        (ssh::fingerprint(key.public_key()), line)
+    }
+
+    pub(crate) const fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// What is done on the server's own host.
+    pub(crate) async fn on_the_host<T>(&self, work: impl AsyncFnOnce(Users<'_>, Timestamp) -> T) -> T {
+        let (store, passwords) = (&*self.access.store, &self.access.logins.passwords);
+        work(Users { store, passwords, operator: "test".to_owned() }, self.clock.now()).await
     }
 
     /// Has Alice connect to the development target, run `sql` and go.
@@ -328,6 +353,13 @@ impl World {
     pub(crate) fn authority(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("data/tls/ca.crt")).unwrap()
     }
+}
+
+/// A new key pair, with the line of its public half.
+pub(crate) fn new_key() -> (PrivateKey, String) {
+    let key = ssh::generate_ed25519();
+    let line = ssh::public_line(key.public_key(), "a laptop");
+    (key, line)
 }
 
 /// A configuration as `init` makes it, with three targets that nobody dials.

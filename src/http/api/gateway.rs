@@ -11,7 +11,7 @@ use crate::http::view::GatewayView;
 
 #[utoipa::path(
     get, path = "/pam/gateway", tag = "targets",
-    responses((status = 200, description = "Address and certificate authority of the gateway", body = GatewayView))
+    responses((status = 200, description = "Addresses of the gateways, and what they are known by", body = GatewayView))
 )]
 pub async fn show(State(state): State<HttpState>, Bearer(who): Bearer) -> Result<Json<GatewayView>, Problem> {
     let event = Event::done(Action::Read)
@@ -24,5 +24,6 @@ pub async fn show(State(state): State<HttpState>, Bearer(who): Bearer) -> Result
         host: state.gateway.host.clone(),
         port: state.gateway.port,
         ca_pem: state.gateway.ca_pem.clone(),
+        ssh: state.gateway.ssh.clone(),
     }))
 }

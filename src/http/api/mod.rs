@@ -10,6 +10,7 @@ pub mod recording;
 pub mod request;
 pub mod review;
 pub mod session;
+pub mod ssh;
 pub mod target;
 #[cfg(feature = "testing")]
 pub mod testing;
