@@ -6,6 +6,7 @@
 
 pub mod postgres_admin;
 pub mod postgres_role;
+pub mod ssh_certificate;
 
 use std::fmt;
 use std::future::Future;

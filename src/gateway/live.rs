@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::access::hub::{Registration, StopSignal};
 use crate::audit::record::Tls;
+use crate::audit::ssh::SshClient;
 use crate::audit::{Opening, Recorder, Totals, Unrecordable};
 use crate::crypto;
 use crate::domain::connection::{Connection, Ended};
@@ -30,6 +31,7 @@ pub struct Arrival {
     pub application: Option<String>,
     pub database: Option<String>,
     pub tls: Option<Tls>,
+    pub ssh: Option<SshClient>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ pub async fn begin(access: &Arc<Access>, permit: &Permit, arrival: &Arrival) -> 
     opening.opened.application.clone_from(&arrival.application);
     opening.opened.database.clone_from(&arrival.database);
     opening.opened.client_tls.clone_from(&arrival.tls);
+    opening.opened.client_ssh.clone_from(&arrival.ssh);
     let begun = access.journal.begin(opening).await;
     let recorder = begun.map_err(|error| Deny::Unrecordable { detail: error.to_string() })?;
     let connection = Connection {

@@ -162,6 +162,7 @@ impl PostgresGateway {
                     application: text("application_name"),
                     database: parameters.database().map(str::to_owned),
                     tls: Some(tls),
+                    ssh: None,
                 };
                 Some(Known { stream, buffer, start: parameters, version, wanted, principal, arrival })
             }

@@ -1,0 +1,255 @@
+//! From what a client proves to a principal: a registered key, a certificate of our user authority,
+//! or a password and, where they have one, a second factor.
+//!
+//! An offered key proves nothing; it is told to be worth proving. A plain key must be registered for
+//! that; of a key of the kind that Sallyport certifies nothing is told, for the offer does not say
+//! whether a certificate is behind it. Whoever does not exist is answered as everybody else.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use super::settings::Settings;
+use crate::access::Access;
+use crate::access::connect::Wanted;
+use crate::access::ssh_identity::PresentedCertificate;
+use crate::crypto::ssh::{self, Algorithm, Certificate, PublicKey};
+use crate::domain::name::UserName;
+use crate::domain::principal::Principal;
+use crate::domain::secret::Secret;
+use crate::gateway::login::Login;
+use crate::identity::token::PREFIX as TOKEN;
+
+/// Who a client has proved to be, and what they want.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub principal: Principal,
+    /// The login name as it was given.
+    pub claimed: String,
+    /// `None`: not named yet.
+    pub wanted: Option<Wanted>,
+    pub way: Way,
+    /// The fingerprint of the key that was proved.
+    pub key: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Key,
+    Certificate,
+    Interactive,
+}
+
+impl Way {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "publickey",
+            Self::Certificate => "certificate",
+            Self::Interactive => "keyboard-interactive",
+        }
+    }
+}
+
+/// What a client that jumps is known for already, and where it jumps to.
+#[derive(Debug, Clone)]
+pub(super) struct Jump {
+    pub principal: Principal,
+    pub wanted: Wanted,
+}
+
+/// The next step of a keyboard-interactive exchange.
+#[derive(Debug)]
+pub(super) enum Interactive {
+    Accept,
+    Reject,
+    Ask(&'static str),
+}
+
+const ASK_PASSWORD: &str = "Password: ";
+const ASK_CODE: &str = "Verification code: ";
+
+/// Where an exchange stands.
+#[derive(Debug, Default)]
+enum Exchange {
+    #[default]
+    Start,
+    Password,
+    /// The password was right.
+    Code(Principal),
+}
+
+/// Authenticates one client. Who it is comes out by [`Authenticator::known`].
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    access: Arc<Access>,
+    settings: Arc<Settings>,
+    client: SocketAddr,
+    jump: Option<Jump>,
+    exchange: Exchange,
+    known: Arc<OnceLock<Known>>,
+    /// Proofs that were not taken, for the record.
+    failed: Arc<OnceLock<Failed>>,
+}
+
+/// The first proof of a client that was not taken.
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub claimed: String,
+    pub why: String,
+}
+
+impl Authenticator {
+    pub(super) fn new(
+        access: Arc<Access>,
+        settings: Arc<Settings>,
+        client: SocketAddr,
+        jump: Option<Jump>,
+    ) -> Self {
+        let (exchange, known, failed) = Default::default();
+        Self { access, settings, client, jump, exchange, known, failed }
+    }
+
+    /// Where it stands who the client is, once it has been proved.
+    pub(super) fn known(&self) -> Arc<OnceLock<Known>> {
+        Arc::clone(&self.known)
+    }
+
+    /// Where it stands what was tried in vain.
+    pub(super) fn failed(&self) -> Arc<OnceLock<Failed>> {
+        Arc::clone(&self.failed)
+    }
+
+    /// The user that a key must belong to. Behind a jump the name is the host's login or anything
+    /// else: the person is known, and must prove to be themselves.
+    fn user(&self, claimed: &str) -> Option<UserName> {
+        match &self.jump {
+            Some(jump) => Some(jump.principal.name.clone()),
+            None => Login::parse(claimed).ok().map(|login| login.user),
+        }
+    }
+
+    fn wanted(&self, claimed: &str) -> Option<Wanted> {
+        match &self.jump {
+            Some(jump) => Some(jump.wanted.clone()),
+            None => Login::parse(claimed).ok().and_then(|login| login.wanted),
+        }
+    }
+
+    /// Whether proving this key can lead anywhere.
+    pub(super) async fn may_be_proved(&self, claimed: &str, key: &PublicKey) -> bool {
+        let Some(user) = self.user(claimed) else { return false };
+        if key.algorithm() == Algorithm::Ed25519 {
+            // It may be a certificate's: the offer looks the same.
+            return true;
+        }
+        self.access.principal_by_ssh_key(&user, &ssh::fingerprint(key)).await.is_ok()
+    }
+
+    /// The client has proved to have this key.
+    pub(super) async fn key_proved(&self, claimed: &str, key: &PublicKey) -> bool {
+        let Some(user) = self.user(claimed) else { return false };
+        let fingerprint = ssh::fingerprint(key);
+        match self.access.principal_by_ssh_key(&user, &fingerprint).await {
+            Ok(principal) => self.settle(claimed, principal, Way::Key, Some(fingerprint)),
+            Err(refusal) => self.fail(claimed, format!("{refusal} ({fingerprint})")),
+        }
+    }
+
+    /// The client has proved to have this certificate's key.
+    pub(super) async fn certificate_proved(&self, claimed: &str, certificate: &Certificate) -> bool {
+        let Some(user) = self.user(claimed) else { return false };
+        let now = u64::try_from(self.access.now().as_micros() / 1_000_000).unwrap_or(u64::MAX);
+        let cas = &self.settings.user_cas;
+        let checked = ssh::check_user_certificate(certificate, cas, user.as_str(), self.client.ip(), now);
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(refused) => return self.fail(claimed, refused.to_string()),
+        };
+        let presented =
+            PresentedCertificate { key_id: &checked.key_id, valid_after: certificate.valid_after() };
+        match self.access.principal_by_certificate(&user, presented).await {
+            Ok(principal) => {
+                self.settle(claimed, principal, Way::Certificate, Some(ssh::fingerprint(&checked.key)))
+            }
+            Err(refusal) => self.fail(claimed, refusal.to_string()),
+        }
+    }
+
+    /// The client says something at a prompt, or begins. A login token is taken as a password is.
+    pub(super) async fn interactive(&mut self, claimed: &str, said: Option<Secret<String>>) -> Interactive {
+        let exchange = std::mem::take(&mut self.exchange);
+        match (exchange, said) {
+            (_, None) => {
+                self.exchange = Exchange::Password;
+                Interactive::Ask(ASK_PASSWORD)
+            }
+            (Exchange::Start, Some(_)) => Interactive::Reject,
+            (Exchange::Password, Some(password)) => self.password(claimed, password).await,
+            (Exchange::Code(principal), Some(code)) => self.code(claimed, principal, &code).await,
+        }
+    }
+
+    async fn password(&mut self, claimed: &str, password: Secret<String>) -> Interactive {
+        // Nobody's password is checked as long as anybody's.
+        let user = self.user(claimed).map_or_else(String::new, |user| user.to_string());
+        if password.expose().starts_with(TOKEN) {
+            return self.token(claimed, &user, &password).await;
+        }
+        match self.access.authenticate_password(&user, password, Some(self.client)).await {
+            Ok(principal) => match self.access.has_second_factor(&principal.id).await {
+                Ok(false) => self.decide(claimed, principal),
+                Ok(true) => {
+                    self.exchange = Exchange::Code(principal);
+                    Interactive::Ask(ASK_CODE)
+                }
+                Err(_) => Interactive::Reject,
+            },
+            // On record already: whoever tries passwords is counted and written down there.
+            Err(_) => Interactive::Reject,
+        }
+    }
+
+    async fn token(&self, claimed: &str, user: &str, token: &Secret<String>) -> Interactive {
+        let Ok(attempt) = self.access.admit_token_attempt(user, self.client.ip()) else {
+            return Interactive::Reject;
+        };
+        match self.access.authenticate(token.expose(), Some(self.client)).await {
+            Ok(who) if who.caller.principal.name.as_str() == user => {
+                attempt.give_back();
+                self.decide(claimed, who.caller.principal)
+            }
+            _ => {
+                self.fail(claimed, "the login token is wrong".to_owned());
+                Interactive::Reject
+            }
+        }
+    }
+
+    async fn code(&mut self, claimed: &str, principal: Principal, code: &Secret<String>) -> Interactive {
+        match self.access.check_second_factor(&principal, code.expose().trim(), Some(self.client)).await {
+            Ok(()) => self.decide(claimed, principal),
+            Err(_) => Interactive::Reject,
+        }
+    }
+
+    fn decide(&self, claimed: &str, principal: Principal) -> Interactive {
+        match self.settle(claimed, principal, Way::Interactive, None) {
+            true => Interactive::Accept,
+            false => Interactive::Reject,
+        }
+    }
+
+    fn settle(&self, claimed: &str, principal: Principal, way: Way, key: Option<String>) -> bool {
+        if self.jump.as_ref().is_some_and(|jump| jump.principal.id != principal.id) {
+            return self.fail(claimed, "behind a jump one is who one jumped as".to_owned());
+        }
+        let wanted = self.wanted(claimed);
+        let known = Known { principal, claimed: claimed.chars().take(200).collect(), wanted, way, key };
+        self.known.set(known).is_ok()
+    }
+
+    fn fail(&self, claimed: &str, why: String) -> bool {
+        let claimed = claimed.chars().take(200).collect();
+        let _first_stays = self.failed.set(Failed { claimed, why });
+        false
+    }
+}

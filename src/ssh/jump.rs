@@ -1,0 +1,128 @@
+//! `ssh -J USER@gateway TARGET`: the client believes to reach the host through us, and we are the
+//! host. Inside of the channel is another SSH connection, served here under a host certificate for
+//! the host's name, so that it is recorded like any other.
+//!
+//! Who jumped must prove to be themselves once more: a channel to a host may also come from a port
+//! that the client forwards, which anybody on its machine can reach.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
+
+use super::authenticate::Jump;
+use super::message::Message;
+use super::serve::SshGateway;
+use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
+use crate::access::connect::Wanted;
+use crate::access::targets::TargetEntry;
+use crate::config::SshTarget;
+use crate::domain::principal::Principal;
+use crate::gateway::stream::Abrupt;
+
+/// How much is under way between the two connections, each way, in bytes.
+const UNDER_WAY: usize = 64 * 1024;
+const SSH_PORT: u32 = 22;
+
+impl Abrupt for DuplexStream {
+    fn abandon(&mut self) {
+        // Nothing of it is in the kernel.
+    }
+}
+
+/// Where a jump leads, and by which names the client may know it.
+#[derive(Debug)]
+pub(super) struct Destination {
+    jump: Jump,
+    names: Vec<String>,
+}
+
+/// The host that a client means: by the target's name, alone or with its environment, or by its
+/// address.
+pub(super) fn destination(
+    gateway: &SshGateway,
+    principal: &Principal,
+    host: &str,
+    port: u32,
+) -> Option<Destination> {
+    let rules = gateway.access.rules();
+    let host = host.to_ascii_lowercase();
+    let found = rules.targets.all().find(|entry| is_meant(entry, &host, port))?;
+    let wanted = Wanted { target: found.target.name.clone(), access: None };
+    let jump = Jump { principal: principal.clone(), wanted };
+    // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
+    let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
+    Some(Destination { jump, names })
+}
+
+fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
+    let Ok(ssh) = entry.ssh() else { return false };
+    let SshTarget { target, address, .. } = &**ssh;
+    let by_name = host == target.name.as_str()
+        || host == format!("{}.{}", target.name.as_str(), target.environment.as_str());
+    let by_address = address.host.eq_ignore_ascii_case(host) && u32::from(address.port) == port;
+    (by_name && (port == SSH_PORT || port == u32::from(address.port))) || by_address
+}
+
+/// Serves the connection inside of the channel to its end.
+pub(super) async fn serve(
+    gateway: Arc<SshGateway>,
+    destination: Destination,
+    client: SocketAddr,
+    channel: ClientChannel,
+    reply: OpenReply,
+) {
+    let Destination { jump, names } = destination;
+    let presence = match gateway.presences.named(&names) {
+        Ok(presence) => presence,
+        Err(error) => return reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await,
+    };
+    reply.accept().await;
+    let (inner, outer) = tokio::io::duplex(UNDER_WAY);
+    let (from, to) = channel.into_halves();
+    let (read, write) = tokio::io::split(outer);
+    let cut = CancellationToken::new();
+    let _cut_at_the_end = cut.clone().drop_guard();
+    let serving = async {
+        if let Some(visitor) = gateway.recognise(&presence, inner, client, Some(jump), cut).await {
+            Box::pin(gateway.settle(visitor)).await;
+        }
+    };
+    // The client's bytes end when the channel does; ours when the inner connection has.
+    let carrying = async { tokio::join!(inward(from, write), outward(read, &to)) };
+    tokio::join!(serving, carrying);
+    let _gone = to.close().await;
+}
+
+async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {
+    while let Some(message) = from.next().await {
+        match message {
+            Message::Data(bytes) => {
+                if write.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Message::Eof | Message::Close => break,
+            _ => {}
+        }
+    }
+    let _gone = write.shutdown().await;
+}
+
+async fn outward(mut read: ReadHalf<DuplexStream>, to: &ToClient) {
+    let mut buffer = vec![0; UNDER_WAY / 2];
+    loop {
+        match read.read(&mut buffer).await {
+            Ok(0) | Err(_) => break,
+            Ok(count) => {
+                let Some(bytes) = buffer.get(..count) else { break };
+                if to.data(Bytes::copy_from_slice(bytes)).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    let _gone = to.eof().await;
+}

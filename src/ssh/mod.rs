@@ -1,0 +1,29 @@
+//! The SSH gateway: hosts, with the OpenSSH client that people have. Start reading at [`serve`].
+//!
+//! - [`server`] and [`client`] are the two legs, and the only files that name the library underneath;
+//!   [`message`] is what goes between them.
+//! - [`authenticate`]: from a proof to a principal; [`lobby`], [`ask`], [`jump`]: before there is a permit.
+//! - [`session`] and [`forward`] carry channels under a permit; [`carrier`] is what they share.
+//! - [`observe`] is pure and looks at the bytes beside their way; [`watch`] makes records of it.
+
+mod ask;
+mod authenticate;
+mod carrier;
+mod client;
+mod forward;
+mod goodbye;
+mod jump;
+mod lobby;
+mod message;
+mod modes;
+pub mod observe;
+mod presence;
+mod prompt;
+mod serve;
+mod server;
+mod session;
+mod settings;
+mod watch;
+
+pub use serve::SshGateway;
+pub use settings::Settings;

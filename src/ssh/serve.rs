@@ -1,0 +1,395 @@
+//! A client's connection from its first byte to its last, phase by phase:
+//!
+//! 1. [`recognise`]: keys exchanged, the client authenticated → [`Visitor`]
+//! 2. `access::admit`: principal and target's name → permit; without one the [`lobby`] tells what to
+//!    do, and may come back with a permit
+//! 3. `gateway::live::begin`: registered, checked once more, its beginning durable
+//! 4. [`carry`]: each channel in a task of its own, until something ends
+//! 5. goodbye in every channel, the target's connections closed, then the client's; the end written
+//!    down
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::authenticate::{Authenticator, Jump, Known};
+use super::carrier::{CONNECTION, Carrier, Parts};
+use super::forward::{self, Listeners};
+use super::lobby::{self, Admitted};
+use super::presence::Presences;
+use super::server::{
+    self, ARRIVALS, Arrival, ClientChannel, ClientHandle, OpenReply, Opening, Presence, Running,
+};
+use super::session::{self, Prelude};
+use super::settings::Settings;
+use crate::access::Access;
+use crate::access::connect::RefusedConnection;
+use crate::audit::Unrecordable;
+use crate::audit::ssh::SshClient;
+use crate::config::SshTarget;
+use crate::domain::decision::Rule;
+use crate::domain::deny::{Deny, EndReason};
+use crate::domain::session::Permit;
+use crate::gateway::accept::{HandshakeSlot, NotPromoted};
+use crate::gateway::live::{self, LiveConnection};
+use crate::gateway::stream::{Abrupt, Revocable};
+
+/// How long a client gets to take what it is told last; it may not be reading.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(200);
+/// How long channels get to write down their ends.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+/// The SSH gateway.
+#[derive(Debug)]
+pub struct SshGateway {
+    pub(super) access: Arc<Access>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) presences: Presences,
+}
+
+/// A client that has proved who it is.
+pub(super) struct Visitor {
+    pub known: Known,
+    pub client: SocketAddr,
+    pub handle: ClientHandle,
+    pub software: String,
+    pub arrivals: mpsc::Receiver<Arrival>,
+    pub running: Running,
+    /// Closes the client's connection at once.
+    pub cut: CancellationToken,
+}
+
+impl SshGateway {
+    pub fn new(access: Arc<Access>, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let presences = Presences::new(Arc::clone(&settings), access.clock.clone());
+        Self { access, settings, presences }
+    }
+
+    /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
+    pub async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, slot: HandshakeSlot) {
+        let cut = CancellationToken::new();
+        // Also when this is dropped: a stranger that has to go.
+        let _cut_at_the_end = cut.clone().drop_guard();
+        let presence = match self.presences.own() {
+            Ok(presence) => presence,
+            Err(error) => return tracing::error!(%error, "the gateway cannot certify its own key"),
+        };
+        let Some(visitor) = self.recognise(&presence, stream, client, None, cut).await else { return };
+        match slot.promote() {
+            Ok(_place) => {
+                drop(slot);
+                self.settle(visitor).await;
+            }
+            Err(NotPromoted::Full { limit }) => {
+                let deny = Deny::TooManyConnections { limit };
+                self.record_refusal(&visitor, &deny).await;
+                part(visitor.handle, visitor.running, &visitor.cut, &deny.to_string()).await;
+            }
+            Err(NotPromoted::Evicted) => {}
+        }
+    }
+
+    /// Phase 1. Strangers are recorded when they tried to prove something.
+    pub(super) async fn recognise<S>(
+        &self,
+        presence: &Presence,
+        stream: S,
+        client: SocketAddr,
+        jump: Option<Jump>,
+        cut: CancellationToken,
+    ) -> Option<Visitor>
+    where
+        S: Abrupt + AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Revocable::new(stream, cut.clone());
+        let authenticator =
+            Authenticator::new(Arc::clone(&self.access), Arc::clone(&self.settings), client, jump);
+        let (known, failed) = (authenticator.known(), authenticator.failed());
+        let meeting = async {
+            let (sender, mut arrivals) = mpsc::channel(ARRIVALS);
+            let mut running = server::run(presence, stream, authenticator, sender).await.ok()?;
+            let software = tokio::select! {
+                _ = running.ended() => return None,
+                arrived = arrivals.recv() => match arrived {
+                    Some(Arrival::Authenticated { software }) => software,
+                    _ => return None,
+                },
+            };
+            Some((running, arrivals, software))
+        };
+        let met = tokio::time::timeout(self.settings.handshake_timeout, Box::pin(meeting)).await;
+        match (met, known.get().cloned()) {
+            (Ok(Some((running, arrivals, software))), Some(known)) => {
+                Some(Visitor { known, client, handle: running.handle(), software, arrivals, running, cut })
+            }
+            (met, _) => {
+                cut.cancel();
+                let counter = if met.is_err() {
+                    metrics::counter!("sallyport_handshakes_timed_out_total")
+                } else {
+                    metrics::counter!("sallyport_handshakes_refused_total")
+                };
+                counter.increment(1);
+                if let Some(failed) = failed.get() {
+                    self.record_failure(&failed.claimed, &failed.why, client).await;
+                }
+                None
+            }
+        }
+    }
+
+    /// A stranger's attempt; counted, so that a stranger cannot fill the log.
+    async fn record_failure(&self, claimed: &str, why: &str, client: SocketAddr) {
+        if self.access.admit_token_attempt("", client.ip()).is_err() {
+            return;
+        }
+        let refused =
+            RefusedConnection { principal: None, client, wanted: None, claimed, code: "unproved", why };
+        self.access.record_refused_connection(refused).await;
+    }
+
+    async fn record_refusal(&self, visitor: &Visitor, deny: &Deny) {
+        let refused = RefusedConnection {
+            principal: Some(&visitor.known.principal),
+            client: visitor.client,
+            wanted: visitor.known.wanted.as_ref(),
+            claimed: &visitor.known.claimed,
+            code: deny.code(),
+            why: &deny.to_string(),
+        };
+        self.access.record_refused_connection(refused).await;
+    }
+
+    /// Phases 2 to 5.
+    pub(super) async fn settle(self: &Arc<Self>, mut visitor: Visitor) {
+        let admitted = match &visitor.known.wanted {
+            Some(wanted) => match self.admit(&visitor.known, wanted).await {
+                Ok(permit) => Ok(Admitted { permit, channel: None }),
+                Err(deny) => {
+                    self.record_refusal(&visitor, &deny).await;
+                    Err(Some(deny))
+                }
+            },
+            None => Err(None),
+        };
+        let admitted = match admitted {
+            Ok(admitted) => Some(admitted),
+            Err(deny) => lobby::wait(self, &mut visitor, deny).await,
+        };
+        match admitted {
+            Some(admitted) => Box::pin(self.begin(visitor, admitted)).await,
+            None => visitor.cut.cancel(),
+        }
+    }
+
+    pub(super) async fn admit(
+        &self,
+        known: &Known,
+        wanted: &crate::access::connect::Wanted,
+    ) -> Result<Permit, Deny> {
+        // Of another protocol's target, say so whether or not there is a session.
+        self.access.rules().targets.find(&wanted.target)?.ssh()?;
+        self.access.admit(&known.principal, wanted).await
+    }
+
+    /// Phases 3 to 5.
+    async fn begin(&self, visitor: Visitor, admitted: Admitted) {
+        let Admitted { permit, channel } = admitted;
+        let begun = async {
+            let rules = self.access.rules();
+            let target = Arc::clone(rules.targets.find(&permit.target().name)?.ssh()?);
+            let Some(login) = target.logins.get(permit.access()).cloned() else {
+                let (target, access) = (permit.target().name.clone(), permit.access().clone());
+                return Err(Deny::AccessGone { target, access });
+            };
+            let arrival = arrival(&visitor);
+            let live = live::begin(&self.access, &permit, &arrival).await?;
+            Ok((live, target, login))
+        };
+        match begun.await {
+            Ok((live, target, login)) => self.carry(visitor, live, target, login, channel).await,
+            Err(deny) => {
+                self.record_refusal(&visitor, &deny).await;
+                if let Some((channel, _)) = channel {
+                    let (_, to) = channel.into_halves();
+                    super::goodbye::tell(&to, &deny.to_string(), true).await;
+                }
+                part(visitor.handle, visitor.running, &visitor.cut, &deny.to_string()).await;
+            }
+        }
+    }
+
+    async fn carry(
+        &self,
+        visitor: Visitor,
+        live: LiveConnection,
+        target: Arc<SshTarget>,
+        login: String,
+        first: Option<(ClientChannel, Prelude)>,
+    ) {
+        let Visitor { handle, mut arrivals, mut running, cut, .. } = visitor;
+        let carrier = Arc::new(Carrier::new(Parts {
+            access: Arc::clone(&self.access),
+            settings: Arc::clone(&self.settings),
+            permit: live.permit().clone(),
+            recorder: live.recorder().clone(),
+            target,
+            login,
+            client: handle.clone(),
+        }));
+        let reason = conversation(&carrier, &live, &mut arrivals, &mut running, first).await;
+        // The target's side first: nothing further happens there.
+        carrier.cut.cancel();
+        carrier.ending.begin(reason.clone());
+        carrier.tasks.close();
+        let ended = tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await;
+        if ended.is_err() {
+            tracing::warn!(connection = %live.id(), "some channels did not end in time");
+        }
+        if reason == EndReason::ClientClosed {
+            cut.cancel();
+        } else {
+            part(handle, running, &cut, &reason.to_string()).await;
+        }
+        let totals = carrier.totals();
+        live.finish(reason, totals).await;
+    }
+}
+
+/// Phase 4: until something ends.
+async fn conversation(
+    carrier: &Arc<Carrier>,
+    live: &LiveConnection,
+    arrivals: &mut mpsc::Receiver<Arrival>,
+    running: &mut Running,
+    first: Option<(ClientChannel, Prelude)>,
+) -> EndReason {
+    let mut stop = live.stop_signal();
+    let channels = Channels::new(carrier);
+    if let Some((channel, prelude)) = first {
+        channels.serve_session(channel, None, prelude).await;
+    }
+    let idle = carrier.idle(carrier.settings.idle_timeout);
+    tokio::pin!(idle);
+    loop {
+        tokio::select! {
+            biased;
+            reason = stop.stopped() => return reason,
+            reason = carrier.ending.begun() => return reason,
+            broken = carrier.access.journal.failed() => return unrecordable(&broken),
+            _ = running.ended() => return EndReason::ClientClosed,
+            () = &mut idle => return EndReason::Idle,
+            arrived = arrivals.recv() => match arrived {
+                Some(arrival) => channels.take(arrival).await,
+                None => return EndReason::ClientClosed,
+            },
+        }
+    }
+}
+
+fn unrecordable(error: &Unrecordable) -> EndReason {
+    EndReason::Unrecordable { detail: error.to_string() }
+}
+
+/// Takes what a client opens, each in a task of its own.
+struct Channels<'a> {
+    carrier: &'a Arc<Carrier>,
+    listeners: Arc<Listeners>,
+    places: Arc<Semaphore>,
+}
+
+impl<'a> Channels<'a> {
+    fn new(carrier: &'a Arc<Carrier>) -> Self {
+        let places = Arc::new(Semaphore::new(carrier.settings.max_channels));
+        Self { carrier, listeners: Arc::default(), places }
+    }
+
+    async fn take(&self, arrival: Arrival) {
+        let (carrier, listeners) = (Arc::clone(self.carrier), Arc::clone(&self.listeners));
+        match arrival {
+            // Said once, long ago.
+            Arrival::Authenticated { .. } => {}
+            Arrival::Opened(Opening::Session, channel, reply) => {
+                self.serve_session(channel, Some(reply), Prelude::default()).await;
+            }
+            Arrival::Opened(opening, channel, reply) => self.serve_forward(opening, channel, reply).await,
+            Arrival::Listen { address, port, answer } => {
+                let work = async move { listeners.listen(&carrier, address, port, answer).await };
+                self.carrier.tasks.spawn(work);
+            }
+            Arrival::ListenPath { path, answer } => {
+                let work = async move { listeners.listen_path(&carrier, path, answer).await };
+                self.carrier.tasks.spawn(work);
+            }
+            Arrival::Unlisten { address, port, answer } => {
+                let place = (address, port);
+                let work = async move { listeners.unlisten(&carrier, place, false, answer).await };
+                self.carrier.tasks.spawn(work);
+            }
+            Arrival::UnlistenPath { path, answer } => {
+                let work = async move { listeners.unlisten(&carrier, (path, 0), true, answer).await };
+                self.carrier.tasks.spawn(work);
+            }
+            Arrival::Refused(what) => {
+                let rule =
+                    Rule { id: what.to_owned(), needs: "this kind of channel is not offered".to_owned() };
+                carrier.refused(CONNECTION, what, None, &Deny::PolicyRefused { rules: vec![rule] }).await;
+            }
+        }
+    }
+
+    async fn serve_session(&self, channel: ClientChannel, reply: Option<OpenReply>, prelude: Prelude) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return self.full(reply).await;
+        };
+        let carrier = Arc::clone(self.carrier);
+        self.carrier.tasks.spawn(async move {
+            session::serve(&carrier, channel, reply, prelude).await;
+            drop(place);
+        });
+    }
+
+    async fn serve_forward(&self, opening: Opening, channel: ClientChannel, reply: OpenReply) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return self.full(Some(reply)).await;
+        };
+        let carrier = Arc::clone(self.carrier);
+        self.carrier.tasks.spawn(async move {
+            forward::direct(&carrier, &opening, channel, reply).await;
+            drop(place);
+        });
+    }
+
+    async fn full(&self, reply: Option<OpenReply>) {
+        if let Some(reply) = reply {
+            let limit = self.carrier.settings.max_channels;
+            reply.prohibit(format!("this connection has its limit of {limit} channels open")).await;
+        }
+    }
+}
+
+/// Tells the client why it is let go, and closes its connection whether or not it reads.
+pub(super) async fn part(handle: ClientHandle, mut running: Running, cut: &CancellationToken, why: &str) {
+    let telling = async {
+        handle.disconnect(&format!("sallyport: {}", crate::domain::text::on_one_line(why))).await;
+        running.ended().await
+    };
+    let _not_reading = tokio::time::timeout(GOODBYE_WITHIN, telling).await;
+    cut.cancel();
+}
+
+fn arrival(visitor: &Visitor) -> live::Arrival {
+    let ssh = SshClient {
+        software: visitor.software.clone(),
+        kex: None,
+        auth: visitor.known.way.as_str().to_owned(),
+        key: visitor.known.key.clone(),
+    };
+    live::Arrival { client: visitor.client, application: None, database: None, tls: None, ssh: Some(ssh) }
+}

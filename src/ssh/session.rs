@@ -1,0 +1,483 @@
+//! A session channel (RFC 4254, section 6), from its opening to its end:
+//!
+//! 1. A connection to the target of its own, opened before the channel is accepted.
+//! 2. Requests: each through the policy, on record, then to the target; its answer is the client's.
+//! 3. Bytes: from the client recorded durably before they go on; from the target put on record
+//!    before they reach the client.
+//! 4. The end of either side, or of the right: a goodbye in the terminal, and everything closed.
+//!
+//! The two directions wait for each other in one place only: a request's answer from the target is
+//! read by the direction that reads the target.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::carrier::{Carrier, NotReached};
+use super::client::{FromTarget, TargetChannel, ToTarget, Upstream};
+use super::forward;
+use super::goodbye;
+use super::message::{ExitSignal, Message, Pty, Request};
+use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
+use super::watch::Watch;
+use crate::access::usage::Use;
+use crate::audit::Unrecordable;
+use crate::audit::record::{Body, Direction};
+use crate::audit::ssh::{self as record, ChannelEnded, ChannelKind, Data, ProgramKind};
+
+/// How much is gathered for one wait for the disk.
+const BATCH: usize = 256 * 1024;
+/// How long a target may take to end a channel that the client has closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// What `ssh` itself says when the connection was the problem.
+const FAILED_STATUS: u32 = 255;
+
+/// What a client asked for before there was a target to ask.
+#[derive(Debug, Default)]
+pub(super) struct Prelude {
+    pub pty: Option<Pty>,
+    pub env: Vec<(String, String)>,
+    pub shell: bool,
+}
+
+/// How a direction ended.
+enum Stop {
+    /// The target closed its side: everything it said has been passed on.
+    TargetClosed,
+    ClientClosed,
+    Unrecordable,
+}
+
+impl From<Unrecordable> for Stop {
+    fn from(_: Unrecordable) -> Self {
+        // The connection has been told to end: `Carrier::record`.
+        Self::Unrecordable
+    }
+}
+
+impl From<super::message::Gone> for Stop {
+    fn from(_: super::message::Gone) -> Self {
+        Self::ClientClosed
+    }
+}
+
+/// How the program on the target ended.
+#[derive(Default)]
+struct Exit {
+    status: Option<u32>,
+    signal: Option<ExitSignal>,
+}
+
+/// What both directions of a channel share.
+struct Shared<'a> {
+    carrier: &'a Carrier,
+    ch: u32,
+    watch: Mutex<Watch>,
+    is_terminal: AtomicBool,
+    /// Whether the target may reach the client's agent.
+    agent: AtomicBool,
+    exit: Mutex<Exit>,
+    began: Instant,
+    bytes_in: std::sync::atomic::AtomicU64,
+    bytes_out: std::sync::atomic::AtomicU64,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves a channel to its end; everything about it is recorded on return.
+pub(super) async fn serve(
+    carrier: &Carrier,
+    channel: ClientChannel,
+    reply: Option<OpenReply>,
+    prelude: Prelude,
+) {
+    let shared = Shared {
+        carrier,
+        ch: carrier.number(),
+        watch: Mutex::new(Watch::new(carrier.settings.stream_head)),
+        is_terminal: AtomicBool::new(prelude.pty.is_some()),
+        agent: AtomicBool::new(false),
+        exit: Mutex::default(),
+        began: Instant::now(),
+        bytes_in: 0.into(),
+        bytes_out: 0.into(),
+    };
+    let (from, to) = channel.into_halves();
+    let talking = Box::pin(talk(&shared, from, &to, reply, prelude));
+    let why = tokio::select! {
+        biased;
+        reason = carrier.ending.begun() => {
+            goodbye::tell(&to, &reason.to_string(), shared.is_terminal.load(Ordering::Relaxed)).await;
+            Some(reason.code().to_owned())
+        }
+        why = talking => why,
+    };
+    shared.end(why).await;
+}
+
+/// Everything between opening and closing; gives why it failed, if it did.
+async fn talk(
+    shared: &Shared<'_>,
+    from: FromClient,
+    to: &ToClient,
+    reply: Option<OpenReply>,
+    prelude: Prelude,
+) -> Option<String> {
+    let opened = Carrier::opened(shared.ch, ChannelKind::Session, None, None);
+    if shared.carrier.record(&[opened]).await.is_err() {
+        return None;
+    }
+    let reached = open(shared).await;
+    if let Some(reply) = reply {
+        // Also when there is nothing to carry: only an open channel can say why.
+        reply.accept().await;
+    }
+    let (upstream, target) = match reached {
+        Ok(reached) => reached,
+        Err(NotReached::Unrecordable(_)) => return None,
+        Err(NotReached::Unreachable(why)) => {
+            let told = format!("the target cannot be reached: {why}");
+            goodbye::explain(from, to, &told, FAILED_STATUS, prelude.pty.is_some(), prelude.shell).await;
+            return Some(why);
+        }
+    };
+    carry(shared, upstream, target, from, to, prelude).await;
+    let _gone = to.close().await;
+    None
+}
+
+async fn open(shared: &Shared<'_>) -> Result<(Upstream, TargetChannel), NotReached> {
+    let upstream = shared.carrier.reach(shared.ch).await?;
+    match upstream.open_session().await {
+        Ok(channel) => Ok((upstream, channel)),
+        Err(error) => Err(NotReached::Unreachable(error.to_string())),
+    }
+}
+
+async fn carry(
+    shared: &Shared<'_>,
+    mut upstream: Upstream,
+    target: TargetChannel,
+    from: FromClient,
+    to: &ToClient,
+    prelude: Prelude,
+) {
+    let (answers, answered) = mpsc::channel(4);
+    let incoming = upstream.incoming();
+    let mut inward = Inward { shared, from, to: target.to, answered, held: None, started: false };
+    let outward = outward(shared, target.from, to, answers);
+    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
+    tokio::pin!(outward);
+    let stopped = {
+        let inbound = inward.run(prelude);
+        tokio::pin!(inbound);
+        tokio::select! {
+            stopped = &mut inbound => stopped,
+            stopped = &mut outward => stopped,
+            () = agents => Stop::TargetClosed,
+        }
+    };
+    if matches!(stopped, Stop::ClientClosed) {
+        let _gone = inward.to.close().await;
+        // What the program still says and how it ended is for the record alone now.
+        let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
+    }
+}
+
+/// Client to target.
+struct Inward<'a> {
+    shared: &'a Shared<'a>,
+    from: FromClient,
+    to: ToTarget,
+    answered: mpsc::Receiver<bool>,
+    /// Came while bytes were gathered.
+    held: Option<Message>,
+    /// A program was asked for: a channel runs one.
+    started: bool,
+}
+
+impl Inward<'_> {
+    async fn run(&mut self, prelude: Prelude) -> Stop {
+        match self.pass_on(prelude).await {
+            Ok(never) => match never {},
+            Err(stop) => stop,
+        }
+    }
+
+    async fn pass_on(&mut self, prelude: Prelude) -> Result<std::convert::Infallible, Stop> {
+        self.replay(prelude).await?;
+        loop {
+            let message = match self.held.take() {
+                Some(message) => message,
+                None => self.from.next().await.ok_or(Stop::ClientClosed)?,
+            };
+            match message {
+                Message::Data(bytes) => self.data(bytes).await?,
+                Message::Eof => {
+                    self.note(Body::Eof(record::Eof { ch: self.shared.ch, from: Direction::In })).await?;
+                    self.to.eof().await?;
+                }
+                Message::Close => return Err(Stop::ClientClosed),
+                Message::Request(request) => {
+                    let answered = request.is_answered();
+                    let granted = self.request(request).await?;
+                    if answered {
+                        self.from.answer(granted);
+                    }
+                }
+                // Not a client's to send (RFC 4254, section 6.10), or of no use to the target.
+                Message::Stderr(_) | Message::Answer(_) | Message::ExitStatus(_) | Message::ExitSignal(_) => {
+                }
+            }
+        }
+    }
+
+    /// Asks the target for what the client asked before.
+    async fn replay(&mut self, prelude: Prelude) -> Result<(), Stop> {
+        if let Some(pty) = prelude.pty {
+            self.request(Request::Pty(pty)).await?;
+        }
+        for (name, value) in prelude.env {
+            self.request(Request::Env { name, value }).await?;
+        }
+        if prelude.shell && !self.request(Request::Shell).await? {
+            return Err(Stop::ClientClosed);
+        }
+        Ok(())
+    }
+
+    /// Records what there is, with one wait for the disk, and passes it on.
+    async fn data(&mut self, first: Bytes) -> Result<(), Stop> {
+        let mut size = first.len();
+        let mut batch = vec![first];
+        while size < BATCH {
+            match self.from.next().now_or_never() {
+                Some(Some(Message::Data(bytes))) => {
+                    size += bytes.len();
+                    batch.push(bytes);
+                }
+                Some(Some(other)) => {
+                    self.held = Some(other);
+                    break;
+                }
+                // A channel that is gone is gone at the next look as well.
+                Some(None) | None => break,
+            }
+        }
+        let mut bodies = Vec::new();
+        {
+            let mut watch = held(&self.shared.watch);
+            for bytes in &batch {
+                watch.input(self.shared.ch, bytes, &mut bodies);
+            }
+        }
+        if !bodies.is_empty() {
+            self.shared.carrier.record(&bodies).await?;
+        }
+        self.shared.carrier.count_from_client(size);
+        self.shared.bytes_in.fetch_add(size as u64, Ordering::Relaxed);
+        for bytes in batch {
+            self.to.data(bytes).await.map_err(|_| Stop::TargetClosed)?;
+        }
+        Ok(())
+    }
+
+    async fn note(&self, body: Body) -> Result<(), Stop> {
+        Ok(self.shared.carrier.note(body).await?)
+    }
+
+    async fn target_says(&mut self) -> bool {
+        self.answered.recv().await.unwrap_or(false)
+    }
+
+    /// What to answer, if the client wants to know.
+    async fn request(&mut self, request: Request) -> Result<bool, Stop> {
+        let ch = self.shared.ch;
+        match request {
+            Request::Pty(pty) => self.pty(&pty).await,
+            Request::Env { name, value } => self.env(name, value).await,
+            Request::Shell => self.program(ProgramKind::Shell, &Bytes::new(), &Use::Shell).await,
+            Request::Exec(command) => {
+                let usage = Use::Exec { command: &command };
+                self.program(ProgramKind::Exec, &command, &usage).await
+            }
+            Request::Subsystem(name) => {
+                let command = Bytes::copy_from_slice(name.as_bytes());
+                self.program(ProgramKind::Subsystem, &command, &Use::Subsystem { name: &name }).await
+            }
+            Request::Resize(window) => {
+                let (cols, rows) = (window.cols, window.rows);
+                self.note(Body::Resize(record::Resize { ch, cols, rows })).await?;
+                self.to.resize(window).await?;
+                Ok(true)
+            }
+            Request::Signal(name) => {
+                self.shared
+                    .carrier
+                    .record(&[Body::Signal(record::Signal { ch, name: name.clone() })])
+                    .await?;
+                self.to.signal(&name).await?;
+                Ok(true)
+            }
+            Request::Agent => self.agent().await,
+            Request::X11 => {
+                self.refused("x11", "X11 forwarding is not offered").await;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn refused(&self, what: &str, why: &str) {
+        let rule = crate::domain::decision::Rule { id: what.to_owned(), needs: why.to_owned() };
+        let deny = crate::domain::deny::Deny::PolicyRefused { rules: vec![rule] };
+        self.shared.carrier.refused(self.shared.ch, what, None, &deny).await;
+    }
+
+    async fn pty(&mut self, pty: &Pty) -> Result<bool, Stop> {
+        if self.started {
+            return Ok(false);
+        }
+        let modes = pty.modes.iter().map(|(code, value)| (super::modes::name(*code), *value)).collect();
+        let body = record::Pty {
+            ch: self.shared.ch,
+            term: pty.term.clone(),
+            cols: pty.window.cols,
+            rows: pty.window.rows,
+            modes,
+        };
+        self.shared.carrier.record(&[Body::Pty(body)]).await?;
+        self.to.pty(pty).await?;
+        let granted = self.target_says().await;
+        if granted {
+            self.shared.is_terminal.store(true, Ordering::Relaxed);
+            held(&self.shared.watch).terminal();
+        }
+        Ok(granted)
+    }
+
+    async fn env(&mut self, name: String, value: String) -> Result<bool, Stop> {
+        let passed = !self.started && self.shared.carrier.settings.accepts_env(&name);
+        let data = Data::new(value.as_bytes());
+        let body = record::Env { ch: self.shared.ch, name: name.clone(), value: data, passed };
+        self.note(Body::Env(body)).await?;
+        if passed {
+            self.to.env(&name, &value).await?;
+        }
+        Ok(passed)
+    }
+
+    async fn program(&mut self, how: ProgramKind, command: &Bytes, usage: &Use<'_>) -> Result<bool, Stop> {
+        if std::mem::replace(&mut self.started, true) {
+            return Ok(false);
+        }
+        let ch = self.shared.ch;
+        if self.shared.carrier.may(ch, usage.action().as_str(), usage).await.is_err() {
+            return Ok(false);
+        }
+        let hint = held(&self.shared.watch).program(how, command);
+        let command_data = (how != ProgramKind::Shell).then(|| Data::new(command));
+        let body = record::Program { ch, how, command: command_data, hint };
+        self.shared.carrier.record(&[Body::Program(body)]).await?;
+        match how {
+            ProgramKind::Shell => self.to.shell().await?,
+            ProgramKind::Exec => self.to.exec(command).await?,
+            ProgramKind::Subsystem => self.to.subsystem(&String::from_utf8_lossy(command)).await?,
+        }
+        Ok(self.target_says().await)
+    }
+
+    async fn agent(&mut self) -> Result<bool, Stop> {
+        if self.started || self.shared.agent.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if self.shared.carrier.may(self.shared.ch, "agent", &Use::Agent).await.is_err() {
+            return Ok(false);
+        }
+        self.to.agent().await?;
+        let granted = self.target_says().await;
+        self.shared.agent.store(granted, Ordering::Relaxed);
+        Ok(granted)
+    }
+}
+
+/// Target to client.
+async fn outward(
+    shared: &Shared<'_>,
+    mut from: FromTarget,
+    to: &ToClient,
+    answers: mpsc::Sender<bool>,
+) -> Stop {
+    loop {
+        let Some(message) = from.next().await else { return Stop::TargetClosed };
+        let passed = match message {
+            Message::Data(bytes) => shared.output(to, bytes, false).await,
+            Message::Stderr(bytes) => shared.output(to, bytes, true).await,
+            Message::Eof => to.eof().await.map_err(Stop::from),
+            Message::Close => return Stop::TargetClosed,
+            Message::Answer(granted) => {
+                // The requesting direction waits for it; without one it is no one's.
+                let _unasked = answers.try_send(granted);
+                Ok(())
+            }
+            Message::ExitStatus(status) => {
+                held(&shared.exit).status = Some(status);
+                to.exit_status(status).await.map_err(Stop::from)
+            }
+            Message::ExitSignal(signal) => {
+                held(&shared.exit).signal = Some(signal.clone());
+                to.exit_signal(signal).await.map_err(Stop::from)
+            }
+            Message::Request(_) => Ok(()),
+        };
+        match passed {
+            // A client that is gone hears nothing, but how the program ends is still recorded.
+            Ok(()) | Err(Stop::ClientClosed) => {}
+            Err(stop) => return stop,
+        }
+    }
+}
+
+impl Shared<'_> {
+    async fn output(&self, to: &ToClient, bytes: Bytes, err: bool) -> Result<(), Stop> {
+        let mut bodies = Vec::new();
+        held(&self.watch).output(self.ch, &bytes, err, &mut bodies);
+        for body in bodies {
+            self.carrier.note(body).await?;
+        }
+        self.carrier.count_from_target(bytes.len());
+        self.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if err {
+            to.stderr(bytes).await?
+        } else {
+            to.data(bytes).await?
+        }
+        Ok(())
+    }
+
+    async fn end(&self, why: Option<String>) {
+        let mut bodies = Vec::new();
+        held(&self.watch).finish(self.ch, &mut bodies);
+        let exit = std::mem::take(&mut *held(&self.exit));
+        bodies.push(Body::ChannelEnded(ChannelEnded {
+            ch: self.ch,
+            exit_status: exit.status,
+            exit_signal: exit.signal.map(|signal| signal.name),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            why,
+        }));
+        for body in bodies {
+            if self.carrier.note(body).await.is_err() {
+                break;
+            }
+        }
+    }
+}
