@@ -8,7 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::crypto;
-use crate::crypto::ssh::{self, Certificate, CertificateOrder, PrivateKey, SshKeyError};
+use crate::crypto::ssh::certificate::{CertificateOrder, SignError, sign_user};
+use crate::crypto::ssh::{self, Certificate, PrivateKey};
 use crate::domain::time::Timestamp;
 
 /// How long a certificate is valid either way of its issue: hosts' clocks differ.
@@ -61,7 +62,7 @@ impl SshCertificates {
         Self { authority }
     }
 
-    pub fn issue(&self, wanted: &CertificateFor<'_>) -> Result<OneConnection, SshKeyError> {
+    pub fn issue(&self, wanted: &CertificateFor<'_>) -> Result<OneConnection, SignError> {
         let key = ssh::generate_ed25519();
         let seconds = |at: Timestamp| u64::try_from(at.as_micros() / 1_000_000).unwrap_or(0);
         let order = CertificateOrder {
@@ -74,7 +75,7 @@ impl SshCertificates {
             source_address: wanted.source_address,
             extensions: &EXTENSIONS,
         };
-        let certificate = ssh::sign_user(&self.authority, &order)?;
+        let certificate = sign_user(&self.authority, &order)?;
         let fingerprint = ssh::fingerprint(key.public_key());
         Ok(OneConnection { key, certificate, fingerprint })
     }

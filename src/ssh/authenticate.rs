@@ -12,6 +12,7 @@ use super::settings::Settings;
 use crate::access::Access;
 use crate::access::connect::Wanted;
 use crate::access::ssh_identity::PresentedCertificate;
+use crate::crypto::ssh::certificate::check_user_certificate;
 use crate::crypto::ssh::{self, Algorithm, Certificate, PublicKey};
 use crate::domain::name::UserName;
 use crate::domain::principal::Principal;
@@ -159,7 +160,7 @@ impl Authenticator {
         let Some(user) = self.user(claimed) else { return false };
         let now = u64::try_from(self.access.now().as_micros() / 1_000_000).unwrap_or(u64::MAX);
         let cas = &self.settings.user_cas;
-        let checked = ssh::check_user_certificate(certificate, cas, user.as_str(), self.client.ip(), now);
+        let checked = check_user_certificate(certificate, cas, user.as_str(), self.client.ip(), now);
         let checked = match checked {
             Ok(checked) => checked,
             Err(refused) => return self.fail(claimed, refused.to_string()),

@@ -74,12 +74,12 @@ impl Ending {
 #[derive(Debug)]
 pub(super) enum NotReached {
     Unreachable(String),
-    Unrecordable(Unrecordable),
+    Unrecordable,
 }
 
 impl From<Unrecordable> for NotReached {
-    fn from(error: Unrecordable) -> Self {
-        Self::Unrecordable(error)
+    fn from(_: Unrecordable) -> Self {
+        Self::Unrecordable
     }
 }
 

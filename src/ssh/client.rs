@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handle, Handler, Msg, Session};
-use russh::keys::PublicKey;
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::keys::ssh_key::{Algorithm, HashAlg};
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId,
-    cert::PublicKeyOrCertificate,
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -26,6 +25,7 @@ use super::server::{ALGORITHMS, SOFTWARE, from_library, signal};
 use crate::config::SshTarget;
 use crate::credentials::ssh_certificate::OneConnection;
 use crate::crypto::ssh;
+use crate::crypto::ssh::certificate::check_host_certificate;
 use crate::domain::time::Timestamp;
 use crate::gateway::stream::Revocable;
 
@@ -47,7 +47,7 @@ pub(super) enum DialError {
     },
     #[error("{address} does not answer within {} s", DIAL_WITHIN.as_secs())]
     TimedOut { address: String },
-    #[error("{address} {0}", address = .address, 0 = .why)]
+    #[error("{address} {why}")]
     HostKey { address: String, why: UntrustedHost },
     #[error("{address} does not speak SSH as expected")]
     Protocol {
@@ -368,7 +368,8 @@ impl Trusted {
         match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => self.check_key(key),
             PublicKeyOrCertificate::Certificate(certificate) => {
-                ssh::check_host_certificate(certificate, &self.authorities, &self.host, self.now)
+                check_host_certificate(certificate, &self.authorities, &self.host, self.now)
+                    .map(|_| ())
                     .map_err(|error| UntrustedHost::Certificate(error.to_string()))
             }
         }

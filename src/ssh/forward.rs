@@ -57,7 +57,7 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
             reply.fail(why.clone()).await;
             pipe.end(Some(why)).await;
         }
-        Err(NotReached::Unrecordable(_)) => {}
+        Err(NotReached::Unrecordable) => {}
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,7 @@ pub(super) fn destination(
 }
 
 fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
-    let Ok(ssh) = entry.ssh() else { return false };
+    let Ok(ssh) = entry.route.ssh() else { return false };
     let SshTarget { target, address, .. } = &**ssh;
     let by_name = host == target.name.as_str()
         || host == format!("{}.{}", target.name.as_str(), target.environment.as_str());
@@ -66,8 +67,18 @@ fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
     (by_name && (port == SSH_PORT || port == u32::from(address.port))) || by_address
 }
 
-/// Serves the connection inside of the channel to its end.
-pub(super) async fn serve(
+/// Serves the connection inside of the channel to its end. Boxed: it may itself come here again.
+pub(super) fn serve(
+    gateway: Arc<SshGateway>,
+    destination: Destination,
+    client: SocketAddr,
+    channel: ClientChannel,
+    reply: OpenReply,
+) -> BoxFuture<'static, ()> {
+    Box::pin(carry(gateway, destination, client, channel, reply))
+}
+
+async fn carry(
     gateway: Arc<SshGateway>,
     destination: Destination,
     client: SocketAddr,

@@ -9,7 +9,7 @@ use super::server::Presence;
 use super::settings::Settings;
 use crate::clock::Clock;
 use crate::crypto;
-use crate::crypto::ssh::{self, CertificateOrder, SignError};
+use crate::crypto::ssh::certificate::{CertificateOrder, SignError, sign_host};
 use crate::domain::time::Timestamp;
 
 /// Clients' clocks may be behind.
@@ -61,7 +61,7 @@ impl Presences {
             source_address: None,
             extensions: &[],
         };
-        let certificate = ssh::sign_host(&self.settings.host_ca, &order)?;
+        let certificate = sign_host(&self.settings.host_ca, &order)?;
         Ok(Presence::new(vec![self.settings.host_key.clone()], vec![certificate]))
     }
 }

@@ -194,7 +194,7 @@ impl SshGateway {
         wanted: &crate::access::connect::Wanted,
     ) -> Result<Permit, Deny> {
         // Of another protocol's target, say so whether or not there is a session.
-        self.access.rules().targets.find(&wanted.target)?.ssh()?;
+        self.access.rules().targets.find(&wanted.target)?.route.ssh()?;
         self.access.admit(&known.principal, wanted).await
     }
 
@@ -203,7 +203,7 @@ impl SshGateway {
         let Admitted { permit, channel } = admitted;
         let begun = async {
             let rules = self.access.rules();
-            let target = Arc::clone(rules.targets.find(&permit.target().name)?.ssh()?);
+            let target = Arc::clone(rules.targets.find(&permit.target().name)?.route.ssh()?);
             let Some(login) = target.logins.get(permit.access()).cloned() else {
                 let (target, access) = (permit.target().name.clone(), permit.access().clone());
                 return Err(Deny::AccessGone { target, access });

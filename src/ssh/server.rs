@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::keys::ssh_key::certificate::Certificate;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
-use russh::keys::{PrivateKey, PublicKey};
+use russh::keys::PrivateKey;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };

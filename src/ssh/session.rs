@@ -141,7 +141,7 @@ async fn talk(
     }
     let (upstream, target) = match reached {
         Ok(reached) => reached,
-        Err(NotReached::Unrecordable(_)) => return None,
+        Err(NotReached::Unrecordable) => return None,
         Err(NotReached::Unreachable(why)) => {
             let told = format!("the target cannot be reached: {why}");
             goodbye::explain(from, to, &told, FAILED_STATUS, prelude.pty.is_some(), prelude.shell).await;
