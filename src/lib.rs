@@ -14,6 +14,7 @@ pub mod lifecycle;
 // edges: bytes to use cases and back; they never import each other
 pub mod http;
 pub mod postgres;
+pub mod ssh;
 
 // live connections, use cases
 pub mod access;

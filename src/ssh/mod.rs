@@ -1,0 +1,5 @@
+//! The SSH gateway.
+//!
+//! [`observe`] is pure: bytes in, events out. The rest moves bytes.
+
+pub mod observe;
