@@ -13,7 +13,7 @@ const SEAMS: &[&str] = &["audit", "credentials", "identity", "policy", "store"];
 
 /// Every module of the crate, and what it may know beside itself.
 fn rules() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
-    let below_app = [BASE, SEAMS, &["access", "gateway", "postgres", "http"]].concat();
+    let below_app = [BASE, SEAMS, &["access", "gateway", "postgres", "ssh", "http"]].concat();
     let mut rules = BTreeMap::new();
     let mut rule = |module, may_know: &[&'static str]| {
         assert!(rules.insert(module, may_know.iter().copied().collect()).is_none(), "two rules for {module}");
@@ -27,7 +27,7 @@ fn rules() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     }
     rule("access", &[BASE, SEAMS].concat());
     rule("gateway", &[BASE, &["audit", "access"]].concat());
-    for edge in ["postgres", "http"] {
+    for edge in ["postgres", "ssh", "http"] {
         rule(edge, &[BASE, SEAMS, &["access", "gateway"]].concat());
     }
     rule("lifecycle", &below_app);
