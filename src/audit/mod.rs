@@ -4,6 +4,7 @@
 //! ends with [`Recorder::end`]. What a function here reports as recorded is on the disk; what
 //! cannot be recorded comes back as [`Unrecordable`], and must then not happen.
 
+pub mod asciicast;
 pub mod chain;
 mod checkpoints;
 mod clip;
@@ -23,6 +24,7 @@ pub mod ssh;
 mod tests;
 mod transcript;
 pub mod verify;
+pub mod vt;
 mod writer;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use super::chain::{RecordingChain, record_hash};
 use super::files::{Lines, Read};
 use super::line::{Envelope, parse_line};
 use super::record::{Body, Context, Ended, Opened};
-use super::transcript;
+pub use super::transcript::Transcript;
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
@@ -29,20 +29,46 @@ pub enum ReplayError {
     NoRecording(ConnectionId),
     #[error("the recording is damaged at record {seq}: {what}: run `sallyport audit verify`")]
     Damaged { seq: u64, what: String },
+    #[error("{}", no_terminal(connection, *channel))]
+    NoTerminal { connection: ConnectionId, channel: Option<u32> },
     #[error("cannot write the replay")]
     Write(#[source] io::Error),
+}
+
+fn no_terminal(connection: &ConnectionId, channel: Option<u32>) -> String {
+    match channel {
+        Some(channel) => {
+            format!(
+                "the recording `{connection}` has no channel {channel} that carried anything: read it as text"
+            )
+        }
+        None => format!("the recording `{connection}` has no terminal to play: read it as text"),
+    }
 }
 
 /// A record of a recording, as replay gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Index in the node's log.
-    pub n: u64,
     pub seq: u64,
     pub at: Timestamp,
     /// The record exactly as stored.
     pub json: Vec<u8>,
     pub content: Content,
+}
+
+impl Entry {
+    /// Reads a record as it is stored.
+    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let envelope = Envelope::parse(json)?;
+        let content = match envelope.kind.as_str() {
+            "opened" => {
+                Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?)))
+            }
+            "ended" => Content::Ended(serde_json::from_slice(json)?),
+            _ => Content::Body(Box::new(serde_json::from_slice(json)?)),
+        };
+        Ok(Self { seq: envelope.seq, at: envelope.at, json: json.to_vec(), content })
+    }
 }
 
 /// What a record of a connection says.
@@ -79,7 +105,7 @@ pub fn replay(
             continue;
         }
         let damaged = |what: &str| ReplayError::Damaged { seq: chain.next(), what: what.to_owned() };
-        let entry = entry(line.n, line.json).map_err(|error| damaged(&error.to_string()))?;
+        let entry = Entry::parse(line.json).map_err(|error| damaged(&error.to_string()))?;
         if entry.seq != chain.next() {
             return Err(damaged("it is missing"));
         }
@@ -120,23 +146,12 @@ pub fn replay_text(
     connection: &ConnectionId,
     to: &mut impl Write,
 ) -> Result<Replayed, ReplayError> {
-    let mut transcript = transcript::Transcript::default();
+    let mut transcript = Transcript::default();
     let replayed = replay(directory, connection, |entry| transcript.write(entry, to))?;
     if replayed == Replayed::StillOpen {
-        writeln!(to, "(no end is recorded: the connection is live, or the node stopped)")
-            .map_err(ReplayError::Write)?;
+        transcript.still_open(to).map_err(ReplayError::Write)?;
     }
     Ok(replayed)
-}
-
-fn entry(n: u64, json: &[u8]) -> Result<Entry, serde_json::Error> {
-    let envelope = Envelope::parse(json)?;
-    let content = match envelope.kind.as_str() {
-        "opened" => Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?))),
-        "ended" => Content::Ended(serde_json::from_slice(json)?),
-        _ => Content::Body(Box::new(serde_json::from_slice(json)?)),
-    };
-    Ok(Entry { n, seq: envelope.seq, at: envelope.at, json: json.to_vec(), content })
 }
 
 /// A recording in a list.

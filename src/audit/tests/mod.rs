@@ -4,6 +4,7 @@ mod commit;
 mod crash;
 mod reading;
 mod ssh;
+mod ssh_replay;
 
 use std::fs;
 use std::io;

@@ -3,6 +3,7 @@
 //! One line for each record, whatever a peer wrote in it; what may take several lines is SQL, and
 //! each of its further lines begins with a bar, which no line of a record does.
 
+mod screen;
 mod ssh;
 
 use std::io::{self, Write};
@@ -17,28 +18,40 @@ use crate::domain::time::{Timestamp, humane};
 
 /// Writes record after record; keeps the parts of a split statement until it is whole.
 #[derive(Debug, Default)]
-pub(super) struct Transcript {
+pub struct Transcript {
     opened_at: Option<Timestamp>,
     sql: Vec<u8>,
     params: Vec<Parameter>,
+    channels: ssh::Channels,
+    /// When the last record was made.
+    last: Offset,
 }
 
 impl Transcript {
-    pub(super) fn write(&mut self, entry: &Entry, to: &mut impl Write) -> io::Result<()> {
+    pub fn write(&mut self, entry: &Entry, to: &mut impl Write) -> io::Result<()> {
         let start = *self.opened_at.get_or_insert(entry.at);
         let offset = Offset(entry.at.since(start));
+        self.last = offset;
         match &entry.content {
             Content::Opened(opened) => {
                 let (context, opened) = opened.as_ref();
                 header(context, opened, entry.at, to)
             }
-            Content::Ended(ended) => footer(ended, &offset, to),
+            Content::Ended(ended) => {
+                self.channels.finish(&offset, to)?;
+                footer(ended, &offset, to)
+            }
             Content::Body(body) => self.body(body, &offset, to),
         }
     }
 
+    /// Shows what is under way when there is nothing more to read.
+    pub fn still_open(mut self, to: &mut impl Write) -> io::Result<()> {
+        self.channels.finish(&self.last, to)?;
+        writeln!(to, "(no end is recorded: the connection is live, or the node stopped)")
+    }
+
     fn body(&mut self, body: &Body, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
-        let mut line = |ch: u32, text: &str| writeln!(to, "{offset}  #{ch} {text}");
         match body {
             Body::SqlPart(part) => {
                 self.sql.extend_from_slice(&part.sql.bytes());
@@ -80,23 +93,20 @@ impl Transcript {
                     detail.unwrap_or_default()
                 )
             }
-            Body::ChannelOpened(opened) => line(opened.ch, &ssh::channel_opened(opened)),
-            Body::ChannelRefused(refused) => line(refused.ch, &ssh::channel_refused(refused)),
-            Body::Pty(pty) => {
-                let text = format!("terminal {}, {}x{}", on_one_line(&pty.term), pty.cols, pty.rows);
-                line(pty.ch, &text)
-            }
-            Body::Env(env) => line(env.ch, &ssh::env(env)),
-            Body::Program(program) => line(program.ch, &ssh::program(program)),
-            Body::Input(input) => line(input.ch, &ssh::shown(&input.data)),
-            Body::Output(output) => line(output.ch, &ssh::shown(&output.data)),
-            Body::Resize(size) => line(size.ch, &format!("resized to {}x{}", size.cols, size.rows)),
-            Body::Signal(signal) => line(signal.ch, &format!("signal {}", on_one_line(&signal.name))),
-            Body::Eof(eof) => line(eof.ch, &format!("nothing more {}", ssh::way(eof.from, false))),
-            Body::StreamEnd(end) => line(end.ch, &ssh::stream_end(end)),
-            Body::File(file) => line(file.ch, &ssh::file(file)),
-            Body::Listen(listen) => line(listen.ch, &ssh::listen(listen)),
-            Body::ChannelEnded(ended) => line(ended.ch, &ssh::channel_ended(ended)),
+            Body::ChannelOpened(_)
+            | Body::ChannelRefused(_)
+            | Body::Pty(_)
+            | Body::Env(_)
+            | Body::Program(_)
+            | Body::Input(_)
+            | Body::Output(_)
+            | Body::Resize(_)
+            | Body::Signal(_)
+            | Body::Eof(_)
+            | Body::StreamEnd(_)
+            | Body::File(_)
+            | Body::Listen(_)
+            | Body::ChannelEnded(_) => self.channels.record(body, offset, to),
         }
     }
 
@@ -123,6 +133,7 @@ impl Transcript {
 }
 
 /// Time since the recording's start.
+#[derive(Debug, Default, Clone, Copy)]
 struct Offset(Duration);
 
 impl std::fmt::Display for Offset {
@@ -180,6 +191,11 @@ fn header(context: &Context, opened: &Opened, at: Timestamp, to: &mut impl Write
     if let Some(application) = &opened.application {
         writeln!(to, "application {}", on_one_line(application))?;
     }
+    if let Some(client) = &opened.client_ssh {
+        let key = client.key.as_deref().map(|key| format!(" {}", on_one_line(key)));
+        let (software, auth) = (on_one_line(&client.software), on_one_line(&client.auth));
+        writeln!(to, "client      {software}, by {auth}{}", key.unwrap_or_default())?;
+    }
     if let Some(credential) = &opened.credential {
         writeln!(to, "credential  {}", on_one_line(&credential.handle))?;
     }
@@ -216,10 +232,15 @@ fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io
 fn footer(ended: &Ended, offset: &Offset, to: &mut impl Write) -> io::Result<()> {
     writeln!(to, "{offset}  ended: {}", on_one_line(&ended.reason.to_string()))?;
     if let Some(totals) = &ended.totals {
+        let what = match totals.channels {
+            0 => format!("{} statements", totals.statements),
+            1 => "1 channel".to_owned(),
+            channels => format!("{channels} channels"),
+        };
         writeln!(
             to,
-            "              {} statements, {} bytes from the client, {} bytes from the target",
-            totals.statements, totals.bytes_from_client, totals.bytes_from_target
+            "              {what}, {} bytes from the client, {} bytes from the target",
+            totals.bytes_from_client, totals.bytes_from_target
         )?;
     }
     Ok(())

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use crate::access::credential::error_chain;
+use crate::audit::asciicast;
 use crate::audit::replay::{self, ReplayError};
 use crate::domain::id::ConnectionId;
 use crate::http::HttpState;
@@ -30,6 +31,8 @@ pub enum Format {
     Text,
     /// The records exactly as stored, one JSON object a line.
     Json,
+    /// One terminal of an SSH connection, with its timing.
+    Asciicast,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,19 +40,23 @@ pub enum Format {
 pub struct ReplayQuery {
     /// Without it `Accept` decides: `application/x-ndjson` or `application/json` is JSON lines.
     pub format: Option<Format>,
+    /// Which channel of an SSH connection, as asciicast; without it the first with a terminal.
+    pub channel: Option<u32>,
 }
 
 #[utoipa::path(
     get, path = "/pam/recordings/{connection}", tag = "recordings",
     params(("connection" = String, Path, description = "`con-…`"),
         ("format" = Option<Format>, Query, description = "Without it `Accept` decides"),
+        ("channel" = Option<u32>, Query,
+            description = "As asciicast: which channel; without it the first with a terminal"),
     ),
     responses(
         (status = 200, description = "The recording", content(
-            (String = "text/plain"), (String = "application/x-ndjson"),
+            (String = "text/plain"), (String = "application/x-ndjson"), (String = "application/x-asciicast"),
         )),
         (status = 403, description = "Not theirs to read", body = Problem),
-        (status = 404, description = "No such recording", body = Problem),
+        (status = 404, description = "No such recording, or no such terminal in it", body = Problem),
     )
 )]
 pub async fn show(
@@ -68,6 +75,9 @@ pub async fn show(
         let replayed = match format {
             Format::Text => replay::replay_text(&directory, &connection, &mut writer),
             Format::Json => replay::replay_json(&directory, &connection, &mut writer),
+            Format::Asciicast => {
+                asciicast::replay_asciicast(&directory, &connection, query.channel, &mut writer)
+            }
         };
         let flushed = replayed.and_then(|_| writer.flush().map_err(ReplayError::Write));
         if let Err(error) = flushed {
@@ -84,6 +94,7 @@ pub async fn show(
     let kind = match format {
         Format::Text => "text/plain; charset=utf-8",
         Format::Json => "application/x-ndjson",
+        Format::Asciicast => "application/x-asciicast",
     };
     let rest = stream::unfold((first, chunks), async |(next, mut chunks)| {
         let next = match next {
@@ -105,6 +116,9 @@ fn accepted(headers: &HeaderMap) -> Format {
 fn problem(error: &ReplayError) -> Problem {
     match error {
         ReplayError::NoRecording(_) => Problem::new(StatusCode::NOT_FOUND, "not_found", error.to_string()),
+        ReplayError::NoTerminal { .. } => {
+            Problem::new(StatusCode::NOT_FOUND, "no_terminal", error.to_string())
+        }
         ReplayError::Damaged { .. } => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "recording_damaged", error.to_string())
         }
