@@ -11,11 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::{ChannelOpenHandle, DisconnectReason, Handle, Handler, Msg, Session};
-use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::keys::ssh_key::{Algorithm, HashAlg};
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId,
-};
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

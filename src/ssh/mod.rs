@@ -10,6 +10,7 @@ mod ask;
 mod authenticate;
 mod carrier;
 mod client;
+mod files;
 mod forward;
 mod goodbye;
 mod jump;

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use russh::keys::PrivateKey;
 use russh::keys::ssh_key::certificate::Certificate;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
-use russh::keys::PrivateKey;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Response, Session, VerifiedPublicKey,
 };

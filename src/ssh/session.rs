@@ -98,10 +98,11 @@ pub(super) async fn serve(
     reply: Option<OpenReply>,
     prelude: Prelude,
 ) {
+    let ch = carrier.number();
     let shared = Shared {
         carrier,
-        ch: carrier.number(),
-        watch: Mutex::new(Watch::new(carrier.settings.stream_head)),
+        ch,
+        watch: Mutex::new(Watch::new(ch, carrier.settings.stream_head)),
         is_terminal: AtomicBool::new(prelude.pty.is_some()),
         agent: AtomicBool::new(false),
         exit: Mutex::default(),
@@ -272,10 +273,11 @@ impl Inward<'_> {
             }
         }
         let mut bodies = Vec::new();
+        let now_us = self.shared.elapsed_us();
         {
             let mut watch = held(&self.shared.watch);
             for bytes in &batch {
-                watch.input(self.shared.ch, bytes, &mut bodies);
+                watch.input(bytes, now_us, &mut bodies);
             }
         }
         if !bodies.is_empty() {
@@ -445,9 +447,13 @@ async fn outward(
 }
 
 impl Shared<'_> {
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     async fn output(&self, to: &ToClient, bytes: Bytes, err: bool) -> Result<(), Stop> {
         let mut bodies = Vec::new();
-        held(&self.watch).output(self.ch, &bytes, err, &mut bodies);
+        held(&self.watch).output(&bytes, err, &mut bodies);
         for body in bodies {
             self.carrier.note(body).await?;
         }
@@ -463,7 +469,7 @@ impl Shared<'_> {
 
     async fn end(&self, why: Option<String>) {
         let mut bodies = Vec::new();
-        held(&self.watch).finish(self.ch, &mut bodies);
+        held(&self.watch).finish(&mut bodies);
         let exit = std::mem::take(&mut *held(&self.exit));
         bodies.push(Body::ChannelEnded(ChannelEnded {
             ch: self.ch,
@@ -471,7 +477,7 @@ impl Shared<'_> {
             exit_signal: exit.signal.map(|signal| signal.name),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
-            duration_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us: self.elapsed_us(),
             why,
         }));
         for body in bodies {

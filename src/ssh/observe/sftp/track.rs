@@ -43,11 +43,22 @@ enum Pending {
     Change(Box<Operation>),
     List(Box<Operation>),
     Open(Box<Operation>, OpenFlags),
-    Read { file: u64, at: u64 },
-    Write { file: u64, length: u32 },
-    Close { file: u64 },
+    Read {
+        file: u64,
+        at: u64,
+    },
+    Write {
+        file: u64,
+        length: u32,
+    },
+    Close {
+        file: u64,
+    },
     /// With a handle that had not been given when it was asked for.
-    Early { handle: Box<[u8]>, of: Early },
+    Early {
+        handle: Box<[u8]>,
+        of: Early,
+    },
 }
 
 #[derive(Debug)]
@@ -75,12 +86,7 @@ impl Tracker {
     }
 
     /// A packet of the client. Of a write, the head: its content comes as [`Self::write`].
-    pub(super) fn request(
-        &mut self,
-        kind: u8,
-        body: &[u8],
-        events: &mut Vec<FileEvent>,
-    ) -> Result<(), Lost> {
+    pub(super) fn request(&mut self, kind: u8, body: &[u8], events: &mut Vec<FileEvent>) -> Result<(), Lost> {
         if !self.client_begun && kind != INIT {
             return Err(Lost::NotBegun);
         }
@@ -180,12 +186,7 @@ impl Tracker {
     }
 
     /// A packet of the server. Of data, the head: its content comes as [`Self::read`].
-    pub(super) fn answer(
-        &mut self,
-        kind: u8,
-        body: &[u8],
-        events: &mut Vec<FileEvent>,
-    ) -> Result<(), Lost> {
+    pub(super) fn answer(&mut self, kind: u8, body: &[u8], events: &mut Vec<FileEvent>) -> Result<(), Lost> {
         if !self.server_begun && kind != VERSION {
             return Err(Lost::NotBegun);
         }
@@ -252,7 +253,13 @@ impl Tracker {
         Ok(())
     }
 
-    fn failed(&mut self, id: u32, code: u32, message: &[u8], events: &mut Vec<FileEvent>) -> Result<(), Lost> {
+    fn failed(
+        &mut self,
+        id: u32,
+        code: u32,
+        message: &[u8],
+        events: &mut Vec<FileEvent>,
+    ) -> Result<(), Lost> {
         let outcome = Outcome::failed(code, message);
         match self.take(id)? {
             Pending::Quiet | Pending::Early { .. } => {}
