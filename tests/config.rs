@@ -15,7 +15,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport::config::init::{self, Init, InitError};
-use sallyport::config::{Address, Config};
+use sallyport::config::{Address, AnyTarget, Config, PostgresTarget};
 use sallyport::domain::time::Timestamp;
 
 /// 2026-11-23T12:00:00Z
@@ -88,6 +88,13 @@ user = "sallyport"
 password_file = "secrets/ledger-prod"
 "#;
 
+fn postgres(config: &Config) -> &PostgresTarget {
+    match &config.reloadable.targets[&"ledger-prod".parse().unwrap()] {
+        AnyTarget::Postgres(target) => target,
+        other @ AnyTarget::Ssh(_) => panic!("{other:?}"),
+    }
+}
+
 fn good() -> String {
     format!("{FIXED}{TARGET}")
 }
@@ -109,7 +116,7 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(config.audit.directory, home.path("audit"));
     assert_eq!(config.login.token_lifetime, Duration::from_hours(8));
     assert_eq!(config.reloadable.policies, None);
-    let target = &config.reloadable.targets[&"ledger-prod".parse().unwrap()];
+    let target = postgres(&config);
     assert_eq!(target.address, Address { host: "ledger.db.example".to_owned(), port: 5432 });
     assert_eq!(target.server_name, ServerName::try_from("ledger.db.example").unwrap());
     assert_eq!(target.databases, ["ledger", "archive"]);
@@ -129,7 +136,7 @@ fn a_secret_may_come_from_the_environment() {
     let text =
         good().replace("password_file = \"secrets/ledger-prod\"", "password_env = \"LEDGER_PASSWORD\"");
     let config = home.load(&text).unwrap();
-    let target = config.reloadable.targets.values().next().unwrap();
+    let target = postgres(&config);
     assert_eq!(target.admin.password.expose(), "from-env");
     assert!(!format!("{config:?}").contains("from-env"), "a secret is printed");
     assert!(!config.summary().contains("from-env"), "a secret is printed");

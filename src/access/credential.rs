@@ -1,4 +1,4 @@
-//! The life of a session's credential: `intended → issued → releasing → released`.
+//! The life of a session's credential at a database: `intended → issued → releasing → released`.
 //!
 //! 1. The intent is durable before anything is made at the source.
 //! 2. It is made there, then marked issued. It opens the target only while a connection is being
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::config::PostgresTarget;
 use crate::credentials::{Credential, CredentialSource, Opened, SourceError, SourceRequest};
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
@@ -28,7 +29,7 @@ use crate::domain::session::Permit;
 
 use super::Access;
 use super::refusal::{Refusal, deny_from_store};
-use super::targets::TargetEntry;
+use super::targets::Route;
 
 /// Where credentials are made, and who is at work on which.
 pub struct Credentials {
@@ -55,7 +56,7 @@ pub struct OpenCredential {
 struct OpenState {
     access: Arc<Access>,
     opened: Opened,
-    entry: Arc<TargetEntry>,
+    target: Arc<PostgresTarget>,
     lease: LeaseRecord,
     /// Last: nobody else touches the credential until it is shut.
     slot: OwnedMutexGuard<()>,
@@ -93,8 +94,8 @@ impl Drop for OpenCredential {
 
 impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
-        let Self { access, opened, entry, lease, slot } = self;
-        let shut = access.credentials.source.shut(&source_request(&entry, &lease), opened).await;
+        let Self { access, opened, target, lease, slot } = self;
+        let shut = access.credentials.source.shut(&source_request(&target, &lease), opened).await;
         drop(slot);
         shut.map_err(|error| {
             let detail = error_chain(&error);
@@ -179,19 +180,19 @@ impl Access {
         // for the slot and destroys what is made here.
         self.recheck(permit).await?;
         let rules = self.rules();
-        let entry = Arc::clone(rules.targets.find(&session.target)?);
+        let target = Arc::clone(rules.targets.find(&session.target)?.route.postgres()?);
         let lease = match self.store.lease_of_session(&session.id).await.map_err(|e| deny_from_store(&e))? {
             Some(lease) => lease,
-            None => self.intend(permit, &entry).await?,
+            None => self.intend(permit, &target).await?,
         };
         if lease.state == LeaseState::Releasing {
             let detail = "the session's credential is being destroyed".to_owned();
             return Err(Deny::CredentialUnavailable { detail });
         }
-        if let Some(detail) = moved(&entry, &lease) {
+        if let Some(detail) = moved(&target, &lease) {
             return Err(Deny::CredentialUnavailable { detail });
         }
-        let opened = self.credentials.source.open(&source_request(&entry, &lease)).await.map_err(|error| {
+        let opened = self.credentials.source.open(&source_request(&target, &lease)).await.map_err(|error| {
             let detail = error_chain(&error);
             tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
             match error {
@@ -200,7 +201,7 @@ impl Access {
             }
         })?;
         let fingerprint = self.credentials.fingerprint(&opened.credential);
-        let state = OpenState { access: Arc::clone(&self), opened, entry, lease: lease.clone(), slot };
+        let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), slot };
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
@@ -214,14 +215,14 @@ impl Access {
         Ok(open)
     }
 
-    async fn intend(&self, permit: &Permit, entry: &TargetEntry) -> Result<LeaseRecord, Deny> {
+    async fn intend(&self, permit: &Permit, target: &PostgresTarget) -> Result<LeaseRecord, Deny> {
         let session = permit.session();
         let id = LeaseId::from_random(crypto::random());
-        let Some(access_role) = entry.postgres.roles.get(&session.access) else {
+        let Some(access_role) = target.roles.get(&session.access) else {
             return Err(Deny::AccessGone { target: session.target.clone(), access: session.access.clone() });
         };
         let lease = LeaseRecord {
-            address: entry.postgres.address.to_string(),
+            address: target.address.to_string(),
             access_role: access_role.clone(),
             handle: self.credentials.source.handle(&session.id),
             id,
@@ -313,20 +314,21 @@ impl Access {
 
     async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<u64, String> {
         let rules = self.rules();
-        let entry = rules.targets.find(&lease.target).map_err(|_| {
+        let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+        let target = target.map_err(|_| {
             format!(
-                "target `{}` is no longer configured: put it back so that `{}` can be dropped",
+                "target `{}` is no longer configured as a database: put it back so that `{}` can be dropped",
                 lease.target, lease.handle
             )
         })?;
-        let address = entry.postgres.address.to_string();
+        let address = target.address.to_string();
         if address != lease.address {
             return Err(format!(
                 "`{}` was made at {}, and target `{}` is now at {address}: configure the old address once more, or drop the role there by hand",
                 lease.handle, lease.address, lease.target
             ));
         }
-        let request = source_request(entry, lease);
+        let request = source_request(target, lease);
         self.credentials.source.destroy(&request).await.map_err(|error| error_chain(&error))
     }
 
@@ -337,12 +339,13 @@ impl Access {
             let slot = self.credentials.slot(&lease.session);
             let _held = slot.lock().await;
             let rules = self.rules();
-            let Ok(entry) = rules.targets.find(&lease.target) else { continue };
+            let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+            let Ok(target) = target else { continue };
             let live = self.hub.live().iter().any(|live| live.session == lease.session);
-            if live || lease.state != LeaseState::Issued || moved(entry, &lease).is_some() {
+            if live || lease.state != LeaseState::Issued || moved(target, &lease).is_some() {
                 continue;
             }
-            match self.credentials.source.quiet(&source_request(entry, &lease)).await {
+            match self.credentials.source.quiet(&source_request(target, &lease)).await {
                 Ok(0) => {}
                 Ok(terminated) => {
                     tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
@@ -360,7 +363,11 @@ impl Access {
         let rules = self.rules();
         for lease in self.store.open_leases().await? {
             let Ok(entry) = rules.targets.find(&lease.target) else { continue };
-            if let Some(why) = moved(entry, &lease) {
+            let why = match &entry.route {
+                Route::Postgres(target) => moved(target, &lease),
+                Route::Ssh(_) => Some(format!("target `{}` is no database any more", lease.target)),
+            };
+            if let Some(why) = why {
                 let reason = EndReason::NoLongerPermitted { why };
                 self.hub.tell(|live| live.session == lease.session, &reason);
             }
@@ -370,12 +377,12 @@ impl Access {
 }
 
 /// Why a credential that was made earlier does not fit the configuration any more.
-fn moved(entry: &TargetEntry, lease: &LeaseRecord) -> Option<String> {
-    let address = entry.postgres.address.to_string();
+fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
+    let address = target.address.to_string();
     if address != lease.address {
         return Some(format!("target `{}` moved to {address} during this session: ask anew", lease.target));
     }
-    (entry.postgres.roles.get(&lease.access) != Some(&lease.access_role)).then(|| {
+    (target.roles.get(&lease.access) != Some(&lease.access_role)).then(|| {
         format!(
             "what `{}` on `{}` stands for was changed during this session: ask anew",
             lease.access, lease.target
@@ -392,13 +399,8 @@ fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseR
         .with("handle", lease.handle.as_str())
 }
 
-fn source_request<'a>(entry: &'a TargetEntry, lease: &'a LeaseRecord) -> SourceRequest<'a> {
-    SourceRequest {
-        target: &entry.postgres,
-        access_role: &lease.access_role,
-        handle: &lease.handle,
-        ends_at: lease.ends_at,
-    }
+fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRecord) -> SourceRequest<'a> {
+    SourceRequest { target, access_role: &lease.access_role, handle: &lease.handle, ends_at: lease.ends_at }
 }
 
 fn refusal_to_deny(refusal: Refusal) -> Deny {

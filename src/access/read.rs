@@ -156,7 +156,7 @@ impl Access {
             .all()
             .map(|entry| TargetView {
                 target: entry.target.clone(),
-                databases: entry.postgres.databases.clone(),
+                databases: entry.route.postgres().map(|at| at.databases.clone()).unwrap_or_default(),
                 may_request: requestable(&rules, &caller.principal, &entry.target),
             })
             .collect();

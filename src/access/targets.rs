@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::PostgresTarget;
+use crate::config::{AnyTarget, PostgresTarget, SshTarget};
 use crate::domain::deny::Deny;
 use crate::domain::name::TargetName;
 use crate::domain::target::Target;
@@ -12,12 +12,44 @@ use crate::domain::target::Target;
 #[derive(Debug, Clone)]
 pub struct TargetEntry {
     pub target: Target,
-    pub postgres: Arc<PostgresTarget>,
+    pub route: Route,
 }
 
-impl From<PostgresTarget> for TargetEntry {
-    fn from(postgres: PostgresTarget) -> Self {
-        Self { target: postgres.target.clone(), postgres: Arc::new(postgres) }
+/// How a target is reached. An edge takes the route that it speaks, or refuses with what to do.
+#[derive(Debug, Clone)]
+pub enum Route {
+    Postgres(Arc<PostgresTarget>),
+    Ssh(Arc<SshTarget>),
+}
+
+impl Route {
+    pub fn postgres(&self) -> Result<&Arc<PostgresTarget>, Deny> {
+        match self {
+            Self::Postgres(postgres) => Ok(postgres),
+            Self::Ssh(ssh) => Err(other_protocol(&ssh.target)),
+        }
+    }
+
+    pub fn ssh(&self) -> Result<&Arc<SshTarget>, Deny> {
+        match self {
+            Self::Ssh(ssh) => Ok(ssh),
+            Self::Postgres(postgres) => Err(other_protocol(&postgres.target)),
+        }
+    }
+}
+
+fn other_protocol(target: &Target) -> Deny {
+    Deny::OtherProtocol { target: target.name.clone(), kind: target.kind }
+}
+
+impl From<AnyTarget> for TargetEntry {
+    fn from(any: AnyTarget) -> Self {
+        let target = any.target().clone();
+        let route = match any {
+            AnyTarget::Postgres(postgres) => Route::Postgres(Arc::new(postgres)),
+            AnyTarget::Ssh(ssh) => Route::Ssh(Arc::new(ssh)),
+        };
+        Self { target, route }
     }
 }
 

@@ -144,7 +144,7 @@ fn explain(arguments: Explain) -> Outcome {
             let found = config.as_ref().and_then(|config| config.reloadable.targets.get(name));
             let missing =
                 || Failure::new(Exit::NotFound, format!("the configuration has no target `{name}`"));
-            Some(&found.ok_or_else(missing)?.target)
+            Some(found.ok_or_else(missing)?.target())
         }
     };
     let principal = Principal {

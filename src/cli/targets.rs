@@ -21,6 +21,7 @@ pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
     let rows = list.items.iter().map(|target| {
         [
             target.name.to_string(),
+            target.kind.to_string(),
             target.environment.to_string(),
             target.domain.to_string(),
             target.databases.join(", "),
@@ -28,7 +29,7 @@ pub(super) async fn run(arguments: Arguments, client: &Client) -> Outcome {
             names(&target.may_request),
         ]
     });
-    let headings = ["target", "environment", "domain", "databases", "accesses", "you may ask for"];
+    let headings = ["target", "kind", "environment", "domain", "databases", "accesses", "you may ask for"];
     out::table(headings, rows, "no targets are configured")?;
     Ok(Exit::Done)
 }

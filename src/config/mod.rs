@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, Listener, Login, Postgres, Server};
-pub use target::{Address, Admin, PostgresTarget};
+pub use target::{Address, Admin, AnyTarget, PostgresTarget, SshTarget};
 
 use crate::domain::name::{AccessName, TargetName};
 use crate::domain::time::humane;
@@ -41,7 +41,7 @@ pub struct Config {
 pub struct Targets {
     /// The operator's policies; `None`: those that Sallyport comes with.
     pub policies: Option<PathBuf>,
-    pub targets: BTreeMap<TargetName, PostgresTarget>,
+    pub targets: BTreeMap<TargetName, AnyTarget>,
 }
 
 /// What a reload would do.
@@ -92,7 +92,8 @@ impl Config {
         let policies = self.reloadable.policies.as_ref();
         let policies = policies.map_or("built in".to_owned(), |path| path.display().to_string());
         let _ = writeln!(text, "  policies.directory = {policies}");
-        for PostgresTarget { target, address, .. } in self.reloadable.targets.values() {
+        for any in self.reloadable.targets.values() {
+            let (target, address) = (any.target(), any.address());
             let (name, tier, domain) = (&target.name, target.environment, &target.domain);
             let accesses = target.accesses.iter().map(AccessName::as_str).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "  target {name} ({tier}, {domain}) at {address}: {accesses}");
@@ -197,11 +198,11 @@ fn read(
 fn read_targets(
     root: &Section<'_>,
     environment: &dyn Fn(&str) -> Option<String>,
-    targets: &mut BTreeMap<TargetName, PostgresTarget>,
+    targets: &mut BTreeMap<TargetName, AnyTarget>,
 ) {
     for section in root.sections("target") {
         let Some(target) = target::read(&section, environment) else { continue };
-        let name = target.target.name.clone();
+        let name = target.target().name.clone();
         if targets.insert(name.clone(), target).is_some() {
             section.blame("name", format!("`{name}` is the name of another target: choose another"));
         }
@@ -213,7 +214,7 @@ fn read_included(
     path: &Path,
     environment: &dyn Fn(&str) -> Option<String>,
     mistakes: &Mistakes,
-    targets: &mut BTreeMap<TargetName, PostgresTarget>,
+    targets: &mut BTreeMap<TargetName, AnyTarget>,
 ) {
     let Some(document) = Document::read(path, mistakes) else { return };
     let Some(table) = document.parse(mistakes) else { return };

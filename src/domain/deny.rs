@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::decision::{Rule, rules_text};
 use super::id::SessionId;
 use super::name::{AccessName, TargetName, UserName};
+use super::target::TargetKind;
 use super::time::Timestamp;
 
 /// A refusal. Each says what to do next ([`Deny::hint`]).
@@ -24,6 +25,11 @@ pub enum Deny {
     },
     UnknownTarget {
         target: String,
+    },
+    /// The target is there, and speaks another protocol than the client does.
+    OtherProtocol {
+        target: TargetName,
+        kind: TargetKind,
     },
     UnknownDatabase {
         target: TargetName,
@@ -90,6 +96,7 @@ impl Deny {
             Self::NoSession { .. } => "no_session",
             Self::Ambiguous { .. } => "ambiguous_access",
             Self::UnknownTarget { .. } => "unknown_target",
+            Self::OtherProtocol { .. } => "other_protocol",
             Self::UnknownDatabase { .. } => "unknown_database",
             Self::NotYet { .. } => "not_yet",
             Self::Expired { .. } => "expired",
@@ -121,6 +128,12 @@ impl Deny {
             Self::Ambiguous { target, .. } => format!("Name the access in the user: USER+{target}+ACCESS"),
             Self::UnknownTarget { .. } | Self::AccessGone { .. } => {
                 "`sallyport targets` lists what there is.".to_owned()
+            }
+            Self::OtherProtocol { target, kind: TargetKind::Postgres } => {
+                format!("Connect with psql: sallyport psql {target}")
+            }
+            Self::OtherProtocol { target, kind: TargetKind::Ssh } => {
+                format!("Connect with ssh, as USER+{target} at the SSH gateway: ssh USER+{target}@GATEWAY")
             }
             Self::UnknownDatabase { target, known, .. } => format!("{target} serves: {}", known.join(", ")),
             Self::PolicyRefused { .. } => {
@@ -163,6 +176,12 @@ impl fmt::Display for Deny {
                 write!(f, "you have several sessions for `{target}`: {}", list(accesses))
             }
             Self::UnknownTarget { target } => write!(f, "there is no target `{target}`"),
+            Self::OtherProtocol { target, kind: TargetKind::Postgres } => {
+                write!(f, "target `{target}` is a PostgreSQL server")
+            }
+            Self::OtherProtocol { target, kind: TargetKind::Ssh } => {
+                write!(f, "target `{target}` is an SSH host")
+            }
             Self::UnknownDatabase { target, database, .. } => {
                 write!(f, "target `{target}` has no database `{database}`")
             }

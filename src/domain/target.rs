@@ -1,5 +1,5 @@
 //! What one can get into, as far as rules care. How to reach it (admin credential, certificate
-//! authority) is configuration and stays with the code that dials.
+//! authority, host keys) is configuration and stays with the code that dials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +12,24 @@ use super::name::{AccessName, DomainName, GroupName, TargetName};
 #[serde(rename_all = "lowercase")]
 pub enum TargetKind {
     Postgres,
+    Ssh,
+}
+
+impl TargetKind {
+    pub const ALL: [Self; 2] = [Self::Postgres, Self::Ssh];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Ssh => "ssh",
+        }
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

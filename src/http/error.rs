@@ -163,7 +163,9 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
 
 fn status_of_deny(deny: &Deny) -> StatusCode {
     match deny {
-        Deny::UnknownTarget { .. } | Deny::UnknownDatabase { .. } => StatusCode::NOT_FOUND,
+        Deny::UnknownTarget { .. } | Deny::OtherProtocol { .. } | Deny::UnknownDatabase { .. } => {
+            StatusCode::NOT_FOUND
+        }
         Deny::Ambiguous { .. } | Deny::AccessGone { .. } | Deny::NotYet { .. } => StatusCode::CONFLICT,
         Deny::NoSession { .. }
         | Deny::Expired { .. }

@@ -105,9 +105,6 @@ impl Vocabulary {
 
     fn target(&self, target: &Target) -> Result<Entity, Box<cedar_policy::EntityAttrEvaluationError>> {
         let environment = uid(&self.environment, target.environment.as_str());
-        let kind = match target.kind {
-            TargetKind::Postgres => "postgres",
-        };
         let accesses = target.accesses.iter().map(|access| string(access.as_str()));
         let groups = |groups: &std::collections::BTreeSet<crate::domain::name::GroupName>| {
             let members = groups.iter().map(|group| uid(&self.group, group.as_str()));
@@ -115,7 +112,7 @@ impl Vocabulary {
         };
         let attributes = HashMap::from([
             ("name".to_owned(), string(target.name.as_str())),
-            ("kind".to_owned(), string(kind)),
+            ("kind".to_owned(), string(target.kind.as_str())),
             ("environment".to_owned(), RestrictedExpression::new_entity_uid(environment)),
             ("domain".to_owned(), string(target.domain.as_str())),
             ("accesses".to_owned(), RestrictedExpression::new_set(accesses)),

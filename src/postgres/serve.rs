@@ -21,7 +21,6 @@ use tokio_rustls::server::TlsStream;
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
 use crate::access::refusal::Refusal;
-use crate::access::targets::TargetEntry;
 use crate::audit::record::{Body, Credential as CredentialRecord, CredentialMark, Notice};
 use crate::audit::{Totals, Unrecordable};
 use crate::config::PostgresTarget;
@@ -208,7 +207,7 @@ impl PostgresGateway {
 
     /// Phases 3 to 8.
     async fn connect(&self, mut known: Known) {
-        let (permit, entry, database) = match self.admit(&known).await {
+        let (permit, target, database) = match self.admit(&known).await {
             Ok(admitted) => admitted,
             Err(deny) => return self.refuse(&mut known, &deny).await,
         };
@@ -221,7 +220,7 @@ impl PostgresGateway {
         let reached = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            reached = Box::pin(self.reach(&live, &entry.postgres, &database, &known.start)) => reached,
+            reached = Box::pin(self.reach(&live, &target, &database, &known.start)) => reached,
         };
         match reached {
             Ok(upstream) => Box::pin(self.carry(known, live, upstream)).await,
@@ -232,9 +231,15 @@ impl PostgresGateway {
         }
     }
 
-    async fn admit(&self, known: &Known) -> Result<(Permit, Arc<TargetEntry>, String), Deny> {
-        let permit = self.access.admit(&known.principal, &known.login.wanted).await?;
-        let entry = Arc::clone(self.access.rules().targets.find(&permit.target().name)?);
+    async fn admit(&self, known: &Known) -> Result<(Permit, Arc<PostgresTarget>, String), Deny> {
+        let wanted = &known.login.wanted;
+        let find = || -> Result<_, Deny> {
+            Ok(Arc::clone(self.access.rules().targets.find(&wanted.target)?.route.postgres()?))
+        };
+        // Nobody is told to ask for a session that psql could not use.
+        find()?;
+        let permit = self.access.admit(&known.principal, wanted).await?;
+        let target = find()?;
         if known.start.wants_replication() {
             let rule = crate::domain::decision::Rule {
                 id: "replication".to_owned(),
@@ -242,8 +247,8 @@ impl PostgresGateway {
             };
             return Err(Deny::PolicyRefused { rules: vec![rule] });
         }
-        let database = database(&entry, known.start.database(), known.start.user())?;
-        Ok((permit, entry, database))
+        let database = database(&target, known.start.database(), known.start.user())?;
+        Ok((permit, target, database))
     }
 
     async fn refuse(&self, known: &mut Known, deny: &Deny) {
@@ -351,10 +356,10 @@ async fn greet(known: &mut Known, upstream: &Upstream, key: &IssuedKey) -> std::
 
 /// Resolves the database *before* anything is decided on it. libpq sends the user's name when
 /// nobody named a database.
-fn database(entry: &TargetEntry, asked: Option<&str>, user: &str) -> Result<String, Deny> {
-    let known = &entry.postgres.databases;
+fn database(target: &PostgresTarget, asked: Option<&str>, user: &str) -> Result<String, Deny> {
+    let known = &target.databases;
     let unknown = |database: &str| Deny::UnknownDatabase {
-        target: entry.target.name.clone(),
+        target: target.target.name.clone(),
         database: database.to_owned(),
         known: known.clone(),
     };

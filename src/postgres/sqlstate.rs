@@ -43,6 +43,7 @@ impl From<&Deny> for Goodbye {
             Deny::NoSession { .. }
             | Deny::Ambiguous { .. }
             | Deny::UnknownTarget { .. }
+            | Deny::OtherProtocol { .. }
             | Deny::NotYet { .. }
             | Deny::Blocked { .. }
             | Deny::AccessGone { .. }

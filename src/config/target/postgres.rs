@@ -1,20 +1,17 @@
-//! `[[target]]`: what one can get into, how to reach it, and as whom Sallyport manages roles there.
+//! `kind = "postgres"`: a database server, and as whom Sallyport manages roles there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use super::files;
-use super::reader::Section;
+use super::{Address, Common, Section, files};
 use crate::crypto::tls;
-use crate::domain::name::{AccessName, GroupName};
+use crate::domain::name::AccessName;
 use crate::domain::secret::Secret;
-use crate::domain::target::{Environment, Target, TargetKind};
+use crate::domain::target::{Target, TargetKind};
 
 const DEFAULT_CONNECTION_LIMIT: u64 = 20;
 /// The longest identifier that Postgres keeps whole, in bytes (its `NAMEDATALEN` - 1).
@@ -55,47 +52,9 @@ pub struct Admin {
     pub database: String,
 }
 
-/// A host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    pub host: String,
-    pub port: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an address: write `host:port`, for example `ledger.db.example:5432`")]
-pub struct MalformedAddress(String);
-
-impl FromStr for Address {
-    type Err = MalformedAddress;
-
-    fn from_str(text: &str) -> Result<Self, MalformedAddress> {
-        let malformed = || MalformedAddress(text.to_owned());
-        let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(malformed)?;
-        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let host = match bracketed {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| malformed())?.to_string(),
-            None if host.is_empty() || host.contains([':', '/', '@', ' ']) => return Err(malformed()),
-            None => host.to_owned(),
-        };
-        Ok(Self { host, port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl PostgresTarget {
     /// Whether both say the same, secrets included.
-    pub(super) fn same(&self, other: &Self) -> bool {
+    pub(in crate::config) fn same(&self, other: &Self) -> bool {
         let plain = |target: &Self| {
             let Self { address, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
             (address, connect_to, databases, roles, ca, connection_limit, target.target.clone())
@@ -110,24 +69,18 @@ impl PostgresTarget {
     }
 }
 
-/// Reads one `[[target]]`; `None` when something is wrong with it, which then is reported.
+/// `None` when something is wrong with it, which then is reported.
 pub(super) fn read(
     section: &Section<'_>,
+    common: Common,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Option<PostgresTarget> {
-    kind(section);
-    let name = section.required("name", "what people call it, for example `ledger-prod`");
-    let tier = read_environment(section);
-    let domain = section.required("domain", "the part of the bank it belongs to, for example `bank-core`");
-    let address: Option<Address> = section.required("address", "write `host:port`");
-    let connect_to = connect_to(section);
+    let address = super::address(section, "ledger.db.example:5432");
+    let connect_to = super::connect_to(section);
     let server_name = address.as_ref().and_then(|address| server_name(section, address));
     let databases = databases(section);
     let admin = admin(section, databases.first(), environment);
     let roles = roles(section, admin.as_ref());
-    let labels = labels(section);
-    let requesters = groups(section, "requesters");
-    let approvers = groups(section, "approvers");
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
     let tls = match tls::client(&ca) {
@@ -137,19 +90,8 @@ pub(super) fn read(
             None
         }
     };
-    section.finish();
-    let target = Target {
-        name: name?,
-        kind: TargetKind::Postgres,
-        environment: tier?,
-        domain: domain?,
-        labels,
-        accesses: roles.keys().cloned().collect(),
-        requesters: requesters?,
-        approvers: approvers?,
-    };
     Some(PostgresTarget {
-        target,
+        target: common.target(TargetKind::Postgres, roles.keys().cloned().collect())?,
         address: address?,
         connect_to,
         server_name: server_name?,
@@ -161,35 +103,6 @@ pub(super) fn read(
         tls: tls?,
         connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
     })
-}
-
-fn kind(section: &Section<'_>) {
-    match section.required_text("kind", "write `kind = \"postgres\"`") {
-        None | Some("postgres") => {}
-        Some(other) => {
-            section.blame("kind", format!("`{other}` is not a kind of target: there is `postgres`"));
-        }
-    }
-}
-
-fn read_environment(section: &Section<'_>) -> Option<Environment> {
-    let all = [Environment::Prod, Environment::Uat, Environment::Dev];
-    let text = section.required_text("environment", "write `prod`, `uat` or `dev`")?;
-    let found = all.into_iter().find(|environment| environment.as_str() == text);
-    if found.is_none() {
-        section.blame("environment", format!("`{text}` is not an environment: write `prod`, `uat` or `dev`"));
-    }
-    found
-}
-
-fn connect_to(section: &Section<'_>) -> Option<IpAddr> {
-    let text = section.text("connect_to")?;
-    let address = text.parse().ok();
-    if address.is_none() {
-        let message = format!("`{text}` is not an IP address: write one without a port, or leave it out");
-        section.blame("connect_to", message);
-    }
-    address
 }
 
 fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
@@ -221,24 +134,14 @@ fn databases(section: &Section<'_>) -> Vec<String> {
 }
 
 fn roles(section: &Section<'_>, admin: Option<&Admin>) -> BTreeMap<AccessName, String> {
-    let accesses = section.section("accesses");
-    let read = |access: &str, role: &str| {
-        let access: AccessName = access.parse().map_err(|error| format!("{error}"))?;
+    let what = "say which database role each access is, for example `{ readonly = \"ledger_readonly\" }`";
+    super::accesses(section, what, |role| {
         role_name(role)?;
         if admin.is_some_and(|admin| admin.user == role) {
             return Err(format!("`{role}` is the admin user: give the access a role of its own"));
         }
-        Ok((access, role.to_owned()))
-    };
-    if !section.has("accesses") {
-        let what = "say which database role each access is, for example `{ readonly = \"ledger_readonly\" }`";
-        section.missing("accesses", what);
-    }
-    let entries = accesses.entries(read);
-    if entries.is_empty() && accesses.is_empty() && section.has("accesses") {
-        section.blame("accesses", "is empty: without an access nobody can ask for the target");
-    }
-    entries.into_iter().collect()
+        Ok(())
+    })
 }
 
 fn role_name(role: &str) -> Result<(), String> {
@@ -265,31 +168,6 @@ fn identifier(text: &str, what: &str) -> Result<(), String> {
         return Err(format!("`{}` is not {what}: no spaces, quotes, `\\` or `;`", text.escape_debug()));
     }
     Ok(())
-}
-
-fn labels(section: &Section<'_>) -> BTreeMap<String, String> {
-    section
-        .section("labels")
-        .entries(|key, value| {
-            if key.is_empty() || key.len() > 63 || value.len() > 255 {
-                return Err("a label has a key of 1 to 63 and a value of at most 255 bytes".to_owned());
-            }
-            Ok((key.to_owned(), value.to_owned()))
-        })
-        .into_iter()
-        .collect()
-}
-
-/// The groups under `key`; without it, the group that is called so.
-fn groups(section: &Section<'_>, key: &'static str) -> Option<BTreeSet<GroupName>> {
-    if !section.has(key) {
-        return key.parse().ok().map(|group| BTreeSet::from([group]));
-    }
-    let groups: Vec<GroupName> = section.list(key)?;
-    if groups.is_empty() {
-        section.blame(key, "is empty: name at least one group, or leave it out");
-    }
-    Some(groups.into_iter().collect())
 }
 
 fn admin(
