@@ -83,6 +83,11 @@ impl Client {
         self.send(self.http.post(self.url(path)).timeout(ANSWER_WITHIN)).await.map(drop)
     }
 
+    /// As [`Self::tell`], with a body.
+    pub(super) async fn send_to(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        self.send(self.http.post(self.url(path)).timeout(ANSWER_WITHIN).json(body)).await.map(drop)
+    }
+
     /// An answer that is read piece by piece; there is no deadline for the whole of it.
     pub(super) async fn stream(&self, path: &str) -> Result<Stream<'_>, Failure> {
         let response = self.send(self.http.get(self.url(path)).header(ACCEPT, "*/*")).await?;

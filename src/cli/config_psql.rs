@@ -9,13 +9,15 @@ use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, write_private};
 use super::pgfiles::{self, Gateway, Service};
-use super::{out, psql};
+use super::{config_ssh, marked, out, psql};
 use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Config {
     /// Write `~/.pg_service.conf` and `~/.pgpass`, so that `psql service=TARGET` works
     Psql(Arguments),
+    /// Write an OpenSSH configuration, so that `ssh TARGET`, scp, rsync and the like work
+    Ssh(config_ssh::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,7 +56,7 @@ pub(super) async fn run(arguments: Arguments, home: &Home, client: &Client) -> O
             service_file.display()
         ));
     }
-    write_private(&service_file, pgfiles::with_block(&old, &text).as_bytes())?;
+    write_private(&service_file, marked::with_block(&old, pgfiles::WRITER, &text).as_bytes())?;
     write_token(&password_file, &gateway, client)?;
     out::line(format!("wrote {} and {}", service_file.display(), password_file.display()))?;
     if let Some(service) = services.first() {
@@ -66,7 +68,7 @@ pub(super) async fn run(arguments: Arguments, home: &Home, client: &Client) -> O
 /// After a login: the new token in place of the old one, where there is a block of ours.
 pub(super) async fn refresh(client: &Client) -> Result<(), Failure> {
     let (_, password_file) = files()?;
-    if !pgfiles::has_block(&read(&password_file)?) {
+    if !marked::has_block(&read(&password_file)?) {
         return Ok(());
     }
     let view: GatewayView = client.get("/pam/gateway").await?;
@@ -80,17 +82,17 @@ pub(super) async fn refresh(client: &Client) -> Result<(), Failure> {
 pub(super) fn forget() -> Result<(), Failure> {
     let (_, password_file) = files()?;
     let old = read(&password_file)?;
-    if !pgfiles::has_block(&old) {
+    if !marked::has_block(&old) {
         return Ok(());
     }
-    write_private(&password_file, pgfiles::with_block(&old, "# logged out").as_bytes())
+    write_private(&password_file, marked::with_block(&old, pgfiles::WRITER, "# logged out").as_bytes())
 }
 
 fn write_token(path: &Path, gateway: &Gateway, client: &Client) -> Result<(), Failure> {
     let token = client.settings().token.as_ref();
     let token = token.ok_or_else(|| Failure::new(Exit::Unauthenticated, "you are not logged in"))?;
     let line = pgfiles::password_line(gateway, token.expose());
-    write_private(path, pgfiles::with_block(&read(path)?, &line).as_bytes())
+    write_private(path, marked::with_block(&read(path)?, pgfiles::WRITER, &line).as_bytes())
 }
 
 fn files() -> Result<(PathBuf, PathBuf), Failure> {
@@ -99,7 +101,8 @@ fn files() -> Result<(PathBuf, PathBuf), Failure> {
     Ok((pgfiles::service_file(&variable, home.clone())?, pgfiles::password_file(&variable, home)?))
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+/// The file's text; empty when there is none.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),

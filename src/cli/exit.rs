@@ -56,6 +56,8 @@ pub(super) struct Failure {
     pub exit: Exit,
     /// What went wrong; empty when there is nobody left to tell (a closed pipe).
     pub what: String,
+    /// The server's word for it.
+    pub code: Option<String>,
     /// Details, one a line.
     pub why: Vec<String>,
     /// What to do next.
@@ -64,7 +66,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), why: Vec::new(), hint: None }
+        Self { exit, what: what.into(), code: None, why: Vec::new(), hint: None }
     }
 
     pub(super) fn failed(what: impl Into<String>) -> Self {
@@ -111,6 +113,7 @@ impl From<anyhow::Error> for Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let mut failure = Self::new(exit_of(&problem), problem.detail);
+        failure.code = Some(problem.code);
         if problem.rules.len() > 1 {
             failure.why = problem.rules.iter().map(|rule| format!("{}: {}", rule.id, rule.needs)).collect();
         }

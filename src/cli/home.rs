@@ -185,6 +185,21 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
+/// Removes the file if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::of(format!("cannot remove `{}`", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::of(format!("cannot tell where `{}` is", path.display()), &error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

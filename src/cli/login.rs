@@ -10,7 +10,7 @@ use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, Login, Settings};
 use super::when::relative;
-use super::{config_psql, out};
+use super::{config_psql, out, ssh_identity};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
 use crate::http::view::LoginView;
@@ -29,12 +29,17 @@ pub(super) struct Arguments {
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
+    /// The second factor's present code; asked for where it is needed
+    #[arg(long, value_name = "CODE")]
+    code: Option<String>,
 }
 
 #[derive(Serialize)]
 struct LoginBody<'a> {
     user: &'a str,
     password: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
 }
 
 pub(super) async fn run(arguments: Arguments, home: &Home) -> Outcome {
@@ -48,8 +53,15 @@ pub(super) async fn run(arguments: Arguments, home: &Home) -> Outcome {
         (None, None) => ask("user: ")?,
     };
     let password = password(&format!("password of {user}: "), arguments.password_stdin)?;
-    let body = LoginBody { user: &user, password: password.expose() };
-    let view: LoginView = client.post("/login", &body).await.map_err(wrong_password)?;
+    let body = LoginBody { user: &user, password: password.expose(), code: arguments.code.as_deref() };
+    let view: LoginView = match client.post("/login", &body).await {
+        Err(failure) if failure.code.as_deref() == Some("second_factor_required") => {
+            let code = ask("code: ")?;
+            let body = LoginBody { code: Some(&code), ..body };
+            client.post("/login", &body).await.map_err(wrong_password)?
+        }
+        answer => answer.map_err(wrong_password)?,
+    };
     home.remember(&Login {
         server: settings.server.clone(),
         ca_pem: settings.ca_pem.clone(),
@@ -61,13 +73,15 @@ pub(super) async fn run(arguments: Arguments, home: &Home) -> Outcome {
     out::line(format!("logged in to {} as {}; ends {ends}", settings.server, view.principal.name))?;
     let client = Client::new(Settings { token: Some(Secret::new(view.token)), ..settings })?;
     config_psql::refresh(&client).await?;
+    ssh_identity::obtain(home, &client).await?;
     Ok(Exit::Done)
 }
 
 /// A refused login is answered with what to check, not with "log in".
 fn wrong_password(mut failure: Failure) -> Failure {
     if failure.exit == Exit::Unauthenticated {
-        failure.hint = Some("check the name (`--user NAME`) and the password".to_owned());
+        let hint = "check the name (`--user NAME`), the password and, where it is asked for, the code";
+        failure.hint = Some(hint.to_owned());
     }
     failure
 }
@@ -88,13 +102,13 @@ pub(super) fn password(prompt: &str, from_stdin: bool) -> Result<Secret<String>,
 }
 
 fn ask(prompt: &str) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure::of("cannot ask for the user name", &error);
+    let failed = |error: std::io::Error| Failure::of(format!("cannot ask for the {prompt}"), &error);
     let mut stderr = std::io::stderr().lock();
     stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush()).map_err(failed)?;
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(failed)?;
     match line.trim() {
-        "" => Err(Failure::usage("no user name was given").hint("use --user NAME")),
+        "" => Err(Failure::usage(format!("{prompt} nothing was given")).hint("use --user NAME, --code CODE")),
         name => Ok(name.to_owned()),
     }
 }

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, Login};
-use super::{config_psql, out, psql};
+use super::{config_psql, out, psql, ssh_identity};
 
 pub(super) async fn run(home: &Home) -> Outcome {
     let settings = home.settings(None, None)?;
@@ -23,5 +23,6 @@ pub(super) async fn run(home: &Home) -> Outcome {
     }
     psql::forget(home)?;
     config_psql::forget()?;
+    ssh_identity::forget(home)?;
     Ok(Exit::Done)
 }

@@ -8,13 +8,16 @@ mod check_config;
 mod client;
 mod completions;
 mod config_psql;
+mod config_ssh;
 mod connections;
 mod exit;
 mod home;
 mod ids;
 mod init;
+mod key;
 mod login;
 mod logout;
+mod marked;
 mod out;
 mod pgfiles;
 mod policy;
@@ -26,8 +29,13 @@ mod revoke;
 mod serve;
 mod sessions;
 mod show;
+mod ssh;
+mod ssh_identity;
+mod sshfiles;
+mod target;
 mod targets;
 mod user;
+mod user_ssh;
 mod verdict;
 mod when;
 mod whoami;
@@ -78,11 +86,19 @@ enum Command {
     Targets(targets::Arguments),
     /// Open psql on a target
     Psql(psql::Arguments),
+    /// Open ssh on a target
+    Ssh(ssh::Arguments),
     /// Write client configuration
     #[command(subcommand)]
     Config(config_psql::Config),
     /// Show what was done over a connection
     Replay(replay::Arguments),
+    /// Manage your own SSH keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Prepare targets for the gateway
+    #[command(subcommand)]
+    Target(target::Target),
     /// Log in; the login lasts some hours
     Login(login::Arguments),
     /// Log out: the login is worth nothing any more, anywhere
@@ -155,9 +171,15 @@ async fn run(command: Command) -> Outcome {
         Command::Blocks(arguments) => blocks::run(arguments, &client()?).await,
         Command::Targets(arguments) => targets::run(arguments, &client()?).await,
         Command::Psql(arguments) => psql::run(arguments, &home()?, &client()?).await,
+        Command::Ssh(arguments) => ssh::run(arguments, &home()?, &client()?).await,
         Command::Config(config_psql::Config::Psql(arguments)) => {
             config_psql::run(arguments, &home()?, &client()?).await
         }
+        Command::Config(config_psql::Config::Ssh(arguments)) => {
+            config_ssh::run(arguments, &home()?, &client()?).await
+        }
+        Command::Key(command) => key::run(command, &client()?).await,
+        Command::Target(command) => target::run(command, &client()?).await,
         Command::Replay(arguments) => replay::run(arguments).await,
         Command::Login(arguments) => login::run(arguments, &home()?).await,
         Command::Logout => logout::run(&home()?).await,
@@ -201,6 +223,20 @@ mod tests {
             "unblock blk-1",
             "psql ledger-prod --access dba -- -c 'select 1'",
             "config psql --print",
+            "ssh web-1 --access root -- -L 8080:localhost:80 uptime",
+            "config ssh --print",
+            "key add id.pub",
+            "key list --json",
+            "key remove SHA256:x",
+            "target bootstrap ssh",
+            "target bootstrap ssh web-1",
+            "user key add alice id.pub --config c",
+            "user key list alice --config c --json",
+            "user key remove alice SHA256:x --config c",
+            "user totp alice --config c",
+            "user totp alice --remove --config c",
+            "login --code 123456",
+            "policy explain forward --user a --domain d --host 10.0.0.7 --port 80",
             "replay con-1 --json",
             "replay con-1 --audit-dir audit",
             "login --server https://b --ca ca.crt --user alice --password-stdin",

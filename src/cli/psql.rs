@@ -3,12 +3,12 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
-use super::home::{Home, write_private};
+use super::home::{Home, absolute, remove, write_private};
 use super::pgfiles::{Gateway, password_line};
 use crate::domain::name::{AccessName, TargetName};
 use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
@@ -97,18 +97,7 @@ fn password_file(home: &Home, client: &Client, gateway: &Gateway) -> Result<Path
 
 /// After a logout: no token stays behind.
 pub(super) fn forget(home: &Home) -> Result<(), Failure> {
-    let path = home.dir.join(PASSWORD_FILE);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::of(format!("cannot remove `{}`", path.display()), &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path)
-        .map_err(|error| Failure::of(format!("cannot tell where `{}` is", path.display()), &error))
+    remove(&home.dir.join(PASSWORD_FILE))
 }
 
 #[cfg(test)]

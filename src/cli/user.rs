@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure, Outcome};
-use super::{Form, audit, login, out};
+use super::user_ssh::{Totp, UserKey};
+use super::{Form, audit, login, out, user_ssh};
 use crate::access::refusal::Refusal;
 use crate::access::users::{NewUser, UserChange, Users};
 use crate::app::STORE_FILE;
@@ -33,10 +34,15 @@ pub(super) enum User {
     Logout(Named),
     /// List users
     List(List),
+    /// Manage a user's SSH keys
+    #[command(subcommand)]
+    Key(UserKey),
+    /// Give a user a second factor, in place of one they may have, and show it once
+    Totp(Totp),
 }
 
 #[derive(Debug, clap::Args)]
-struct Where {
+pub(super) struct Where {
     /// The server's configuration, which names the data directory
     #[arg(long, value_name = "FILE", env = "SALLYPORT_CONFIG")]
     config: PathBuf,
@@ -120,6 +126,8 @@ pub(super) async fn run(command: User) -> Outcome {
         User::Enable(arguments) => switch(arguments, false).await,
         User::Logout(arguments) => log_out(arguments).await,
         User::List(arguments) => list(arguments).await,
+        User::Key(command) => user_ssh::keys(command).await,
+        User::Totp(arguments) => user_ssh::totp(arguments).await,
     }
 }
 
@@ -189,13 +197,13 @@ async fn list(arguments: List) -> Outcome {
 }
 
 /// The server's store, opened beside the server or without it.
-struct Local {
+pub(super) struct Local {
     store: SqliteStore,
     passwords: Passwords,
 }
 
 impl Local {
-    fn open(at: &Where) -> Result<Self, Failure> {
+    pub(super) fn open(at: &Where) -> Result<Self, Failure> {
         let config = audit::load(&at.config)?;
         let path = config.server.data_dir.join(STORE_FILE);
         let store = SqliteStore::open(&path)
@@ -205,13 +213,13 @@ impl Local {
     }
 
     /// Not before the latest instant that the store remembers.
-    async fn now(&self) -> Result<Timestamp, Failure> {
+    pub(super) async fn now(&self) -> Result<Timestamp, Failure> {
         let now = Clock::system().now();
         let seen = self.store.high_water(now).await;
         seen.map_err(|error| Failure::of("cannot use the store", &error))
     }
 
-    fn users(&self) -> Users<'_> {
+    pub(super) fn users(&self) -> Users<'_> {
         Users { store: &self.store, passwords: &self.passwords, operator: operator() }
     }
 }
@@ -248,6 +256,6 @@ fn told(how: &str, principal: &Principal) -> Outcome {
 }
 
 /// As the API would tell it.
-fn refused(refusal: Refusal) -> Failure {
+pub(super) fn refused(refusal: Refusal) -> Failure {
     crate::http::error::Problem::from(refusal).into()
 }
