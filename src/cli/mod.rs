@@ -239,6 +239,8 @@ mod tests {
             "policy explain forward --user a --domain d --host 10.0.0.7 --port 80",
             "replay con-1 --json",
             "replay con-1 --audit-dir audit",
+            "replay con-1 --format terminal --channel 2 --speed 2 --idle 500ms --from 1m30s",
+            "replay con-1 --format asciicast --channel 1",
             "login --server https://b --ca ca.crt --user alice --password-stdin",
             "audit verify audit --key k --pin p --pin q --json",
             "audit tail --audit-dir audit --follow",
@@ -282,6 +284,9 @@ mod tests {
             "revoke s --why w --block-for 1h",
             "user set alice --config c",
             "request a b --reason r --for soon",
+            "replay con-1 --json --format text",
+            "replay con-1 --channel 0",
+            "replay con-1 --speed 0",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
