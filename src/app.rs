@@ -5,6 +5,8 @@
 //! crash left in the outbox, listeners, then `READY=1`. Whatever fails before that is a clear error
 //! and no listener.
 
+mod ssh;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -152,7 +154,8 @@ impl App {
             Some(address) => (address.host, address.port),
             None => (host_of(&config.public_url), postgres.port()),
         };
-        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh: None };
+        let (ssh_address, ssh) = self.listen_ssh(edges, stop).await?.unzip();
+        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
@@ -162,7 +165,7 @@ impl App {
         );
         // The API serves through the drain: revocations must still be possible.
         edges.spawn(http::serve(listener, Arc::new(tls), state, edges.clone(), stop.hard.clone()));
-        tracing::info!(%postgres, %api, "listening");
+        tracing::info!(%postgres, %api, ssh = ssh_address.map(tracing::field::display), "listening");
         Ok(())
     }
 
@@ -328,7 +331,7 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
         second_factor_attempts: second_factor::attempts(clock.clone()),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
-        ssh_user_ca: None,
+        ssh_user_ca: config.ssh.as_ref().map(ssh::user_ca).transpose()?,
     })
 }
 

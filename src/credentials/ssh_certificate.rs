@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::crypto;
 use crate::crypto::ssh::certificate::{CertificateOrder, SignError, sign_user};
-use crate::crypto::ssh::{self, Certificate, PrivateKey};
+use crate::crypto::ssh::{self, Certificate, PrivateKey, PublicKey};
 use crate::domain::time::Timestamp;
 
 /// How long a certificate is valid either way of its issue: hosts' clocks differ.
@@ -60,6 +60,11 @@ impl fmt::Debug for OneConnection {
 impl SshCertificates {
     pub fn new(authority: PrivateKey) -> Self {
         Self { authority }
+    }
+
+    /// What hosts must trust.
+    pub fn authority(&self) -> PublicKey {
+        self.authority.public_key().clone()
     }
 
     pub fn issue(&self, wanted: &CertificateFor<'_>) -> Result<OneConnection, SignError> {

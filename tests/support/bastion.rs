@@ -52,6 +52,7 @@ pub struct Bastion {
     runtime: tokio::runtime::Runtime,
     pub postgres_port: u16,
     pub api_port: u16,
+    pub ssh_port: u16,
 }
 
 /// A request that was approved, and its session.
@@ -85,10 +86,19 @@ impl Bastion {
 
     /// Everything but the running server.
     pub fn prepare(postgres: &Postgres, options: Options) -> Self {
+        Self::prepare_for(Some(postgres), options)
+    }
+
+    /// As [`Self::prepare`], with an SSH gateway and no database.
+    pub fn prepare_hosts(options: Options) -> Self {
+        Self::prepare_for(None, options)
+    }
+
+    fn prepare_for(postgres: Option<&Postgres>, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("sallyport").tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bastion =
-            Self { server: None, dir, options, runtime, postgres_port: free_port(), api_port: free_port() };
+        let [postgres_port, api_port, ssh_port] = [free_port(), free_port(), free_port()];
+        let bastion = Self { server: None, dir, options, runtime, postgres_port, api_port, ssh_port };
         bastion.operator(&["init", bastion.data().to_str().unwrap()]).success();
         let secret = bastion.dir.path().join("admin-password");
         fs::write(&secret, ADMIN_PASSWORD).unwrap();
@@ -126,7 +136,7 @@ impl Bastion {
     }
 
     /// The usual targets: one database, four faces.
-    pub fn write_config(&self, postgres: &Postgres) {
+    pub fn write_config(&self, postgres: Option<&Postgres>) {
         let (data, dir) = (self.data(), self.dir.path());
         let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let tls = |name: &str| {
@@ -143,6 +153,9 @@ impl Bastion {
             .entry("postgres")
             .or_default()
             .push(format!("listen = \"127.0.0.1:{}\"", self.postgres_port));
+        if postgres.is_none() {
+            sections.insert("ssh", self.ssh_section());
+        }
         // Small files: a test's log is short, and a full 64 MiB for each would fill the disk.
         sections.insert("audit", vec!["segment_bytes = 4194304".into()]);
         for (section, line) in &self.options.settings {
@@ -155,16 +168,35 @@ impl Bastion {
         for (section, lines) in sections {
             writeln!(text, "[{section}]\n{}\n", lines.join("\n")).unwrap();
         }
-        for (name, environment, domain) in [
+        let databases: &[(&str, &str, &str)] = &[
             ("ledger-prod", "prod", "bank-core"),
             ("kyc-prod", "prod", "bank-kyc"),
             ("ledger-uat", "uat", "bank-core"),
             ("ledger-dev", "dev", "bank-core"),
-        ] {
+        ];
+        for (name, environment, domain) in databases {
+            let Some(postgres) = postgres else { break };
             text += &target(name, environment, domain, postgres, dir);
         }
         text += &self.options.targets.replace(ADMIN_DIR, dir.to_str().unwrap());
         fs::write(data.join("sallyport.toml"), text).unwrap();
+    }
+
+    fn ssh_section(&self) -> Vec<String> {
+        let key = |name: &str, file: &str| format!("{name} = \"ssh/{file}\"");
+        vec![
+            format!("listen = \"127.0.0.1:{}\"", self.ssh_port),
+            key("host_key", "host_ed25519"),
+            key("host_ca", "host_ca"),
+            key("user_ca", "user_ca"),
+            key("login_ca", "login_ca"),
+        ]
+    }
+
+    /// Other targets than those in the options; in force at the next start or reload.
+    pub fn set_targets(&mut self, targets: &str) {
+        targets.clone_into(&mut self.options.targets);
+        self.write_config(None);
     }
 
     pub fn add_user(&self, name: &str, domain: &str, groups: &[&str]) {
