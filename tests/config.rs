@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport::config::init::{self, Init, InitError};
 use sallyport::config::{Address, AnyTarget, Config, PostgresTarget};
+use sallyport::crypto::ssh::{PublicKey, parse_private, parse_public, public_line};
+use sallyport::domain::name::TargetName;
+use sallyport::domain::target::TargetKind;
 use sallyport::domain::time::Timestamp;
 
 /// 2026-11-23T12:00:00Z
@@ -57,6 +61,19 @@ impl Home {
             .map_err(|errors| errors.to_string().replace(&format!("{}/", self.dir.path().display()), ""))
     }
 
+    fn public(&self, name: &str) -> PublicKey {
+        let line = fs::read_to_string(self.path(&format!("ssh/{name}.pub"))).unwrap();
+        PublicKey::from(parse_public(&line).unwrap().key_data().clone())
+    }
+
+    fn with_key(&self, text: &str) -> String {
+        text.replace("KEY", &public_line(&self.public("host_ed25519"), ""))
+    }
+
+    fn good_ssh(&self) -> String {
+        self.with_key(&format!("{FIXED}{SSH}{TARGET}{SSH_TARGET}"))
+    }
+
     fn mistakes(&self, text: &str) -> String {
         self.load(text).err().unwrap_or_else(|| panic!("no mistake in:\n{text}"))
     }
@@ -86,6 +103,26 @@ accesses = { readonly = "ledger_readonly", dba = "ledger_owner" }
 [target.admin]
 user = "sallyport"
 password_file = "secrets/ledger-prod"
+"#;
+
+const SSH: &str = r#"
+[ssh]
+host_key = "ssh/host_ed25519"
+host_ca = "ssh/host_ca"
+user_ca = "ssh/user_ca"
+login_ca = "ssh/login_ca"
+"#;
+
+/// `KEY` stands for a public key ([`Home::with_key`]).
+const SSH_TARGET: &str = r#"
+[[target]]
+name = "web-1"
+kind = "ssh"
+address = "web-1.bank.example:22"
+environment = "prod"
+domain = "bank-core"
+accesses = { admin = "root", deploy = "deploy" }
+host_keys = ["KEY"]
 "#;
 
 fn postgres(config: &Config) -> &PostgresTarget {
@@ -128,6 +165,35 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(target.admin.database, "ledger");
     assert_eq!(target.ca.len(), 1);
     assert_eq!(target.connection_limit, 20);
+    assert_eq!(config.ssh, None);
+    assert!(!config.summary().contains("ssh"), "{}", config.summary());
+}
+
+#[test]
+fn an_ssh_gateway_and_host_have_the_documented_defaults() {
+    let home = Home::new();
+    let config = home.load(&home.good_ssh()).unwrap();
+    let ssh = config.ssh.as_ref().unwrap();
+    assert_eq!(ssh.listen.to_string(), "127.0.0.1:2222");
+    assert_eq!(ssh.public_address, None);
+    assert_eq!(ssh.login_ca, home.path("ssh/login_ca"));
+    assert_eq!((ssh.max_connections, ssh.max_handshakes, ssh.max_channels), (2000, 400, 200));
+    assert_eq!((ssh.handshake_timeout, ssh.idle_timeout), (Duration::from_secs(30), None));
+    assert_eq!(ssh.stream_head_bytes, 1024 * 1024);
+    assert_eq!(ssh.accept_env, ["LANG", "LC_*", "COLORTERM", "NO_COLOR", "TERM_PROGRAM"]);
+    assert_eq!(ssh.certificate_lifetime, Duration::from_hours(8));
+    let AnyTarget::Ssh(target) = &config.reloadable.targets[&"web-1".parse().unwrap()] else {
+        panic!("{config:?}");
+    };
+    assert_eq!(target.address, Address { host: "web-1.bank.example".to_owned(), port: 22 });
+    assert_eq!(target.logins[&"admin".parse().unwrap()], "root");
+    assert_eq!(target.target.kind, TargetKind::Ssh);
+    assert_eq!(target.target.accesses.len(), 2);
+    assert_eq!(target.host_keys, [home.public("host_ed25519")]);
+    assert_eq!((target.host_cas.len(), &target.source_address), (0, &None));
+    assert!(
+        config.summary().contains("target web-1 (prod, bank-core) at web-1.bank.example:22: admin, deploy")
+    );
 }
 
 #[test]
@@ -140,6 +206,135 @@ fn a_secret_may_come_from_the_environment() {
     assert_eq!(target.admin.password.expose(), "from-env");
     assert!(!format!("{config:?}").contains("from-env"), "a secret is printed");
     assert!(!config.summary().contains("from-env"), "a secret is printed");
+}
+
+/// What replaces what in a good configuration with an SSH gateway, and what is then told.
+const SSH_MISTAKES: &[(&str, &str, &str)] = &[
+    ("[ssh]", "[ssh]\nlisten = \"22\"", "ssh.listen: `22` is not an address: write `127.0.0.1:2222`"),
+    ("[ssh]", "[ssh]\nlisten = \"127.0.0.1:6432\"", "ssh.listen: is the same as postgres.listen"),
+    ("[ssh]", "[ssh]\nlisten = \"127.0.0.1:8443\"", "ssh.listen: is the same as api.listen"),
+    ("[ssh]", "[ssh]\nlsten = \"x\"", "ssh.lsten: is not a known key: did you mean `listen`?"),
+    ("[ssh]", "[ssh]\npublic_address = \"bastion\"", "ssh.public_address: `bastion` is not an address"),
+    ("[ssh]", "[ssh]\nmax_channels = 0", "ssh.max_channels: must be from 1 to 10000, not 0"),
+    ("[ssh]", "[ssh]\nmax_handshakes = -1", "ssh.max_handshakes: must be from 1 to 100000, not -1"),
+    ("[ssh]", "[ssh]\nhandshake_timeout = \"0s\"", "ssh.handshake_timeout: must be from"),
+    ("[ssh]", "[ssh]\nidle_timeout = \"5h\"", "ssh.idle_timeout: must be from"),
+    ("[ssh]", "[ssh]\nstream_head_bytes = \"1\"", "ssh.stream_head_bytes: must be a whole number"),
+    ("[ssh]", "[ssh]\ncertificate_lifetime = \"30s\"", "ssh.certificate_lifetime: must be from"),
+    ("[ssh]", "[ssh]\naccept_env = [\"A=B\"]", "ssh.accept_env[1]: `A=B` is not the name of a variable"),
+    ("host_key = \"ssh/host_ed25519\"", "", "ssh.host_key: is missing: name the file with the gateway's own"),
+    ("login_ca = \"ssh/login_ca\"", "", "ssh.login_ca: is missing"),
+    ("ssh/user_ca", "ssh/none", "ssh.user_ca: `ssh/none` cannot be read"),
+    ("ssh/user_ca", "ssh/user_ca.pub", "ssh.user_ca: `ssh/user_ca.pub` is open to everybody (mode 644)"),
+    (
+        "ssh/user_ca",
+        "tls/api.key",
+        "ssh.user_ca: `tls/api.key` cannot be used: not a private key in OpenSSH's",
+    ),
+    ("ssh/login_ca", "ssh/user_ca", "ssh.login_ca: is the same key as user_ca: make another"),
+    (
+        "kind = \"ssh\"",
+        "kind = \"shh\"",
+        "target[2].kind: `shh` is not a kind of target: there are `postgres`",
+    ),
+    (
+        "web-1.bank.example:22",
+        "web-1.bank.example",
+        "target[2].address: `web-1.bank.example` is not an address",
+    ),
+    ("web-1.bank.example:22", "web_1!:22", "target[2].address: `web_1!` is not a host name or IP address"),
+    ("kind = \"ssh\"", "kind = \"ssh\"\nca_file = \"x\"", "target[2].ca_file: is not a known key"),
+    ("kind = \"ssh\"", "kind = \"ssh\"\ndatabases = []", "target[2].databases: is not a known key"),
+    (
+        "admin = \"root\"",
+        "admin = \"-oProxyCommand=x\"",
+        "target[2].accesses.admin: `-oProxyCommand=x` is not a user",
+    ),
+    ("admin = \"root\"", "Admin = \"root\"", "target[2].accesses.Admin: `Admin` is not an access name"),
+    ("{ admin = \"root\", deploy = \"deploy\" }", "{}", "target[2].accesses: is empty"),
+    ("host_keys = [\"KEY\"]", "", "target[2].host_keys: is missing: list the host's public keys"),
+    ("host_keys = [\"KEY\"]", "host_keys = []", "target[2].host_keys: is empty"),
+    (
+        "host_keys = [\"KEY\"]",
+        "host_ca = [\"x y\"]",
+        "target[2].host_ca[1]: a public key begins with its type",
+    ),
+    ("[\"KEY\"]", "[\"ssh-ed25519 AAAA\"]", "target[2].host_keys[1]: the public key is damaged"),
+    ("[\"KEY\"]", "[\"ssh-dss AAAA\"]", "target[2].host_keys[1]: DSA keys are not accepted"),
+    ("[\"KEY\"]", "[\"KEY\", \"KEY again\"]", "target[2].host_keys: the key SHA256:"),
+    (
+        "host_keys = ",
+        "source_address = \"10.0.0.5/8\"\nhost_keys = ",
+        "target[2].source_address: `10.0.0.5/8` is neither an address nor a network",
+    ),
+    (
+        "host_keys = ",
+        "connect_to = \"10.0.0.5:22\"\nhost_keys = ",
+        "target[2].connect_to: `10.0.0.5:22` is not an IP address",
+    ),
+];
+
+#[test]
+fn each_mistake_about_ssh_has_its_message_and_is_told_once() {
+    let home = Home::new();
+    let good = format!("{FIXED}{SSH}{TARGET}{SSH_TARGET}");
+    for (from, to, expected) in SSH_MISTAKES {
+        assert!(good.contains(from), "{from}");
+        let told = home.mistakes(&home.with_key(&good.replacen(from, to, 1)));
+        assert!(told.contains(expected), "{from} -> {to}\ntold:     {told}\nexpected: {expected}");
+        assert_eq!(told.lines().count(), 1, "{from} -> {to}\n{told}");
+        assert!(!told.contains("OPENSSH PRIVATE KEY-----\n"), "{told}");
+    }
+}
+
+#[test]
+fn an_ssh_key_must_be_protected_and_without_a_passphrase() {
+    let home = Home::new();
+    let keygen = |arguments: &[&str]| {
+        let output = Command::new("ssh-keygen").current_dir(home.path("ssh")).args(arguments).output();
+        assert!(output.expect("ssh-keygen, of Debian's openssh-client").status.success());
+    };
+    keygen(&["-q", "-p", "-N", "secret", "-f", "user_ca"]);
+    let told = home.mistakes(&home.good_ssh());
+    assert!(
+        told.contains("ssh.user_ca: `ssh/user_ca` cannot be used: the private key has a passphrase"),
+        "{told}"
+    );
+    keygen(&["-q", "-p", "-P", "secret", "-N", "", "-f", "user_ca"]);
+    home.load(&home.good_ssh()).unwrap();
+    fs::set_permissions(home.path("ssh/user_ca"), fs::Permissions::from_mode(0o644)).unwrap();
+    let told = home.mistakes(&home.good_ssh());
+    assert!(told.contains("is open to everybody (mode 644): run `chmod 600 ssh/user_ca`"), "{told}");
+}
+
+#[test]
+fn an_ssh_host_without_a_gateway_is_a_mistake() {
+    let home = Home::new();
+    let told = home.mistakes(&home.with_key(&format!("{FIXED}{TARGET}{SSH_TARGET}")));
+    let expected =
+        "sallyport.toml: ssh: is missing: the target `web-1` is an SSH host: say where the gateway listens";
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_target_that_changes_its_kind_or_keys_is_changed_and_a_comment_changes_nothing() {
+    let home = Home::new();
+    let before = home.load(&home.good_ssh()).unwrap();
+    let with = |from: &str, to: &str| {
+        let text = format!("{FIXED}{SSH}{TARGET}{SSH_TARGET}").replacen(from, to, 1);
+        before.diff(&home.load(&home.with_key(&text)).unwrap())
+    };
+    assert_eq!(with("KEY", "KEY of web-1"), sallyport::config::Diff::default());
+    let web: Vec<TargetName> = vec!["web-1".parse().unwrap()];
+    let other =
+        format!("[\"KEY\", \"{}\"]", fs::read_to_string(home.path("ssh/host_ca.pub")).unwrap().trim());
+    assert_eq!(with("[\"KEY\"]", &other).changed, web);
+    assert_eq!(with("\"root\"", "\"toor\"").changed, web);
+    assert_eq!(with("[ssh]", "[ssh]\nidle_timeout = \"5m\"").needs_restart, ["ssh.idle_timeout"]);
+    let as_database = TARGET.replacen("ledger-prod", "web-1", 1);
+    let changed = before.diff(&home.load(&format!("{FIXED}{TARGET}{as_database}")).unwrap());
+    assert_eq!(changed.changed, web);
+    assert_eq!(changed.needs_restart.len(), 14, "{changed:?}");
 }
 
 /// What replaces what in a good configuration, and what is then told.
@@ -224,7 +419,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"ledger+prod\"",
         "target[1].name: `ledger+prod` is not a target name: use",
     ),
-    ("kind = \"postgres\"", "", "target[1].kind: is missing: write `kind = \"postgres\"`"),
+    ("kind = \"postgres\"", "", "target[1].kind: is missing: write `postgres` or `ssh`"),
     ("kind = \"postgres\"", "kind = \"oracle\"", "target[1].kind: `oracle` is not a kind of target"),
     (
         "ledger.db.example:5432",
@@ -466,7 +661,7 @@ fn every_example_loads() {
         fs::copy(&example, &copy).unwrap();
         let config = Config::load_with(&copy, &|_| Some("hunter2".to_owned()))
             .unwrap_or_else(|errors| panic!("{}\n{errors}", example.display()));
-        assert_eq!(config.reloadable.targets.len(), 2, "{}", example.display());
+        assert_eq!(config.reloadable.targets.len(), 3, "{}", example.display());
         assert!(
             config.summary().contains("target ledger-prod (prod, bank-core) at ledger.db.bank.example:5432")
         );
@@ -485,8 +680,11 @@ fn what_init_makes_loads_as_it_is_and_with_its_example_target() {
     assert!(config.summary().contains("no target yet"));
     let at = text.find("# [[target]]").unwrap();
     let uncommented = text[at..].replace("\n# ", "\n").replacen("# [[", "[[", 1).replace("\n#\n", "\n\n");
+    let key = public_line(&home.public("host_ed25519"), "");
+    let uncommented = uncommented.replace("ssh-ed25519 AAAA…", &key);
     let config = home.load(&format!("{}{uncommented}", &text[..at])).unwrap();
-    assert_eq!(config.reloadable.targets.len(), 1);
+    assert_eq!(config.reloadable.targets.len(), 2);
+    assert!(config.ssh.is_some());
 }
 
 #[test]
@@ -528,12 +726,18 @@ fn an_audit_key_that_cannot_be_made_fails_init() {
 fn what_init_makes_is_the_owners_alone() {
     let home = Home::new();
     let mode = |name: &str| fs::metadata(home.path(name)).unwrap().permissions().mode() & 0o777;
-    for dir in ["", "tls", "ca", "secrets", "audit"] {
+    for dir in ["", "tls", "ca", "ssh", "secrets", "audit"] {
         assert_eq!(mode(dir), 0o700, "{dir}");
     }
     for file in ["ca/ca.key", "tls/api.key", "tls/postgres.key", "node-id", "server-secret", "sallyport.toml"]
     {
         assert_eq!(mode(file), 0o600, "{file}");
+    }
+    for name in ["host_ed25519", "host_ca", "user_ca", "login_ca"] {
+        assert_eq!(mode(&format!("ssh/{name}")), 0o600, "{name}");
+        assert_eq!(mode(&format!("ssh/{name}.pub")), 0o644, "{name}");
+        let private = parse_private(&fs::read_to_string(home.path(&format!("ssh/{name}"))).unwrap()).unwrap();
+        assert_eq!(private.public_key().key_data(), home.public(name).key_data());
     }
     assert!(home.path("audit/signing.key").exists());
     assert!(!home.path("tls/ca.key").exists(), "the authority's key is apart from what the server reads");
@@ -620,6 +824,10 @@ fn every_key_is_documented() {
         told.push(home.mistakes(&format!("{}\n[{section}]\nzzzzzzzzzzzzzzzz = 1", good())));
     }
     told.push(home.mistakes(&format!("zzzzzzzzzzzzzzzz = 1\n{}", good())));
+    for section in ["[ssh]", "kind = \"ssh\""] {
+        let text = home.good_ssh().replacen(section, &format!("{section}\nzzzzzzzzzzzzzzzz = 1"), 1);
+        told.push(home.mistakes(&text));
+    }
     let mut keys = 0;
     for message in told {
         let (_, known) = message.split_once("there are ").unwrap();
@@ -630,7 +838,7 @@ fn every_key_is_documented() {
             keys += 1;
         }
     }
-    assert!(keys > 35, "{keys}");
+    assert!(keys > 60, "{keys}");
 }
 
 proptest! {

@@ -157,6 +157,35 @@ mod tests {
         );
     }
 
+    /// OpenSSH itself says how it reads what we write.
+    #[test]
+    fn openssh_reads_the_configuration_as_it_is_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path().join("a b").to_str().unwrap());
+        let path = dir.path().join("config");
+        std::fs::write(&path, config(&gateway(), &files, "alice", &hosts()).unwrap()).unwrap();
+        let read = |host: &str| {
+            let output = std::process::Command::new("ssh").arg("-F").arg(&path).args(["-G", host]).output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        for (host, user) in [("web-1", "alice+web-1"), ("web-1.prod", "alice+web-1"), ("sallyport", "alice")]
+        {
+            let read = read(host);
+            for line in [
+                &format!("user {user}\n"),
+                "hostname bastion.example\n",
+                "port 2222\n",
+                "hostkeyalias bastion.example\n",
+                "identitiesonly yes\n",
+                &format!("identityfile {}\n", files.key.display()),
+                &format!("certificatefile {}\n", files.certificate.display()),
+            ] {
+                assert!(read.contains(line), "{line} is not in\n{read}");
+            }
+        }
+        assert!(read("web-2").contains("hostname web-2\n"));
+    }
+
     #[test]
     fn paths_are_written_so_that_ssh_reads_them_as_they_are() {
         assert_eq!(include(&files("/home/a b/100%")).unwrap(), "Include \"/home/a b/100%%/config\"\n");

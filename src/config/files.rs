@@ -8,6 +8,7 @@ use std::path::Path;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::crypto::ssh::{PrivateKey, parse_private};
 use crate::domain::secret::Secret;
 
 /// Nothing that is a secret or a certificate is larger.
@@ -61,6 +62,13 @@ pub(super) fn private_key(path: &Path) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(_) => Err(format!("`{}` holds no private key: it must be PEM", path.display())),
     }
+}
+
+/// An SSH private key that signs without a passphrase, in a protected file.
+pub(super) fn ssh_private_key(path: &Path) -> Result<PrivateKey, String> {
+    let text = Secret::new(read(path)?);
+    protected(path)?;
+    parse_private(text.expose()).map_err(|error| format!("`{}` cannot be used: {error}", path.display()))
 }
 
 fn read(path: &Path) -> Result<String, String> {

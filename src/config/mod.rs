@@ -1,7 +1,7 @@
 //! The configuration file: read, checked as a whole, every mistake reported at once.
 //!
 //! 1. [`reader`] reads TOML key by key and gathers mistakes.
-//! 2. [`server`] reads what is fixed while the server runs, [`target`] what may be reloaded.
+//! 2. [`server`] and [`ssh`] read what is fixed while the server runs, [`target`] what may be reloaded.
 //! 3. [`files`] checks the secrets, certificates and keys that the configuration points to.
 //! 4. [`init`] makes a data directory and a first configuration.
 
@@ -9,6 +9,7 @@ mod files;
 pub mod init;
 pub mod reader;
 pub mod server;
+pub mod ssh;
 pub mod target;
 
 use std::collections::BTreeMap;
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, Listener, Login, Postgres, Server};
+pub use ssh::Ssh;
 pub use target::{Address, Admin, AnyTarget, PostgresTarget, SshTarget};
 
 use crate::domain::name::{AccessName, TargetName};
+use crate::domain::target::TargetKind;
 use crate::domain::time::humane;
 use reader::{Document, Mistakes, Section};
 
@@ -31,6 +34,8 @@ pub struct Config {
     pub server: Server,
     pub api: Api,
     pub postgres: Postgres,
+    /// Without it there is no SSH gateway.
+    pub ssh: Option<Ssh>,
     pub audit: Audit,
     pub login: Login,
     pub reloadable: Targets,
@@ -87,6 +92,9 @@ impl Config {
     pub fn summary(&self) -> String {
         let mut text = format!("{}: good\n", self.path.display());
         for (key, value) in self.fixed() {
+            if key.starts_with("ssh.") && self.ssh.is_none() {
+                continue;
+            }
             let _ = writeln!(text, "  {key} = {value}");
         }
         let policies = self.reloadable.policies.as_ref();
@@ -133,10 +141,10 @@ impl Config {
     /// Every key that only a restart changes, with its value as text, always in the same order.
     fn fixed(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
-        let Self { server, api, postgres, audit, login, .. } = self;
+        let Self { server, api, postgres, ssh, audit, login, .. } = self;
         let public_address =
             postgres.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
-        vec![
+        let mut fixed = vec![
             ("server.name", server.name.clone()),
             ("server.data_dir", path(&server.data_dir)),
             ("server.drain_timeout", humane(server.drain_timeout)),
@@ -156,7 +164,9 @@ impl Config {
             ("audit.directory", path(&audit.directory)),
             ("audit.segment_bytes", audit.segment_bytes.to_string()),
             ("login.token_lifetime", server::duration_text(Some(login.token_lifetime))),
-        ]
+        ];
+        fixed.extend(ssh::fixed(ssh.as_ref()));
+        fixed
     }
 }
 
@@ -172,6 +182,7 @@ fn read(
     let postgres = server::postgres(&root);
     let audit = server::audit(&root, server.as_ref());
     let login = server::login(&root);
+    let ssh = ssh::ssh(&root, &login);
     let policies = server::policies(&root);
     let mut targets = BTreeMap::new();
     read_targets(&root, environment, &mut targets);
@@ -179,20 +190,40 @@ fn read(
         read_included(&path, environment, mistakes, &mut targets);
     }
     root.finish();
-    let (api, postgres) = (api?, postgres?);
-    if api.listener.listen == postgres.listener.listen && api.listener.listen.port() != 0 {
-        root.section("postgres").blame("listen", "is the same as api.listen: choose another port");
+    if !root.has("ssh")
+        && let Some(host) =
+            targets.values().map(AnyTarget::target).find(|target| target.kind == TargetKind::Ssh)
+    {
+        let what = format!("the target `{}` is an SSH host: say where the gateway listens", host.name);
+        root.missing("ssh", &what);
     }
+    let (api, postgres) = (api?, postgres?);
+    check_ports(&root, &api, &postgres, ssh.as_ref());
     let reloadable = Targets { policies, targets };
     Some(Config {
         path: document.path.clone(),
         server: server?,
         api,
         postgres,
+        ssh,
         audit: audit?,
         login,
         reloadable,
     })
+}
+
+/// No two listen on the same address.
+fn check_ports(root: &Section<'_>, api: &Api, postgres: &Postgres, ssh: Option<&Ssh>) {
+    let api = ("api", api.listener.listen);
+    let postgres = ("postgres", postgres.listener.listen);
+    let ssh = ssh.map(|ssh| ("ssh", ssh.listen));
+    let pairs = [Some((api, postgres)), ssh.map(|ssh| (api, ssh)), ssh.map(|ssh| (postgres, ssh))];
+    for ((first, listen), (second, other)) in pairs.into_iter().flatten() {
+        if listen == other && listen.port() != 0 {
+            let message = format!("is the same as {first}.listen: choose another port");
+            root.section(second).blame("listen", message);
+        }
+    }
 }
 
 fn read_targets(

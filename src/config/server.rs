@@ -137,14 +137,17 @@ fn bytes(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
+/// The address to listen on; one that is none is reported.
+pub(super) fn listen(section: &Section<'_>, default: SocketAddr) -> SocketAddr {
+    let Some(text) = section.text("listen") else { return default };
+    text.parse().unwrap_or_else(|_| {
+        section.blame("listen", format!("`{text}` is not an address: write `{default}`"));
+        default
+    })
+}
+
 fn listener(section: &Section<'_>, default: SocketAddr) -> Option<Listener> {
-    let listen = match section.text("listen") {
-        None => default,
-        Some(text) => text.parse().unwrap_or_else(|_| {
-            section.blame("listen", format!("`{text}` is not an address: write `{default}`"));
-            default
-        }),
-    };
+    let listen = listen(section, default);
     for (key, what) in [
         ("certificate", "name the PEM file with the server's certificate"),
         ("key", "name the PEM file with the certificate's private key"),

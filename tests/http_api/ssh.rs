@@ -239,3 +239,17 @@ async fn a_key_id_that_is_not_ours_or_mixes_people_is_refused() {
         assert!(matches!(refused, Err(Refusal::Unauthenticated(_))), "{key_id}");
     }
 }
+
+#[tokio::test]
+async fn clients_are_told_what_the_gateway_is_known_by() {
+    let world = World::new().await;
+    let alice = world.login(Person::Alice).await;
+    let view = world.call(&Method::GET, "/pam/gateway", Some(&alice), None).await.json();
+    assert_eq!(
+        view["ssh"],
+        json!({
+            "host": "bastion", "port": 2222, "host_ca": "ssh-ed25519 HOST-CA",
+            "host_keys": ["ssh-ed25519 HOST"], "login_ca": "ssh-ed25519 LOGIN-CA",
+        })
+    );
+}

@@ -33,6 +33,7 @@ use sallyport::domain::id::NodeId;
 use sallyport::domain::secret::Secret;
 use sallyport::domain::time::Timestamp;
 use sallyport::gateway::live::{self, Arrival};
+use sallyport::http::view::SshGatewayView;
 use sallyport::http::{self, GatewayInfo, HttpState};
 use sallyport::identity::limiter::{Attempts, Limit};
 use sallyport::identity::password::Passwords;
@@ -161,7 +162,8 @@ impl World {
             credentials: Credentials::new(Arc::new(PostgresRole), Secret::new(vec![2; 32])),
             logins,
         }));
-        let gateway = GatewayInfo { host: "bastion".to_owned(), port: 6432, ca_pem: None, ssh: None };
+        let gateway =
+            GatewayInfo { host: "bastion".to_owned(), port: 6432, ca_pem: None, ssh: Some(ssh_gateway()) };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let state =
             HttpState::new(Arc::clone(&access), gateway, config.audit.directory, metrics, TaskTracker::new());
@@ -352,6 +354,17 @@ impl World {
 
     pub(crate) fn authority(&self) -> Vec<u8> {
         std::fs::read(self.dir.path().join("data/tls/ca.crt")).unwrap()
+    }
+}
+
+/// How an SSH gateway would show itself.
+fn ssh_gateway() -> SshGatewayView {
+    SshGatewayView {
+        host: "bastion".to_owned(),
+        port: 2222,
+        host_ca: "ssh-ed25519 HOST-CA".to_owned(),
+        host_keys: vec!["ssh-ed25519 HOST".to_owned()],
+        login_ca: "ssh-ed25519 LOGIN-CA".to_owned(),
     }
 }
 

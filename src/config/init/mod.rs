@@ -2,8 +2,9 @@
 //!
 //! 1. Nothing is made unless the directory is new or empty.
 //! 2. A certificate authority, and from it a certificate each for the API and the Postgres gateway.
-//! 3. What makes this node itself: its id, the server's secret, the key that signs the audit log.
-//! 4. A configuration that starts as it is and shows how a target is added.
+//! 3. The SSH gateway's host key, and the three authorities for hosts, people and logins.
+//! 4. What makes this node itself: its id, the server's secret, the key that signs the audit log.
+//! 5. A configuration that starts as it is and shows how a target is added.
 
 pub mod certificates;
 
@@ -13,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::crypto;
+use crate::crypto::ssh::{self, SshKeyError};
 use crate::domain::id::{MalformedId, NodeId};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
@@ -23,6 +25,13 @@ pub const NODE_ID_FILE: &str = "node-id";
 pub const SERVER_SECRET_FILE: &str = "server-secret";
 pub const AUDIT_DIR: &str = "audit";
 const SECRET_BYTES: usize = 32;
+/// The SSH gateway's keys, each with what its public half is called.
+const SSH_KEYS: [(&str, &str); 4] = [
+    ("host_ed25519", "sallyport host key"),
+    ("host_ca", "sallyport host CA"),
+    ("user_ca", "sallyport user CA"),
+    ("login_ca", "sallyport login CA"),
+];
 const TEMPLATE: &str = include_str!("../template.toml");
 
 /// What whoever writes the audit signing key may fail with.
@@ -72,6 +81,8 @@ pub enum InitError {
     MalformedName(String),
     #[error("the certificates cannot be made")]
     Certificate(#[source] MakeCertificate),
+    #[error("the SSH keys cannot be made")]
+    SshKey(#[source] SshKeyError),
     #[error("the audit signing key cannot be made")]
     AuditKey(#[source] KeyError),
 }
@@ -99,7 +110,7 @@ pub fn init(init: &Init<'_>) -> Result<Made, InitError> {
     let dir = init.dir;
     certificates::check_names(init.names).map_err(InitError::MalformedName)?;
     make_empty(dir)?;
-    for name in ["tls", "ca", "secrets", AUDIT_DIR] {
+    for name in ["tls", "ca", "ssh", "secrets", AUDIT_DIR] {
         make_dir(&dir.join(name))?;
     }
     let authority = Authority::make(init.now).map_err(InitError::Certificate)?;
@@ -108,6 +119,9 @@ pub fn init(init: &Init<'_>) -> Result<Made, InitError> {
     for name in ["api", "postgres"] {
         let certified = authority.server(name, init.names, init.now).map_err(InitError::Certificate)?;
         write_pair(dir, &format!("tls/{name}"), &certified)?;
+    }
+    for (name, comment) in SSH_KEYS {
+        write_ssh_key(&dir.join("ssh"), name, comment)?;
     }
     let node = NodeId::from_random(crypto::random());
     write(&dir.join(NODE_ID_FILE), 0o600, &format!("{node}\n"))?;
@@ -177,6 +191,14 @@ fn write_pair(dir: &Path, stem: &str, certified: &Certified) -> Result<(), InitE
     write(&dir.join(format!("{stem}.key")), 0o600, certified.key.expose())
 }
 
+/// A new private key, and its public half in the file that ends in `.pub`.
+fn write_ssh_key(dir: &Path, name: &str, comment: &str) -> Result<(), InitError> {
+    let key = ssh::generate_ed25519();
+    write(&dir.join(name), 0o600, &ssh::to_pem(&key).map_err(InitError::SshKey)?)?;
+    let public = ssh::public_line(key.public_key(), comment);
+    write(&dir.join(format!("{name}.pub")), 0o644, &format!("{public}\n"))
+}
+
 /// Writes a file that must not exist yet.
 fn write(path: &Path, mode: u32, text: &str) -> Result<(), InitError> {
     let failed = |source| InitError::Write { path: path.to_owned(), source };
@@ -200,7 +222,9 @@ fn next_steps(dir: &Path, config: &Path, host: &str) -> String {
          4. Start:                 sallyport serve --config {config}\n\
          5. Give clients           {dir}/tls/ca.crt\n\
          \x20  for PostgreSQL clients: PGSSLROOTCERT={dir}/tls/ca.crt PGSSLMODE=verify-full PGHOST={host}\n\
-         6. Move `{dir}/ca/ca.key` off this machine: whoever has it can pose as this server. It is needed\n\
+         6. Have SSH hosts trust  {dir}/ssh/login_ca.pub\n\
+         \x20  on each host, in sshd_config: TrustedUserCAKeys, with a copy of that file\n\
+         7. Move `{dir}/ca/ca.key` off this machine: whoever has it can pose as this server. It is needed\n\
          \x20  again when the server's certificates are renewed, within {days} days.\n",
         days = certificates::SERVER_DAYS,
     )

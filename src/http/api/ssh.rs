@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::domain::name::UserName;
 use crate::http::HttpState;
@@ -35,12 +35,10 @@ pub struct RemoveKeyBody {
     pub user: Option<UserName>,
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
 pub struct KeysQuery {
     /// Somebody else's, for administrators; the caller's without a word.
-    #[param(value_type = Option<String>)]
     pub user: Option<UserName>,
 }
 
@@ -87,7 +85,8 @@ pub async fn remove_key(
 }
 
 #[utoipa::path(
-    get, path = "/pam/ssh-keys", tag = "ssh", params(KeysQuery),
+    get, path = "/pam/ssh-keys", tag = "ssh",
+    params(("user" = Option<String>, Query, description = "Somebody else's, for administrators")),
     responses(
         (status = 200, description = "Registered keys; the latest first", body = List<SshKeyView>),
         (status = 403, description = "Somebody else's, and the caller is no administrator", body = Problem),

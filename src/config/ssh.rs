@@ -1,0 +1,163 @@
+//! `[ssh]`: where the SSH gateway listens, its keys, and what it lets through. Without the section there
+//! is no SSH gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::reader::Section;
+use super::server::{Login, duration_text, listen};
+use super::{Address, files};
+use crate::crypto::ssh::{PrivateKey, fingerprint};
+
+const MIB: u64 = 1024 * 1024;
+/// What shells and tools need to know of the person's terminal, and nothing that changes what runs.
+const ACCEPT_ENV: [&str; 5] = ["LANG", "LC_*", "COLORTERM", "NO_COLOR", "TERM_PROGRAM"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ssh {
+    pub listen: SocketAddr,
+    /// How clients reach the gateway; `None`: the API's public host and the port listened on.
+    pub public_address: Option<Address>,
+    /// The gateway's own host key. All keys are files in OpenSSH's format.
+    pub host_key: PathBuf,
+    /// Signs certificates for the host key in the names of targets, which a jump through the gateway
+    /// shows.
+    pub host_ca: PathBuf,
+    /// Signs the short-lived certificates of people.
+    pub user_ca: PathBuf,
+    /// Signs the certificates that open targets, each for one connection.
+    pub login_ca: PathBuf,
+    pub max_connections: usize,
+    /// Connections that have not authenticated yet.
+    pub max_handshakes: usize,
+    pub handshake_timeout: Duration,
+    /// `None`: connections may idle as long as their session lasts.
+    pub idle_timeout: Option<Duration>,
+    /// Channels that one connection may have open at a time.
+    pub max_channels: usize,
+    /// How much of a stream that is no terminal is recorded, beside its length and hash.
+    pub stream_head_bytes: u64,
+    /// Which variables clients may set, with `*` and `?` as in `sshd_config(5)`.
+    pub accept_env: Vec<String>,
+    /// How long a person's certificate is valid.
+    pub certificate_lifetime: Duration,
+}
+
+pub(super) fn ssh(root: &Section<'_>, login: &Login) -> Option<Ssh> {
+    if !root.has("ssh") {
+        return None;
+    }
+    let section = root.section("ssh");
+    let (second, minute) = (Duration::from_secs(1), Duration::from_mins(1));
+    let listen = listen(&section, SocketAddr::from(([127, 0, 0, 1], 2222)));
+    let public_address = section.parsed("public_address");
+    let [host_key, host_ca, user_ca, login_ca] = keys(&section);
+    let max_connections = section.count("max_connections", 2000, 1_000_000);
+    let max_handshakes = section.count("max_handshakes", 400, 100_000);
+    let handshake_timeout = section.duration("handshake_timeout", second, 5 * minute);
+    let idle_timeout = section.duration("idle_timeout", second, 240 * minute);
+    let max_channels = section.count("max_channels", 200, 10_000);
+    let stream_head_bytes = section.integer("stream_head_bytes", MIB, 0, 1024 * MIB);
+    let accept_env = section.list::<Pattern>("accept_env");
+    let certificate_lifetime = section.duration("certificate_lifetime", minute, 24 * 60 * minute);
+    section.finish();
+    Some(Ssh {
+        listen,
+        public_address,
+        host_key: host_key?,
+        host_ca: host_ca?,
+        user_ca: user_ca?,
+        login_ca: login_ca?,
+        max_connections,
+        max_handshakes,
+        handshake_timeout: handshake_timeout.unwrap_or(30 * second),
+        idle_timeout,
+        max_channels,
+        stream_head_bytes,
+        accept_env: match accept_env {
+            Some(patterns) => patterns.into_iter().map(|Pattern(pattern)| pattern).collect(),
+            None => ACCEPT_ENV.map(str::to_owned).to_vec(),
+        },
+        certificate_lifetime: certificate_lifetime.unwrap_or(login.token_lifetime),
+    })
+}
+
+/// The paths of the four keys. Each key has one purpose: were two the same, a person's certificate could
+/// open a target.
+fn keys(section: &Section<'_>) -> [Option<PathBuf>; 4] {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    [
+        ("host_key", "name the file with the gateway's own host key"),
+        ("host_ca", "name the file with the key that signs host certificates"),
+        ("user_ca", "name the file with the key that signs people's certificates"),
+        ("login_ca", "name the file with the key that signs the certificates that open targets"),
+    ]
+    .map(|(name, what)| {
+        if !section.has(name) {
+            section.missing(name, &format!("{what}; `sallyport init` makes one"));
+        }
+        let path = section.path(name)?;
+        match files::ssh_private_key(&path) {
+            Ok(key) => blame_twice(section, name, &key, &mut seen),
+            Err(message) => section.blame(name, message),
+        }
+        Some(path)
+    })
+}
+
+fn blame_twice(
+    section: &Section<'_>,
+    name: &'static str,
+    key: &PrivateKey,
+    seen: &mut Vec<(&'static str, String)>,
+) {
+    let fingerprint = fingerprint(key.public_key());
+    if let Some((other, _)) = seen.iter().find(|(_, of_other)| *of_other == fingerprint) {
+        section.blame(name, format!("is the same key as {other}: make another with `ssh-keygen -t ed25519`"));
+    }
+    seen.push((name, fingerprint));
+}
+
+/// A name of variables, perhaps with `*` and `?`.
+struct Pattern(String);
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"_*?".contains(&b);
+        if text.is_empty() || text.len() > 255 || !text.bytes().all(fits) {
+            return Err(format!(
+                "`{}` is not the name of a variable: use letters, digits and `_`, with `*` and `?` for any",
+                text.escape_debug()
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The keys of the section with their values as text, as [`Config::diff`](super::Config::diff) compares
+/// them; the same keys whether or not there is a gateway.
+pub(super) fn fixed(ssh: Option<&Ssh>) -> [(&'static str, String); 14] {
+    let text = |value: fn(&Ssh) -> String| ssh.map_or_else(|| "no gateway".to_owned(), value);
+    let public_address =
+        |ssh: &Ssh| ssh.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
+    [
+        ("ssh.listen", text(|ssh| ssh.listen.to_string())),
+        ("ssh.public_address", text(public_address)),
+        ("ssh.host_key", text(|ssh| ssh.host_key.display().to_string())),
+        ("ssh.host_ca", text(|ssh| ssh.host_ca.display().to_string())),
+        ("ssh.user_ca", text(|ssh| ssh.user_ca.display().to_string())),
+        ("ssh.login_ca", text(|ssh| ssh.login_ca.display().to_string())),
+        ("ssh.max_connections", text(|ssh| ssh.max_connections.to_string())),
+        ("ssh.max_handshakes", text(|ssh| ssh.max_handshakes.to_string())),
+        ("ssh.handshake_timeout", text(|ssh| duration_text(Some(ssh.handshake_timeout)))),
+        ("ssh.idle_timeout", text(|ssh| duration_text(ssh.idle_timeout))),
+        ("ssh.max_channels", text(|ssh| ssh.max_channels.to_string())),
+        ("ssh.stream_head_bytes", text(|ssh| ssh.stream_head_bytes.to_string())),
+        ("ssh.accept_env", text(|ssh| ssh.accept_env.join(" "))),
+        ("ssh.certificate_lifetime", text(|ssh| duration_text(Some(ssh.certificate_lifetime)))),
+    ]
+}
