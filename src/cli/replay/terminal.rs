@@ -14,10 +14,10 @@ use super::player::{Player, keys};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::out;
 
-/// Columns and rows of the viewer's terminal, when it has any.
+/// Columns and rows of the viewer's terminal, when they are known.
 pub(super) fn size() -> Option<(u32, u32)> {
     let size = tcgetwinsize(io::stdout()).ok()?;
-    Some((size.ws_col.into(), size.ws_row.into()))
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
 /// Plays to the end, or until the viewer or a signal says stop.
