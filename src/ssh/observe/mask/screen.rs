@@ -44,6 +44,11 @@ impl Screen {
         Self { line: Vec::new(), echoed: 0, returned: false, alternate: false, state: State::Ground }
     }
 
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.line.capacity()
+    }
+
     pub(super) fn is_alternate(&self) -> bool {
         self.alternate
     }

@@ -137,10 +137,11 @@ impl ScpObserver {
             (Some(Awaited::File), None) => {}
             (Some(Awaited::File), Some(failed)) => self.sender.refuse_file(failed, events)?,
             (Some(Awaited::Directory(operation)), failed) => {
-                if failed.is_some() {
+                let refused = failed.is_some();
+                events.push(operation.answered(failed.unwrap_or(Outcome::Done)));
+                if refused {
                     self.sender.refuse_directory(self.awaited.is_empty())?;
                 }
-                events.push(operation.answered(failed.unwrap_or(Outcome::Done)));
             }
             (Some(Awaited::Content(file)), failed) => {
                 events.push(file.answered(failed.unwrap_or(Outcome::Done)));

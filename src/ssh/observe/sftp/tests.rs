@@ -317,9 +317,9 @@ fn the_packet_that_is_not_understood_is_counted_whole() {
 
 #[test]
 fn what_is_kept_has_bounds() {
-    let few = Limits { requests: 2, handles: 2, paths: 100, early: 10 };
+    let few = Limits { requests: 3, handles: 2, paths: 100, early: 10 };
     let mut watch = Watch::with(few);
-    watch.client(Stream::new().packet(17, 1, &[]).packet(17, 2, &[]).packet(17, 3, &[]));
+    watch.client(Stream::new().packet(17, 1, &[]).packet(17, 2, &[]).packet(17, 3, &[]).packet(17, 4, &[]));
     assert_eq!(watch.lost(), Some(Lost::TooMany { of: "unanswered requests" }));
 
     let mut watch = Watch::with(few);

@@ -91,13 +91,16 @@ impl Tracker {
             return Err(Lost::NotBegun);
         }
         let (id, request) = Request::read(kind, body)?;
+        if matches!(request, Request::Init) {
+            self.client_begun = true;
+            return Ok(());
+        }
+        if self.pending.contains_key(&id) {
+            return Err(Lost::IdInUse { id });
+        }
         let none = Attributes::default();
         let pending = match request {
-            Request::Init => {
-                self.client_begun = true;
-                return Ok(());
-            }
-            Request::Quiet => Pending::Quiet,
+            Request::Init | Request::Quiet => Pending::Quiet,
             Request::Open { path, flags, attributes } => {
                 Pending::Open(self.ask(FileOp::Open(flags), path, None, attributes, events), flags)
             }
@@ -118,9 +121,7 @@ impl Tracker {
                 None => early(handle, Early::Close),
             },
         };
-        if self.pending.insert(id, pending).is_some() {
-            return Err(Lost::IdInUse { id });
-        }
+        self.pending.insert(id, pending);
         if self.pending.len() > self.limits.requests {
             return Err(Lost::TooMany { of: "unanswered requests" });
         }
@@ -207,13 +208,19 @@ impl Tracker {
                     self.end(*operation, Outcome::Done, events);
                     Ok(())
                 }
-                _ => Err(Lost::Answer { id }),
+                other => Err(self.mismatched(id, other)),
             },
         }
     }
 
     fn take(&mut self, id: u32) -> Result<Pending, Lost> {
         self.pending.remove(&id).ok_or(Lost::Unasked { id })
+    }
+
+    /// What was taken is no answer to this request, which is still to be told as unanswered.
+    fn mismatched(&mut self, id: u32, pending: Pending) -> Lost {
+        self.pending.insert(id, pending);
+        Lost::Answer { id }
     }
 
     fn done(&mut self, id: u32, events: &mut Vec<FileEvent>) -> Result<(), Lost> {
@@ -229,7 +236,7 @@ impl Tracker {
                 self.end_if_over(n, events);
             }
             Pending::Early { handle, of } => return self.done_early(&handle, &of, events),
-            Pending::List(_) | Pending::Open(..) | Pending::Read { .. } => return Err(Lost::Answer { id }),
+            other => return Err(self.mismatched(id, other)),
         }
         Ok(())
     }
@@ -301,7 +308,7 @@ impl Tracker {
                 self.files.insert(n, File::new(operation, flags));
                 Some(n)
             }
-            _ => return Err(Lost::Answer { id }),
+            other => return Err(self.mismatched(id, other)),
         };
         self.handles.insert(handle.into(), file);
         if self.handles.len().max(self.files.len()) > self.limits.handles {
@@ -327,7 +334,7 @@ impl Tracker {
                     file.read.break_off(&mut self.window);
                 }
             }
-            _ => return Err(Lost::Answer { id }),
+            other => return Err(self.mismatched(id, other)),
         }
         Ok(())
     }

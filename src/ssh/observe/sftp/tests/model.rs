@@ -15,7 +15,7 @@ struct Transfer {
 }
 
 fn transfer() -> impl Strategy<Value = Transfer> {
-    (prop::collection::vec(any::<u8>(), 0..400), 5_usize..60, any::<bool>(), 0_usize..40)
+    (prop::collection::vec(any::<u8>(), 0..300), 5_usize..60, any::<bool>(), 0_usize..40)
         .prop_map(|(content, size, upload, rotate)| Transfer { content, size, upload, rotate })
 }
 
