@@ -101,7 +101,10 @@ fn asked(events: &[FileEvent]) -> Vec<&Asked> {
 }
 
 fn answered(events: &[FileEvent]) -> Vec<&Answered> {
-    events.iter().filter_map(|event| if let FileEvent::Answered(it) = event { Some(it) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let FileEvent::Answered(it) = event { Some(it) } else { None })
+        .collect()
 }
 
 fn piped(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str], directory: &Path) -> Child {
@@ -153,11 +156,7 @@ impl Sftp {
         }
         // `-D` runs a program in place of a connection: it hands both directions to the named pipes.
         let (up_in, up_out) = (at("up.in"), at("up.out"));
-        let relay = format!(
-            "/bin/sh -c \"cat '{}' & exec cat > '{}'\"",
-            up_out.display(),
-            up_in.display()
-        );
+        let relay = format!("/bin/sh -c \"cat '{}' & exec cat > '{}'\"", up_out.display(), up_in.display());
         std::fs::write(at("relay"), format!("#!/bin/sh\n{relay}\n")).unwrap();
         let server = piped(sftp_server(), &["-e"], &self.directory.path().join("there"));
         let mut sftp = Command::new("sftp")

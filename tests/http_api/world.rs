@@ -218,7 +218,7 @@ impl World {
         let wanted = Wanted { target: "ledger-dev".parse().unwrap(), access: None };
         let permit = self.access.admit(&alice, &wanted).await.unwrap();
         let client = "192.0.2.7:5000".parse().unwrap();
-        let arrival = Arrival { client, application: None, database: None, tls: None };
+        let arrival = Arrival { client, application: None, database: None, tls: None, ssh: None };
         let live = live::begin(&self.access, &permit, &arrival).await.unwrap();
         let statement = Statement::new(1, How::Simple, sql.as_bytes());
         live.recorder().record(&[RecordBody::Statement(statement)]).await.unwrap();
