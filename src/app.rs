@@ -5,6 +5,8 @@
 //! crash left in the outbox, listeners, then `READY=1`. Whatever fails before that is a clear error
 //! and no listener.
 
+mod ssh;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -152,7 +154,10 @@ impl App {
             Some(address) => (address.host, address.port),
             None => (host_of(&config.public_url), postgres.port()),
         };
-        let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh: None };
+        let ssh = self.config.ssh.as_ref();
+        let ssh = ssh.map(|ssh| ssh::view(ssh, host_of(&config.public_url), ssh.listen.port()));
+        let ca_pem = authority(&self.config.server.data_dir);
+        let info = GatewayInfo { host, port, ca_pem, ssh: ssh.transpose()? };
         let state = HttpState::new(
             Arc::clone(&self.access),
             info,
@@ -328,7 +333,7 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
         second_factor_attempts: second_factor::attempts(clock.clone()),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
-        ssh_user_ca: None,
+        ssh_user_ca: config.ssh.as_ref().map(ssh::user_ca).transpose()?,
     })
 }
 
