@@ -3,8 +3,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "ssh_clients/bulk.rs"]
+mod bulk;
 #[path = "ssh_clients/commands.rs"]
 mod commands;
+#[path = "ssh_clients/files.rs"]
+mod files;
 mod support;
 #[path = "ssh_clients/terminal.rs"]
 mod terminal;

@@ -1,7 +1,7 @@
 //! The SSH gateway: hosts, with the OpenSSH client that people have. Start reading at [`serve`].
 //!
 //! - [`server`] and [`client`] are the two legs, and the only files that name the library underneath;
-//!   [`message`] is what goes between them.
+//!   [`message`] is what goes between them, [`flow`] keeps a fast sender back.
 //! - [`authenticate`]: from a proof to a principal; [`lobby`], [`ask`], [`jump`]: before there is a permit.
 //! - [`session`] and [`forward`] carry channels under a permit; [`carrier`] is what they share.
 //! - [`observe`] is pure and looks at the bytes beside their way; [`watch`] makes records of it.
@@ -11,6 +11,7 @@ mod authenticate;
 mod carrier;
 mod client;
 mod files;
+mod flow;
 mod forward;
 mod goodbye;
 mod jump;

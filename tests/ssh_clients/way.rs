@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -122,6 +122,12 @@ pub(crate) struct Seen {
     pub(crate) status: String,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
+}
+
+impl From<Output> for Seen {
+    fn from(output: Output) -> Self {
+        Self { status: output.status.to_string(), stdout: output.stdout, stderr: output.stderr }
+    }
 }
 
 impl fmt::Display for Seen {
