@@ -41,11 +41,7 @@ impl StreamObserver {
     }
 
     pub fn finish(self) -> StreamSummary {
-        StreamSummary {
-            bytes: self.bytes,
-            sha256: self.hasher.finish(),
-            head: self.bytes.min(self.limit),
-        }
+        StreamSummary { bytes: self.bytes, sha256: self.hasher.finish(), head: self.bytes.min(self.limit) }
     }
 }
 

@@ -77,7 +77,9 @@ fn prompts_are_found_through_escapes_and_cuts() {
             assert_eq!(typed(&mut mask, b"x", 0), ".", "{prompt:?} cut every {size}");
         }
     }
-    for other in [&b"\x1b]0;Password: \x07$ "[..], b"Password: \r$ ", b"Password: \r\n", b"Password: \x1b[H$ "] {
+    for other in
+        [&b"\x1b]0;Password: \x07$ "[..], b"Password: \r$ ", b"Password: \r\n", b"Password: \x1b[H$ "]
+    {
         let mut mask = mask();
         mask.output(other);
         assert_eq!(typed(&mut mask, b"x", 0), "x", "{other:?}");
@@ -159,8 +161,15 @@ fn happens() -> impl Strategy<Value = Happens> {
     let key = prop_oneof![4 => b'a'..=b'z', 1 => prop::sample::select(&b"\r\n\x03\x04\x1b[:\x7f"[..]), 1 => any::<u8>()];
     let shown = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..40),
-        prop::sample::select(vec![&b"Password: "[..], b"\r\n$ ", b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b]", b"\x1b[K"])
-            .prop_map(<[u8]>::to_vec),
+        prop::sample::select(vec![
+            &b"Password: "[..],
+            b"\r\n$ ",
+            b"\x1b[?1049h",
+            b"\x1b[?1049l",
+            b"\x1b]",
+            b"\x1b[K"
+        ])
+        .prop_map(<[u8]>::to_vec),
     ];
     prop_oneof![
         shown.prop_map(Happens::Output),

@@ -89,11 +89,7 @@ impl ScpObserver {
         events.extend(self.opaque.map(Opaque::finish));
     }
 
-    fn sent<'a>(
-        &mut self,
-        mut bytes: &'a [u8],
-        events: &mut Vec<FileEvent>,
-    ) -> Result<(), (Lost, &'a [u8])> {
+    fn sent<'a>(&mut self, mut bytes: &'a [u8], events: &mut Vec<FileEvent>) -> Result<(), (Lost, &'a [u8])> {
         while !bytes.is_empty() {
             if self.awaited.len() >= MOST_AWAITED {
                 return Err((Lost::TooMany { of: "lines without an answer" }, bytes));

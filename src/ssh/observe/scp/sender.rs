@@ -46,7 +46,9 @@ pub(super) struct File {
 enum State {
     Line,
     /// So many bytes of the file are still to come, then a status.
-    Content { left: u64 },
+    Content {
+        left: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -132,7 +134,8 @@ impl Sender {
                 Ok(Some(Awaited::File))
             }
             Line::Directory { mode, name } => {
-                let attributes = Attributes { mode: Some(mode), times: self.times.take(), ..Attributes::default() };
+                let attributes =
+                    Attributes { mode: Some(mode), times: self.times.take(), ..Attributes::default() };
                 let path = self.path(name)?;
                 if self.lengths.len() >= MOST_DIRECTORIES {
                     return Err(Lost::TooMany { of: "nested directories" });

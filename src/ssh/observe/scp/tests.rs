@@ -49,7 +49,10 @@ fn asked(events: &[FileEvent]) -> Vec<&Asked> {
 }
 
 fn answered(events: &[FileEvent]) -> Vec<&Answered> {
-    events.iter().filter_map(|event| if let FileEvent::Answered(it) = event { Some(it) } else { None }).collect()
+    events
+        .iter()
+        .filter_map(|event| if let FileEvent::Answered(it) = event { Some(it) } else { None })
+        .collect()
 }
 
 fn lost(events: &[FileEvent]) -> Option<Lost> {
@@ -124,10 +127,7 @@ fn it_is_the_same_wherever_it_is_cut() {
 
 #[test]
 fn a_sender_that_does_not_wait_is_followed() {
-    let turns = [
-        sender(*b"C0644 5 a\nhello\0C0644 2 b\nhi\0"),
-        receiver(*b"\0\0\0\0\0"),
-    ];
+    let turns = [sender(*b"C0644 5 a\nhello\0C0644 2 b\nhi\0"), receiver(*b"\0\0\0\0\0")];
     let events = told(ScpRole::Sink, &turns, 3);
     let outcomes: Vec<_> = answered(&events).iter().map(|file| file.outcome.clone()).collect();
     assert_eq!((outcomes, lost(&events)), (vec![Outcome::Done, Outcome::Done], None));
@@ -192,8 +192,7 @@ fn what_is_not_scp_is_lost_at_once() {
 #[test]
 fn paths_have_a_bound() {
     let line = format!("D0755 0 {}\n", "d".repeat(4000));
-    let turns: Vec<Turn> =
-        (0..30).flat_map(|_| [sender(line.clone()), receiver(*b"\0")]).collect();
+    let turns: Vec<Turn> = (0..30).flat_map(|_| [sender(line.clone()), receiver(*b"\0")]).collect();
     let events = told(ScpRole::Sink, &[&[receiver(*b"\0")], turns.as_slice()].concat(), 10_000);
     assert_eq!(lost(&events), Some(Lost::TooMany { of: "bytes of paths" }));
 }

@@ -45,15 +45,17 @@ enum Piece {
     #[default]
     Counted,
     Next,
-    Early { at: u64, bytes: Vec<u8> },
+    Early {
+        at: u64,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Run {
     /// A piece was asked for, or is about to be sent: the first one says where the run begins.
     pub(super) fn ask(&mut self, at: u64) {
         if matches!(self.state, State::Fresh) {
-            let sequential =
-                Sequential { start: at, next: at, hasher: Hasher::new(), held: BTreeMap::new() };
+            let sequential = Sequential { start: at, next: at, hasher: Hasher::new(), held: BTreeMap::new() };
             self.state = State::Sequential(Box::new(sequential));
         }
     }

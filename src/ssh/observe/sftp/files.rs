@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::content::{Run, Window};
-use crate::ssh::observe::file::{Answered, Asked, Attributes, Content, FileEvent, FileOp, OpenFlags, Outcome};
+use crate::ssh::observe::file::{
+    Answered, Asked, Attributes, Content, FileEvent, FileOp, OpenFlags, Outcome,
+};
 
 /// What is told twice: asked, answered.
 #[derive(Debug)]

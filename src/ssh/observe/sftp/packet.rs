@@ -33,6 +33,8 @@ pub(super) const ATTRS: u8 = 105;
 const EXTENDED: u8 = 200;
 pub(super) const EXTENDED_REPLY: u8 = 201;
 
+/// `SSH_FX_OK`.
+pub(super) const OK: u32 = 0;
 /// `SSH_FX_EOF`: how reading ends.
 pub(super) const EOF: u32 = 1;
 /// The draft allows no longer handles.
@@ -44,15 +46,41 @@ const LONGEST_NAME: usize = 256;
 #[derive(Debug)]
 pub(super) enum Request<'a> {
     Init,
-    Open { path: &'a [u8], flags: OpenFlags, attributes: Attributes },
-    List { path: &'a [u8] },
-    Close { handle: &'a [u8] },
-    Read { handle: &'a [u8], offset: u64 },
-    Write { handle: &'a [u8], offset: u64, length: u32 },
-    SetOpen { handle: &'a [u8], attributes: Attributes },
-    CopyData { from: &'a [u8], to: &'a [u8] },
+    Open {
+        path: &'a [u8],
+        flags: OpenFlags,
+        attributes: Attributes,
+    },
+    List {
+        path: &'a [u8],
+    },
+    Close {
+        handle: &'a [u8],
+    },
+    Read {
+        handle: &'a [u8],
+        offset: u64,
+    },
+    Write {
+        handle: &'a [u8],
+        offset: u64,
+        length: u32,
+    },
+    SetOpen {
+        handle: &'a [u8],
+        attributes: Attributes,
+    },
+    CopyData {
+        from: &'a [u8],
+        to: &'a [u8],
+    },
     /// What one answer ends.
-    Change { op: FileOp, path: &'a [u8], to: Option<&'a [u8]>, attributes: Attributes },
+    Change {
+        op: FileOp,
+        path: &'a [u8],
+        to: Option<&'a [u8]>,
+        attributes: Attributes,
+    },
     /// Only asks, and opens nothing.
     Quiet,
 }
@@ -71,14 +99,10 @@ impl<'a> Request<'a> {
             },
             CLOSE => Self::Close { handle: handle(&mut reader)? },
             READ => Self::Read { handle: handle(&mut reader)?, offset: reader.u64()? },
-            WRITE => Self::Write {
-                handle: handle(&mut reader)?,
-                offset: reader.u64()?,
-                length: reader.u32()?,
-            },
-            FSETSTAT => {
-                Self::SetOpen { handle: handle(&mut reader)?, attributes: attributes(&mut reader)? }
+            WRITE => {
+                Self::Write { handle: handle(&mut reader)?, offset: reader.u64()?, length: reader.u32()? }
             }
+            FSETSTAT => Self::SetOpen { handle: handle(&mut reader)?, attributes: attributes(&mut reader)? },
             OPENDIR => Self::List { path: reader.string()? },
             SETSTAT => change_attributes(FileOp::Setstat, &mut reader)?,
             MKDIR => change_attributes(FileOp::Mkdir, &mut reader)?,
@@ -166,11 +190,22 @@ fn attributes(reader: &mut Reader<'_>) -> Result<Attributes, Lost> {
 #[derive(Debug)]
 pub(super) enum Answer<'a> {
     Version(u32),
-    Status { id: u32, code: u32, message: &'a [u8] },
-    Handle { id: u32, handle: &'a [u8] },
-    Data { id: u32 },
+    Status {
+        id: u32,
+        code: u32,
+        message: &'a [u8],
+    },
+    Handle {
+        id: u32,
+        handle: &'a [u8],
+    },
+    Data {
+        id: u32,
+    },
     /// Names, attributes, or what an extension answers.
-    Told { id: u32 },
+    Told {
+        id: u32,
+    },
 }
 
 impl<'a> Answer<'a> {

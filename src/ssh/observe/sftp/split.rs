@@ -264,7 +264,10 @@ mod tests {
         let long = |kind| [&0xffff_fff0_u32.to_be_bytes()[..], &[kind, 0, 0, 0, 1, 0, 0, 0, 0]].concat();
         let refused = pieces(Side::Client, &long(3), 100);
         assert_eq!(refused, Err(Lost::PacketLength { length: 0xffff_fff0 }));
-        assert_eq!(pieces(Side::Client, b"Welcome to the machine\r\n", 3), Err(Lost::UnknownPacket { kind: b'o' }));
+        assert_eq!(
+            pieces(Side::Client, b"Welcome to the machine\r\n", 3),
+            Err(Lost::UnknownPacket { kind: b'o' })
+        );
         assert!(pieces(Side::Client, &packet(6, &[0xff; 30]), 100).is_err());
         // More content than the packet has.
         assert!(pieces(Side::Server, &packet(packet::DATA, b"\0\0\0\x02\0\0\0\x09x"), 100).is_err());

@@ -88,7 +88,8 @@ fn a_change_is_told_before_it_is_forwarded_and_after_it_is_answered() {
 fn every_kind_of_change_is_told() {
     let mut watch = Watch::new();
     let mode = attributes(0o640);
-    let extended = |name: &str, fields: &[&[u8]]| [&[string(name.as_bytes()).as_slice()], fields].concat().concat();
+    let extended =
+        |name: &str, fields: &[&[u8]]| [&[string(name.as_bytes()).as_slice()], fields].concat().concat();
     let (a, b) = (string(b"a"), string(b"b"));
     let mut stream = Stream::new();
     stream
@@ -114,18 +115,21 @@ fn every_kind_of_change_is_told() {
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(told, [
-        ("setstat", false, true),
-        ("remove", false, false),
-        ("mkdir", false, true),
-        ("rmdir", false, false),
-        ("symlink", true, false),
-        ("posix-rename", true, false),
-        ("hardlink", true, false),
-        ("lsetstat", false, true),
-        ("extended", false, false),
-        ("list", false, false),
-    ]);
+    assert_eq!(
+        told,
+        [
+            ("setstat", false, true),
+            ("remove", false, false),
+            ("mkdir", false, true),
+            ("rmdir", false, false),
+            ("symlink", true, false),
+            ("posix-rename", true, false),
+            ("hardlink", true, false),
+            ("lsetstat", false, true),
+            ("extended", false, false),
+            ("list", false, false),
+        ]
+    );
     let FileEvent::Asked(link) = &watch.events[4] else { panic!() };
     assert_eq!((&link.path[..], link.to.as_deref()), (&b"a"[..], Some(&b"b"[..])));
 }
@@ -215,7 +219,8 @@ fn a_handle_given_again_stands_for_the_new_file() {
 #[test]
 fn a_guessed_handle_counts_and_has_no_hash() {
     let mut watch = Watch::new();
-    watch.client(Stream::new().open(1, "up", WRITE_CREATE_TRUNCATE).write(2, b"h", 0, b"evil").close(3, b"h"));
+    watch
+        .client(Stream::new().open(1, "up", WRITE_CREATE_TRUNCATE).write(2, b"h", 0, b"evil").close(3, b"h"));
     watch.server(Stream::new().handle(1, b"h").status(2, 0).status(3, 0));
     let [file] = watch.answered()[..] else { panic!("{:?}", watch.events) };
     assert_eq!(file.written, Some(Content { bytes: 4, sha256: None, from: 0 }));
@@ -271,12 +276,12 @@ fn what_is_not_the_protocol_is_lost_once_and_counted_from_there() {
         (&begun, &Stream::new().version(3).status(1, 0).bytes, Lost::Unasked { id: 1 }),
         (&Stream::new().close(1, b"h").bytes, b"", Lost::NotBegun),
         (&Stream::new().init().packet(22, 1, &[]).bytes, b"", Lost::UnknownPacket { kind: 22 }),
+        (&Stream::new().init().packet(17, 1, &[]).packet(17, 1, &[]).bytes, b"", Lost::IdInUse { id: 1 }),
         (
-            &Stream::new().init().packet(17, 1, &[]).packet(17, 1, &[]).bytes,
+            &Stream::new().init().packet(13, 1, &[b"\0\0\0\x09a"]).bytes,
             b"",
-            Lost::IdInUse { id: 1 },
+            Lost::Malformed { packet: "remove" },
         ),
-        (&Stream::new().init().packet(13, 1, &[b"\0\0\0\x09a"]).bytes, b"", Lost::Malformed { packet: "remove" }),
     ] {
         for size in [1, 7, 1000] {
             let mut observer = SftpObserver::new(Limits::default());
@@ -286,7 +291,8 @@ fn what_is_not_the_protocol_is_lost_once_and_counted_from_there() {
             observer.client(b"more", &mut events);
             assert!(observer.is_lost());
             observer.finish(&mut events);
-            let [FileEvent::Lost { why: told }, FileEvent::Opaque { client: ours, .. }] = events.as_slice() else {
+            let [FileEvent::Lost { why: told }, FileEvent::Opaque { client: ours, .. }] = events.as_slice()
+            else {
                 panic!("{events:?}")
             };
             assert_eq!(*told, why);
