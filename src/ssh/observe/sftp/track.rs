@@ -98,15 +98,15 @@ impl Tracker {
         let pending = match request {
             Request::Init | Request::Quiet => Pending::Quiet,
             Request::Open { path, flags, attributes } => {
-                Pending::Open(self.ask(FileOp::Open(flags), path, None, attributes, events), flags)
+                Pending::Open(self.ask(FileOp::Open(flags), path, None, attributes, events).into(), flags)
             }
-            Request::List { path } => Pending::List(self.ask(FileOp::List, path, None, none, events)),
+            Request::List { path } => Pending::List(self.ask(FileOp::List, path, None, none, events).into()),
             Request::Change { op, path, to, attributes } => {
-                Pending::Change(self.ask(op, path, to, attributes, events))
+                Pending::Change(self.ask(op, path, to, attributes, events).into())
             }
             Request::SetOpen { handle, attributes } => {
                 let path = self.path(handle);
-                Pending::Change(self.ask(FileOp::Fsetstat, &path, None, attributes, events))
+                Pending::Change(self.ask(FileOp::Fsetstat, &path, None, attributes, events).into())
             }
             Request::CopyData { from, to } => self.copy_data(from, to, events),
             Request::Read { handle, offset } => self.begin_read(handle, offset),
@@ -134,12 +134,12 @@ impl Tracker {
         to: Option<&[u8]>,
         attributes: Attributes,
         events: &mut Vec<FileEvent>,
-    ) -> Box<Operation> {
+    ) -> Operation {
         self.last_n += 1;
         let operation = Operation::new(self.last_n, op, path, to);
         self.paths += operation.weight();
         events.push(operation.asked(attributes));
-        Box::new(operation)
+        operation
     }
 
     fn copy_data(&mut self, from: &[u8], to: &[u8], events: &mut Vec<FileEvent>) -> Pending {
@@ -147,7 +147,8 @@ impl Tracker {
             file.written.break_off(&mut self.window);
         }
         let (from, to) = (self.path(from), self.path(to));
-        Pending::Change(self.ask(FileOp::CopyData, &from, Some(&to), Attributes::default(), events))
+        let none = Attributes::default();
+        Pending::Change(self.ask(FileOp::CopyData, &from, Some(&to), none, events).into())
     }
 
     fn begin_read(&mut self, handle: &[u8], offset: u64) -> Pending {
