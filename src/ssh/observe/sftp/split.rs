@@ -215,9 +215,9 @@ mod tests {
     }
 
     /// Content is put together; everything else as it came.
-    fn pieces(side: Side, stream: &[u8], size: usize) -> Result<Vec<(u8, Vec<u8>)>, Lost> {
+    fn pieces(side: Side, stream: &[u8], every: usize) -> Result<Vec<(u8, Vec<u8>)>, Lost> {
         let (mut splitter, mut pieces, mut content) = (Splitter::new(side), Vec::new(), Vec::new());
-        for mut chunk in stream.chunks(size) {
+        for mut chunk in stream.chunks(every) {
             while let Some(piece) = splitter.next(&mut chunk)? {
                 match piece {
                     Piece::Packet { kind, body } => pieces.push((kind, body.to_vec())),
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn lists_are_skipped_whatever_their_length() {
-        let name = packet(packet::NAME, &[1; 400_000]);
+        let name = packet(packet::NAME, &vec![1; 400_000]);
         let stream = [name, packet(packet::DATA, b"\0\0\0\x02\0\0\0\x01x")].concat();
         for size in [1, 1000, stream.len()] {
             let pieces = pieces(Side::Server, &stream, size).unwrap();
