@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::authenticate::{Authenticator, Jump, Known};
 use super::carrier::{CONNECTION, Carrier, Parts};
 use super::forward::{self, Listeners};
-use super::lobby::{self, Admitted};
+use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
 use super::server::{
     self, ARRIVALS, Arrival, ClientChannel, ClientHandle, OpenReply, Opening, Presence, Running,
@@ -178,13 +178,24 @@ impl SshGateway {
             },
             None => Err(None),
         };
-        let admitted = match admitted {
-            Ok(admitted) => Some(admitted),
-            Err(deny) => lobby::wait(self, &mut visitor, deny).await,
+        let deny = match admitted {
+            Ok(admitted) => return Box::pin(self.begin(visitor, admitted)).await,
+            Err(deny) => deny,
         };
-        match admitted {
-            Some(admitted) => Box::pin(self.begin(visitor, admitted)).await,
-            None => visitor.cut.cancel(),
+        let mut lobby = Lobby::new(self, &visitor, deny);
+        match lobby.wait(&mut visitor).await {
+            Left::Admitted(admitted) => {
+                // What else is open goes on beside it: a jump, above all.
+                tokio::join!(Box::pin(self.begin(visitor, *admitted)), lobby.empty());
+            }
+            Left::Gone => {
+                visitor.cut.cancel();
+                lobby.empty().await;
+            }
+            Left::Told(reason) => {
+                part(visitor.handle, visitor.running, &visitor.cut, &reason.to_string()).await;
+                lobby.empty().await;
+            }
         }
     }
 
