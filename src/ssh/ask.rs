@@ -185,7 +185,7 @@ async fn obtain(asker: &Asker, prompt: &mut Prompt<'_>, ask: Ask) -> Result<(), 
     }
     Err(NotAdmitted::Told(match access.cancel(&asker.caller, id).await {
         Ok(_) => format!("request {id} is withdrawn"),
-        Err(_) => format!("request {id} was decided in this moment: sallyport show {id}"),
+        Err(_) => format!("request {id} was decided in this moment: `sallyport requests` shows how"),
     }))
 }
 
