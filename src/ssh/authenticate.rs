@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::access::connect::Wanted;
 use crate::access::refusal::Refusal;
 use crate::access::ssh_identity::PresentedCertificate;
+use crate::audit::ssh::SshClient;
 use crate::crypto::ssh::certificate::check_user_certificate;
 use crate::crypto::ssh::{self, Algorithm, Certificate, PublicKey};
 use crate::domain::name::UserName;
@@ -32,6 +33,8 @@ pub(super) struct Known {
     pub way: Way,
     /// The fingerprint of the key that was proved.
     pub key: Option<String>,
+    /// The connection that this one came through.
+    pub jump: Option<SshClient>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ impl Way {
 pub(super) struct Jump {
     pub principal: Principal,
     pub wanted: Wanted,
+    /// How they came.
+    pub through: SshClient,
 }
 
 /// The next step of a keyboard-interactive exchange.
@@ -281,7 +286,9 @@ impl Authenticator {
             return self.fail(claimed, "behind a jump one is who one jumped as".to_owned());
         }
         let wanted = self.wanted(claimed);
-        let known = Known { principal, claimed: claimed.chars().take(200).collect(), wanted, way, key };
+        let jump = self.jump.as_ref().map(|jump| jump.through.clone());
+        let claimed = claimed.chars().take(200).collect();
+        let known = Known { principal, claimed, wanted, way, key, jump };
         self.known.set(known).is_ok()
     }
 

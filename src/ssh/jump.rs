@@ -15,11 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Jump;
 use super::message::Message;
-use super::serve::SshGateway;
+use super::serve::{SshGateway, Visitor};
 use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use crate::access::connect::Wanted;
 use crate::config::SshTarget;
-use crate::domain::principal::Principal;
 use crate::gateway::stream::Abrupt;
 
 /// How much is under way between the two connections, each way, in bytes.
@@ -62,7 +61,7 @@ impl NoDestination {
 /// address where that is one target's alone.
 pub(super) fn destination(
     gateway: &SshGateway,
-    principal: &Principal,
+    visitor: &Visitor,
     host: &str,
     port: u32,
 ) -> Result<Destination, NoDestination> {
@@ -85,7 +84,9 @@ pub(super) fn destination(
             return Err(NoDestination::Several { host, port, names });
         }
     };
-    let jump = Jump { principal: principal.clone(), wanted: Wanted { target, access: None } };
+    let principal = visitor.known.principal.clone();
+    let wanted = Wanted { target, access: None };
+    let jump = Jump { principal, wanted, through: visitor.leg() };
     // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
     let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
     Ok(Destination { jump, names })

@@ -107,7 +107,7 @@ impl Lobby {
 
     async fn jump(&mut self, visitor: &Visitor, to: (&str, u32), channel: ClientChannel, reply: OpenReply) {
         let principal = &visitor.known.principal;
-        match jump::destination(&self.gateway, principal, to.0, to.1) {
+        match jump::destination(&self.gateway, visitor, to.0, to.1) {
             Ok(target) => {
                 let jumping = jump::serve(Arc::clone(&self.gateway), target, visitor.client, channel, reply);
                 self.open.push(Box::pin(async move {

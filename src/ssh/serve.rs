@@ -64,6 +64,19 @@ pub(super) struct Visitor {
     pub cut: CancellationToken,
 }
 
+impl Visitor {
+    /// How they came, for the record.
+    pub(super) fn leg(&self) -> SshClient {
+        SshClient {
+            software: self.software.clone(),
+            kex: None,
+            auth: self.known.way.as_str().to_owned(),
+            key: self.known.key.clone(),
+            jump: self.known.jump.clone().map(Box::new),
+        }
+    }
+}
+
 impl SshGateway {
     pub fn new(access: Arc<Access>, settings: Settings) -> Self {
         let settings = Arc::new(settings);
@@ -396,11 +409,6 @@ pub(super) async fn part(handle: ClientHandle, mut running: Running, cut: &Cance
 }
 
 fn arrival(visitor: &Visitor) -> live::Arrival {
-    let ssh = SshClient {
-        software: visitor.software.clone(),
-        kex: None,
-        auth: visitor.known.way.as_str().to_owned(),
-        key: visitor.known.key.clone(),
-    };
-    live::Arrival { client: visitor.client, application: None, database: None, tls: None, ssh: Some(ssh) }
+    let (client, ssh) = (visitor.client, Some(visitor.leg()));
+    live::Arrival { client, application: None, database: None, tls: None, ssh }
 }

@@ -39,7 +39,7 @@ fn a_password_or_a_login_token_lets_in_and_a_wrong_one_does_not() {
         assert_eq!(status, 0, "{shown}");
         assert!(shown.contains("in\r\n") && !shown.contains(secret), "{shown}");
     }
-    let started = hosts.records("connection_started");
+    let started = hosts.records("opened");
     assert!(started.iter().all(|record| find(record, "auth").unwrap() == "keyboard-interactive"));
 
     // Each time wrong in another way; what was wrong is said before the next attempt.
