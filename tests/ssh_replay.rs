@@ -61,6 +61,7 @@ fn opening() -> Opening {
                 kex: None,
                 auth: "publickey".to_owned(),
                 key: None,
+                jump: None,
             }),
             target_tls: None,
         },

@@ -41,7 +41,7 @@ impl App {
             Some(public) => (public.host.clone(), public.port),
             None => (host_of(&self.config.api.public_url), address.port()),
         };
-        let settings = settings(config, &host, port)?;
+        let settings = settings(config, &host, port, stop)?;
         let view = SshGatewayView {
             port,
             host_ca: public_line(settings.host_ca.public_key(), "sallyport-host-ca"),
@@ -65,7 +65,7 @@ impl App {
     }
 }
 
-fn settings(config: &config::Ssh, host: &str, port: u16) -> Result<Settings> {
+fn settings(config: &config::Ssh, host: &str, port: u16, stop: &Stop) -> Result<Settings> {
     Ok(Settings {
         host_key: key(&config.host_key)?,
         host_ca: key(&config.host_ca)?,
@@ -79,6 +79,7 @@ fn settings(config: &config::Ssh, host: &str, port: u16) -> Result<Settings> {
         stream_head: config.stream_head_bytes,
         accept_env: config.accept_env.clone(),
         idle_upstreams: IDLE_UPSTREAMS,
+        stop: stop.hard.clone(),
     })
 }
 

@@ -25,6 +25,11 @@ pub(super) async fn tell(to: &ToClient, why: &str, is_terminal: bool) {
     let _not_reading = tokio::time::timeout(TELL_WITHIN, telling).await;
 }
 
+/// Says why something that was asked for is refused; the channel goes on.
+pub(super) async fn note(to: &ToClient, why: &str, is_terminal: bool) {
+    let _not_reading = tokio::time::timeout(TELL_WITHIN, to.stderr(line(why, is_terminal))).await;
+}
+
 /// Serves a channel that leads nowhere: waits for its program, says why and ends it with `status`.
 /// Not bounded in time by itself where the client takes its time to close.
 pub(super) async fn explain(

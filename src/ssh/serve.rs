@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::authenticate::{Authenticator, Jump, Known};
 use super::carrier::{CONNECTION, Carrier, Parts};
 use super::forward::{self, Listeners};
-use super::lobby::{self, Admitted};
+use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
 use super::server::{
     self, ARRIVALS, Arrival, ClientChannel, ClientHandle, OpenReply, Opening, Presence, Running,
@@ -62,6 +62,19 @@ pub(super) struct Visitor {
     pub running: Running,
     /// Closes the client's connection at once.
     pub cut: CancellationToken,
+}
+
+impl Visitor {
+    /// How they came, for the record.
+    pub(super) fn leg(&self) -> SshClient {
+        SshClient {
+            software: self.software.clone(),
+            kex: None,
+            auth: self.known.way.as_str().to_owned(),
+            key: self.known.key.clone(),
+            jump: self.known.jump.clone().map(Box::new),
+        }
+    }
 }
 
 impl SshGateway {
@@ -178,13 +191,24 @@ impl SshGateway {
             },
             None => Err(None),
         };
-        let admitted = match admitted {
-            Ok(admitted) => Some(admitted),
-            Err(deny) => lobby::wait(self, &mut visitor, deny).await,
+        let deny = match admitted {
+            Ok(admitted) => return Box::pin(self.begin(visitor, admitted)).await,
+            Err(deny) => deny,
         };
-        match admitted {
-            Some(admitted) => Box::pin(self.begin(visitor, admitted)).await,
-            None => visitor.cut.cancel(),
+        let mut lobby = Lobby::new(self, &visitor, deny);
+        match lobby.wait(&mut visitor).await {
+            Left::Admitted(admitted) => {
+                // What else is open goes on beside it: a jump, above all.
+                tokio::join!(Box::pin(self.begin(visitor, *admitted)), lobby.empty());
+            }
+            Left::Gone => {
+                visitor.cut.cancel();
+                lobby.empty().await;
+            }
+            Left::Told(reason) => {
+                part(visitor.handle, visitor.running, &visitor.cut, &reason.to_string()).await;
+                lobby.empty().await;
+            }
         }
     }
 
@@ -385,11 +409,6 @@ pub(super) async fn part(handle: ClientHandle, mut running: Running, cut: &Cance
 }
 
 fn arrival(visitor: &Visitor) -> live::Arrival {
-    let ssh = SshClient {
-        software: visitor.software.clone(),
-        kex: None,
-        auth: visitor.known.way.as_str().to_owned(),
-        key: visitor.known.key.clone(),
-    };
-    live::Arrival { client: visitor.client, application: None, database: None, tls: None, ssh: Some(ssh) }
+    let (client, ssh) = (visitor.client, Some(visitor.leg()));
+    live::Arrival { client, application: None, database: None, tls: None, ssh }
 }

@@ -505,14 +505,15 @@ impl Handler for Callbacks {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        let said = response.and_then(|mut response| response.next());
+        // An answer without a word is one as well.
+        let said = response.map(|mut response| response.next().unwrap_or_default());
         let said = said.map(|bytes| Secret::new(String::from_utf8_lossy(&bytes).into_owned()));
         Ok(match self.authenticator.interactive(user, said).await {
             Interactive::Accept => Auth::Accept,
             Interactive::Reject => Auth::reject(),
-            Interactive::Ask(prompt) => Auth::Partial {
+            Interactive::Ask { prompt, told } => Auth::Partial {
                 name: Cow::Borrowed(""),
-                instructions: Cow::Borrowed(""),
+                instructions: Cow::Owned(told),
                 prompts: Cow::Owned(vec![(Cow::Borrowed(prompt), false)]),
             },
         })

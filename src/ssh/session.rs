@@ -172,7 +172,7 @@ async fn carry(
 ) {
     let (answers, answered) = mpsc::channel(4);
     let incoming = upstream.incoming();
-    let mut inward = Inward { shared, from, to: target.to, answered, held: None, started: false };
+    let mut inward = Inward { shared, from, client: to, to: target.to, answered, held: None, started: false };
     let outward = outward(shared, target.from, to, answers);
     let agents = forward::agents(shared.carrier, incoming, &shared.agent);
     tokio::pin!(outward);
@@ -196,6 +196,7 @@ async fn carry(
 struct Inward<'a> {
     shared: &'a Shared<'a>,
     from: FromClient,
+    client: &'a ToClient,
     to: ToTarget,
     answered: mpsc::Receiver<bool>,
     /// Came while bytes were gathered.
@@ -380,7 +381,9 @@ impl Inward<'_> {
             return Ok(false);
         }
         let ch = self.shared.ch;
-        if self.shared.carrier.may(ch, usage.action().as_str(), usage).await.is_err() {
+        if let Err(why) = self.shared.carrier.may(ch, usage.action().as_str(), usage).await {
+            // A failed request has no words of its own.
+            goodbye::note(self.client, &why, self.shared.is_terminal.load(Ordering::Relaxed)).await;
             return Ok(false);
         }
         let hint = held(&self.shared.watch).program(how, command);

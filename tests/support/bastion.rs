@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use super::postgres::{ADMIN_PASSWORD, Postgres, free_port};
 use super::process::{Finished, PATIENCE, Running, wait_until};
 
-const PASSWORD: &str = "correct horse battery staple";
+/// Everybody's.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// Everybody in the tests: name, home domain, groups.
 pub const PEOPLE: [(&str, &str, &[&str]); 8] = [

@@ -117,6 +117,7 @@ async fn recorded(bodies: &[Body]) -> (House, Vec<serde_json::Value>, Vec<Body>)
         kex: Some("mlkem768x25519-sha256".to_owned()),
         auth: "publickey".to_owned(),
         key: Some("SHA256:x".to_owned()),
+        jump: None,
     });
     let recorder = journal.begin(opening).await.unwrap();
     recorder.record(bodies).await.unwrap();

@@ -72,6 +72,7 @@ async fn recording(bodies: impl IntoIterator<Item = (u64, Body)>, is_ended: bool
         kex: None,
         auth: "publickey".to_owned(),
         key: Some("SHA256:abc".to_owned()),
+        jump: None,
     });
     let recorder = journal.begin(opening).await.unwrap();
     for (after, body) in bodies {
