@@ -148,6 +148,7 @@ fn read<'i>(
 ) -> Result<(), Failed<'i>> {
     let mut left = bytes;
     loop {
+        splitter.skip(&mut left);
         let (begun, rest) = (splitter.unfinished().len(), left);
         let read = match splitter.next(&mut left) {
             Ok(None) => return Ok(()),

@@ -68,15 +68,22 @@ impl Splitter {
         self.gathered.get(..length).unwrap_or(&self.gathered)
     }
 
+    /// Takes what is left of a packet of which no more is read: the next piece is another packet's.
+    pub(super) fn skip(&mut self, input: &mut &[u8]) {
+        if let State::Skip { left } = &mut self.state {
+            *left -= take(input, *left).1;
+            if *left == 0 {
+                self.state = State::Head;
+            }
+        }
+    }
+
     /// The next piece; `None` when all of `input` was taken.
     pub(super) fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'a>>, Lost> {
         self.clear();
-        if let State::Skip { left } = &mut self.state {
-            *left -= take(input, *left).1;
-            if *left > 0 {
-                return Ok(None);
-            }
-            self.state = State::Head;
+        self.skip(input);
+        if matches!(self.state, State::Skip { .. }) {
+            return Ok(None);
         }
         if let State::Content { left, then_skip } = &mut self.state {
             if *left > 0 && input.is_empty() {

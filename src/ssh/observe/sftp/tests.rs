@@ -322,6 +322,22 @@ fn the_packet_that_is_not_understood_is_counted_whole() {
 }
 
 #[test]
+fn what_was_skipped_is_not_counted_as_not_understood() {
+    let list = Stream::new().packet(104, 1, &[&[0; 50]]).bytes.clone();
+    let bad = Stream::new().packet(7, 1, &[b"anything"]).bytes.clone();
+    for size in [1, 10, 1000] {
+        let mut watch = Watch::new();
+        watch.client(Stream::new().packet(12, 1, &[&string(b"d")]));
+        for chunk in [&list[..], &bad].concat().chunks(size) {
+            watch.observer.server(chunk, &mut watch.events);
+        }
+        let events = watch.finish();
+        let Some(FileEvent::Opaque { server, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(server.sha256, sha256(&[&bad]), "cut every {size}");
+    }
+}
+
+#[test]
 fn what_is_kept_has_bounds() {
     let few = Limits { requests: 3, handles: 2, paths: 100, early: 10 };
     let mut watch = Watch::with(few);
