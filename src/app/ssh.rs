@@ -49,7 +49,7 @@ impl App {
             login_ca: public_line(&settings.certificates.authority(), "sallyport-login-ca"),
             host,
         };
-        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings));
+        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings, stop.soft.clone()));
         let limits = Limits {
             connections: config.max_connections,
             connections_per_network: None,

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -26,6 +27,8 @@ use crate::gateway::stream::Abrupt;
 /// How much is under way between the two connections, each way, in bytes.
 const UNDER_WAY: usize = 64 * 1024;
 const SSH_PORT: u32 = 22;
+/// How long a client gets to take the last of it.
+const TAKE_WITHIN: Duration = Duration::from_millis(200);
 
 impl Abrupt for DuplexStream {
     fn abandon(&mut self) {
@@ -67,6 +70,13 @@ fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
     (by_name && (port == SSH_PORT || port == u32::from(address.port))) || by_address
 }
 
+/// How a jump ended.
+#[derive(Debug)]
+pub(super) struct Jumped {
+    /// The client took all that was on the way to it.
+    pub taken: bool,
+}
+
 /// Serves the connection inside of the channel to its end. Boxed: it may itself come here again.
 pub(super) fn serve(
     gateway: Arc<SshGateway>,
@@ -74,7 +84,7 @@ pub(super) fn serve(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) -> BoxFuture<'static, ()> {
+) -> BoxFuture<'static, Jumped> {
     Box::pin(carry(gateway, destination, client, channel, reply))
 }
 
@@ -84,11 +94,14 @@ async fn carry(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) {
+) -> Jumped {
     let Destination { jump, names } = destination;
     let presence = match gateway.presences.named(&names) {
         Ok(presence) => presence,
-        Err(error) => return reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await,
+        Err(error) => {
+            reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await;
+            return Jumped { taken: true };
+        }
     };
     reply.accept().await;
     let (inner, outer) = tokio::io::duplex(UNDER_WAY);
@@ -102,9 +115,25 @@ async fn carry(
         }
     };
     // The client's bytes end when the channel does; ours when the inner connection has.
-    let carrying = async { tokio::join!(inward(from, write), outward(read, &to)) };
-    tokio::join!(serving, carrying);
-    let _gone = to.close().await;
+    let outward = outward(read, &to);
+    tokio::pin!(serving, outward);
+    let taken = {
+        let inward = inward(from, write);
+        tokio::pin!(inward);
+        let (mut sent_all, mut came_all) = (false, false);
+        loop {
+            tokio::select! {
+                () = &mut serving => break sent_all,
+                () = &mut outward, if !sent_all => sent_all = true,
+                () = &mut inward, if !came_all => came_all = true,
+            }
+        }
+    };
+    let taken = taken || tokio::time::timeout(TAKE_WITHIN, outward).await.is_ok();
+    if taken {
+        let _gone = to.close().await;
+    }
+    Jumped { taken }
 }
 
 async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {

@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::ask::{self, Asker};
-use super::jump;
+use super::jump::{self, Jumped};
 use super::serve::{SshGateway, Visitor};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::Prelude;
@@ -30,52 +30,63 @@ pub(super) struct Admitted {
     pub channel: Option<(ClientChannel, Prelude)>,
 }
 
+/// How a client leaves the lobby.
+pub(super) enum Left {
+    Admitted(Admitted),
+    /// It went away by itself, or takes nothing any more.
+    Gone,
+    /// The gateway stops, and nothing that it jumped to is up any more.
+    Stopped,
+}
+
 /// Serves the client until a channel comes back with a permit, or the client goes.
-pub(super) async fn wait(
-    gateway: &Arc<SshGateway>,
-    visitor: &mut Visitor,
-    deny: Option<Deny>,
-) -> Option<Admitted> {
+pub(super) async fn wait(gateway: &Arc<SshGateway>, visitor: &mut Visitor, deny: Option<Deny>) -> Left {
     let asker = Asker::new(gateway, &visitor.known, visitor.client, deny.as_ref());
     let mut open: FuturesUnordered<BoxFuture<'_, Option<Admitted>>> = FuturesUnordered::new();
+    // A connection behind a jump ends by itself, told and recorded like any other.
+    let mut jumps: FuturesUnordered<BoxFuture<'_, Jumped>> = FuturesUnordered::new();
     loop {
         tokio::select! {
-            _ = visitor.running.ended() => return None,
+            _ = visitor.exit.running.ended() => {
+                while jumps.next().await.is_some() {}
+                return Left::Gone;
+            }
+            () = gateway.stopping.cancelled(), if jumps.is_empty() => return Left::Stopped,
             Some(ended) = open.next() => {
-                if ended.is_some() {
-                    return ended;
+                if let Some(admitted) = ended {
+                    return Left::Admitted(admitted);
                 }
             }
-            arrived = visitor.arrivals.recv() => match arrived? {
-                Arrival::Opened(_, _, reply) if open.len() >= CHANNELS => {
+            Some(Jumped { taken: false }) = jumps.next() => return Left::Gone,
+            arrived = visitor.arrivals.recv() => match arrived {
+                None => return Left::Gone,
+                Some(Arrival::Opened(_, _, reply)) if open.len() + jumps.len() >= CHANNELS => {
                     reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
                 }
-                Arrival::Opened(Opening::Session, channel, reply) => {
+                Some(Arrival::Opened(Opening::Session, channel, reply)) => {
                     open.push(Box::pin(session(&asker, channel, reply)));
                 }
-                Arrival::Opened(Opening::Tcp { host, port, .. }, channel, reply) if deny.is_none() => {
+                Some(Arrival::Opened(Opening::Tcp { host, port, .. }, channel, reply)) if deny.is_none() => {
                     match jump::destination(gateway, &visitor.known.principal, &host, port) {
                         Some(target) => {
-                            let jumping = jump::serve(Arc::clone(gateway), target, visitor.client, channel, reply);
-                            open.push(Box::pin(async move {
-                                jumping.await;
-                                None
-                            }));
+                            jumps.push(jump::serve(Arc::clone(gateway), target, visitor.client, channel, reply));
                         }
                         None => reply.fail(format!("there is no SSH target `{host}`, port {port}")).await,
                     }
                 }
-                Arrival::Opened(_, _, reply) => {
+                Some(Arrival::Opened(_, _, reply)) => {
                     let why = deny.as_ref().map_or_else(|| NO_TARGET.to_owned(), ToString::to_string);
                     reply.prohibit(why).await;
                 }
                 // Dropped answers refuse.
-                Arrival::Listen { .. }
-                | Arrival::ListenPath { .. }
-                | Arrival::Unlisten { .. }
-                | Arrival::UnlistenPath { .. }
-                | Arrival::Authenticated { .. }
-                | Arrival::Refused(_) => {}
+                Some(
+                    Arrival::Listen { .. }
+                    | Arrival::ListenPath { .. }
+                    | Arrival::Unlisten { .. }
+                    | Arrival::UnlistenPath { .. }
+                    | Arrival::Authenticated { .. }
+                    | Arrival::Refused(_),
+                ) => {}
             },
         }
     }
