@@ -20,7 +20,7 @@ mod without_terminal;
 use std::process::Command;
 
 use serde_json::Value;
-use support::sshd::{ACCESS, HOST};
+use support::sshd::HOST;
 use support::{Hosts, Options, Terminal, wait_until};
 
 /// The status of who gets no session.
@@ -29,7 +29,7 @@ const NO_SESSION: i32 = 77;
 /// A development and a production host, and one that needs one approval.
 fn start() -> Hosts {
     let mut hosts = Hosts::start_for(Options::default(), &["alice", "bob", "carol", "erin"]);
-    let targets = hosts.sshd.target(HOST, "dev", "")
+    let targets = [HOST, "web-2", "web-3"].map(|name| hosts.sshd.target(name, "dev", "")).concat()
         + &hosts.sshd.target("web-uat", "uat", "")
         + &hosts.sshd.target("web-prod", "prod", "");
     hosts.bastion.kill();
@@ -56,7 +56,7 @@ fn ask(hosts: &Hosts, terminal: &mut Terminal, reason: &str, duration: &str) -> 
 
 /// Alice's requests, the oldest first.
 fn requests(hosts: &Hosts) -> Vec<Value> {
-    let (status, body) = hosts.bastion.api(Some("alice"), "GET", "/pam/requests", None);
+    let (status, body) = hosts.bastion.api(Some("alice"), "GET", "/pam/requests?all=true", None);
     assert_eq!(status, 200, "{body}");
     let mut items = body["items"].as_array().unwrap().clone();
     items.sort_by_key(|item| item["created_at"].as_str().map(ToOwned::to_owned));

@@ -281,7 +281,6 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
     let mut shown = 0;
     let mut told_missing = String::new();
     let mut seen = None;
-    prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
     loop {
         access
             .refuse_blocked_from(&asker.caller.principal, &request.ask.target)
@@ -294,7 +293,6 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
             prompt.wait(LOOK_EVERY).await?;
             continue;
         }
-        seen = now;
         let view = access.request_view(&asker.caller, &request.id).await;
         let view = view.map_err(|refusal| refused(&refusal))?;
         for approval in view.request.approvals.iter().skip(shown) {
@@ -314,6 +312,10 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
             }
             RequestState::Pending => {}
         }
+        if seen.is_none() {
+            prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
+        }
+        seen = now;
         let missing: Vec<String> =
             view.missing.iter().map(|rule| format!("{}: {}", rule.id, rule.needs)).collect();
         let missing = missing.join("; ");

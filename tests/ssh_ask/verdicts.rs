@@ -104,12 +104,9 @@ fn a_session_that_comes_on_another_way_is_taken_at_the_next_channel() {
     let hosts = start();
     let socket = hosts.bastion.scratch().join("mux");
     let control = format!("ControlPath={}", socket.display());
-    let mut master = shell(&hosts, HOST);
-    master.args(["-o", "ControlMaster=yes", "-o", &control]);
-    // The options are ssh's: they go before the host.
-    let mut ordered = hosts.through("ssh", "alice", HOST);
-    ordered.args(["-o", "ControlMaster=yes", "-o", &control, "-N", "localhost"]);
-    let _master = super::support::process::Running::start(&mut ordered);
+    let mut master = hosts.through("ssh", "alice", HOST);
+    master.args(["-o", "ControlMaster=yes", "-o", &control, "-N", "localhost"]);
+    let _master = super::support::process::Running::start(&mut master);
     wait_until("the master is there", || socket.exists());
     let run = || {
         let mut command = hosts.through("ssh", "alice", HOST);
