@@ -61,7 +61,7 @@ fn what_an_operators_rule_forbids_is_refused_told_and_on_record_with_the_rule() 
     let hosts = strict();
     hosts.grant();
     let finished = hosts.run("id");
-    assert_eq!(finished.code(), 255, "{finished:?}");
+    assert_eq!(finished.code(), 77, "{finished:?}");
     finished.says("sallyport: refused by policy: SHELL-ONLY: a shell: programs are not run on web-1");
     hosts.run("uptime").success();
     let mut terminal = Terminal::start(hosts.through("ssh", "alice", HOST).args(["-tt", "localhost"]));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::Known;
-use super::goodbye;
+use super::goodbye::{self, REFUSED_STATUS};
 use super::lobby::Admitted;
 use super::message::{Message, Request};
 use super::prompt::{Interrupted, Prompt};
@@ -29,8 +29,6 @@ use crate::domain::request::{Ask, DEFAULT_DURATION, Request as AccessRequest, Re
 use crate::domain::session::Permit;
 use crate::domain::time::{humane, parse_duration};
 
-/// `EX_NOPERM`: what a script can tell from any status of a program's.
-const NO_SESSION_STATUS: u32 = 77;
 /// How often the store is asked how a request stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -93,7 +91,7 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
     let purpose = purpose(&mut from, &mut prelude).await?;
     if matches!(purpose, Purpose::Program) || prelude.pty.is_none() {
         let told = told(deny.as_ref());
-        goodbye::explain(from, &to, &told, NO_SESSION_STATUS, prelude.pty.is_some(), true).await;
+        goodbye::explain(from, &to, &told, REFUSED_STATUS, prelude.pty.is_some(), true).await;
         return None;
     }
     prelude.shell = true;
@@ -108,7 +106,7 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
         Err(NotAdmitted::Told(why)) => why,
         Err(NotAdmitted::Interrupted) => "nothing was asked for".to_owned(),
     };
-    goodbye::explain(from, &to, &why, NO_SESSION_STATUS, true, true).await;
+    goodbye::explain(from, &to, &why, REFUSED_STATUS, true, true).await;
     None
 }
 
