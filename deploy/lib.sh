@@ -37,6 +37,8 @@ missing_packages() {
     postgres_bin >/dev/null || say postgresql
     command -v ssh >/dev/null || say openssh-client
     [[ -x /usr/sbin/sshd ]] || say openssh-server
+    [[ -x /usr/lib/openssh/sftp-server ]] || say openssh-sftp-server
+    command -v rsync >/dev/null || say rsync
 }
 
 # Installs what is missing, or says what to install.

@@ -19,6 +19,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use axum::http::{Method, StatusCode, header};
+use sallyport::audit::record::{Body as RecordBody, Data, Output, Pty};
 use sallyport::http::{Auth, ROUTES, Route};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -77,6 +78,7 @@ fn case_of(route: &Route, things: &Things) -> Case {
         }
         // What is offered is no secret to those who may log in.
         ("GET", "/pam/targets" | "/pam/gateway") => case(route.path, None, 200, (Alice, 200)),
+        ("GET", "/pam/ssh-keys") => case("/pam/ssh-keys?user=alice", None, 403, (Root, 200)),
         ("GET", "/pam/recordings/{connection}") => {
             case(&format!("/pam/recordings/{UNKNOWN_CONNECTION}"), None, 403, (Compliance, 404))
         }
@@ -84,7 +86,6 @@ fn case_of(route: &Route, things: &Things) -> Case {
             let body = json!({"public_key": world::new_key().1, "user": "bob"});
             case(route.path, Some(body), 403, (Root, 201))
         }
-        ("GET", "/pam/ssh-keys") => case(route.path, None, 200, (Alice, 200)),
         ("POST", "/pam/ssh-keys/remove") => {
             let body = json!({"fingerprint": things.ssh_key, "user": "alice"});
             case(route.path, Some(body), 403, (Root, 204))
@@ -344,6 +345,36 @@ async fn a_recording_is_read_as_text_and_as_records_by_whoever_may() {
     let refused = world.call(&Method::GET, &path, Some(&own), None).await;
     refused.is_problem(StatusCode::FORBIDDEN, "policy_refused");
     assert_eq!(world.records("recording_replayed"), before + 1);
+}
+
+#[tokio::test]
+async fn a_terminal_is_read_as_an_asciicast_and_only_where_there_is_one() {
+    let world = World::new().await;
+    world.things().await;
+    let compliance = world.login(Person::Compliance).await;
+    let pty = |ch| {
+        let (term, modes) = ("xterm".to_owned(), std::collections::BTreeMap::new());
+        RecordBody::Pty(Pty { ch, term, cols: 132, rows: 50, modes })
+    };
+    let output = |ch, text: &[u8]| RecordBody::Output(Output { ch, data: Data::new(text), err: false });
+    let bodies = [pty(1), output(1, b"one"), pty(2), output(2, b"two")];
+    let path = format!("/pam/recordings/{}?format=asciicast", world.record(&bodies).await);
+    let before = world.records("recording_replayed");
+    for (channel, shown) in [("", "one"), ("&channel=1", "one"), ("&channel=2", "two")] {
+        let cast = world.call(&Method::GET, &format!("{path}{channel}"), Some(&compliance), None).await;
+        assert_eq!(cast.headers[header::CONTENT_TYPE], "application/x-asciicast");
+        let lines: Vec<Value> = cast.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["width"], &lines[1][2]), (&json!(132), &json!(shown)), "{channel}");
+    }
+    assert_eq!(world.records("recording_replayed"), before + 3, "every read is recorded");
+    let none = world.call(&Method::GET, &format!("{path}&channel=9"), Some(&compliance), None).await;
+    none.is_problem(StatusCode::NOT_FOUND, "no_terminal");
+    let odd = world.call(&Method::GET, &format!("{path}&channel=x"), Some(&compliance), None).await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
+    let statements = world.record_connection("select 1").await;
+    let path = format!("/pam/recordings/{statements}?format=asciicast");
+    let none = world.call(&Method::GET, &path, Some(&compliance), None).await;
+    none.is_problem(StatusCode::NOT_FOUND, "no_terminal");
 }
 
 #[tokio::test]

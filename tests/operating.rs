@@ -5,6 +5,8 @@
 
 #[path = "operating/full_disk.rs"]
 mod full_disk;
+#[path = "operating/ssh_files.rs"]
+mod ssh_files;
 #[path = "operating/starting.rs"]
 mod starting;
 #[path = "operating/stopping.rs"]

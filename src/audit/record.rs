@@ -271,7 +271,6 @@ pub struct Statement {
     pub certain: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 fn is_zero(count: &(impl Copy + Into<u64>)) -> bool {
     (*count).into() == 0
 }

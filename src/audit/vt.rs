@@ -98,16 +98,17 @@ impl Parser {
 
     fn byte(&mut self, byte: u8, each: &mut impl FnMut(Token<'_>)) {
         match (self.state, byte) {
-            (State::StringEscape { osc }, b'\\') => self.end_string(osc, each),
+            (State::StringEscape { osc }, b'\\') | (State::String { osc }, 0x07) => {
+                self.end_string(osc, each);
+            }
             // Only `ESC \` ends a string; another `ESC` breaks it off and begins something else.
             (State::StringEscape { .. }, _) => {
                 self.begin(State::Escape);
                 self.byte(byte, each);
             }
             (State::String { osc }, 0x1b) => self.state = State::StringEscape { osc },
-            (State::String { osc }, 0x07) => self.end_string(osc, each),
             (_, 0x18 | 0x1a) => self.begin(State::Ground),
-            (State::String { .. }, _) => self.keep(byte),
+            (State::String { .. }, _) | (State::Csi, 0x20..=0x3f) => self.keep(byte),
             (_, 0x1b) => {
                 self.flush_character(each);
                 self.begin(State::Escape);
@@ -116,7 +117,6 @@ impl Parser {
             // Control characters act within a sequence as if they stood before it.
             (_, 0..=0x1f | 0x7f) => each(Token::Control(byte)),
             (State::Escape, _) => self.escape(byte, each),
-            (State::Csi, 0x20..=0x3f) => self.keep(byte),
             (State::Csi, 0x40..=0x7e) => {
                 if !self.too_long {
                     each(Token::Csi(Csi { body: &self.kept, last: byte }));
@@ -307,7 +307,7 @@ mod tests {
             parser.feed(introducer, |_| {});
             parser.feed(&vec![b'1'; 1 << 20], |token| panic!("{token:?}"));
             parser.feed(b"\x07\x18", |token| {
-                assert!(!matches!(token, Token::Osc(_) | Token::Csi(_)), "{token:?}")
+                assert!(!matches!(token, Token::Osc(_) | Token::Csi(_)), "{token:?}");
             });
         }
         assert!(parser.kept.capacity() <= 2 * LONGEST);

@@ -21,7 +21,7 @@ pub(super) enum Key {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// The public key, for example ~/.ssh/id_ed25519.pub
+    /// The public key, a file that ends in .pub
     file: PathBuf,
 }
 

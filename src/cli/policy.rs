@@ -23,7 +23,7 @@ pub(super) enum Policy {
     /// Run the tables of cases beside the policies
     Test(Test),
     /// Tell which policies decide a question, and how
-    Explain(Explain),
+    Explain(Box<Explain>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,7 +93,7 @@ pub(super) fn run(command: Policy) -> Outcome {
     match command {
         Policy::Check(arguments) => check(&arguments),
         Policy::Test(arguments) => test(&arguments),
-        Policy::Explain(arguments) => explain(arguments),
+        Policy::Explain(arguments) => explain(*arguments),
     }
 }
 

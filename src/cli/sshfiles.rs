@@ -1,4 +1,4 @@
-//! What OpenSSH's client reads (ssh_config(5), sshd(8) on `known_hosts`): a block for the gateway, one
+//! What OpenSSH's client reads (`ssh_config(5)`, sshd(8) on `known_hosts`): a block for the gateway, one
 //! for each target, and the authority by which the gateway proves itself. Plain `ssh web-1` then reaches
 //! the target through the gateway, with the login's certificate.
 

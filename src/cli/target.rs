@@ -42,7 +42,7 @@ pub(super) async fn run(command: Target, client: &Client) -> Outcome {
 }
 
 /// A certificate has the user on the host as its one principal, so sshd needs no file of principals:
-/// without one it takes a certificate for the user whom it names (sshd_config(5), `TrustedUserCAKeys`).
+/// without one it takes a certificate for the user whom it names (`sshd_config(5)`, `TrustedUserCAKeys`).
 fn script(target: Option<&TargetName>, login_ca: &str) -> String {
     let host = target.map_or("the host", TargetName::as_str);
     format!(

@@ -403,3 +403,15 @@ fn a_reason_cannot_repaint_an_approvers_terminal() {
         assert_eq!(ask.check(&ledger()), Err(MalformedAsk::Unprintable { field: "ticket" }), "{text:?}");
     }
 }
+
+#[test]
+fn a_target_of_another_protocol_says_how_to_connect() {
+    for (kind, message, hint) in [
+        (TargetKind::Postgres, "target `x` is a PostgreSQL server", "sallyport psql x"),
+        (TargetKind::Ssh, "target `x` is an SSH host", "ssh USER+x@GATEWAY"),
+    ] {
+        let deny = Deny::OtherProtocol { target: "x".parse().unwrap(), kind };
+        assert_eq!(deny.to_string(), message);
+        assert!(deny.hint().ends_with(hint), "{}", deny.hint());
+    }
+}

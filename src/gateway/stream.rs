@@ -9,9 +9,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::scratch;
 
 /// What is done to the transport when it is cut.
 pub trait Abrupt {
@@ -26,10 +29,12 @@ impl Abrupt for TcpStream {
     }
 }
 
-/// Ends when its token is cancelled. Reads and writes are as cancel-safe as those of `S`.
+/// Ends when its token is cancelled. Reads and writes are as cancel-safe as those of `S`. Reads ahead,
+/// for owners that ask for a few bytes at a time.
 #[derive(Debug)]
 pub struct Revocable<S: Abrupt> {
     stream: S,
+    ahead: Bytes,
     cut: CancellationToken,
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -37,7 +42,7 @@ pub struct Revocable<S: Abrupt> {
 impl<S: Abrupt> Revocable<S> {
     pub fn new(stream: S, cut: CancellationToken) -> Self {
         let until_cut = Box::pin(cut.clone().cancelled_owned());
-        Self { stream, cut, until_cut }
+        Self { stream, ahead: Bytes::new(), cut, until_cut }
     }
 
     /// Registers for the cut as well; an error once it has come.
@@ -57,7 +62,8 @@ impl<S: Abrupt + AsyncRead + Unpin> AsyncRead for Revocable<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let Self { stream, ahead, .. } = &mut *self;
+        scratch::poll_read_ahead(stream, ahead, context, buffer)
     }
 }
 

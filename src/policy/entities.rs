@@ -175,11 +175,25 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
 /// Whether the action makes no sense without a target.
 const fn concerns_target(action: Action) -> bool {
     match action {
-        Action::Request | Action::Activate | Action::Approve | Action::Deny => true,
-        Action::Connect | Action::Shell | Action::Exec | Action::Sftp | Action::Subsystem => true,
-        Action::Forward | Action::Listen | Action::Agent => true,
-        Action::Cancel | Action::Revoke | Action::Block | Action::Unblock => false,
-        Action::Replay | Action::Watch | Action::Administer => false,
+        Action::Request
+        | Action::Activate
+        | Action::Approve
+        | Action::Deny
+        | Action::Connect
+        | Action::Shell
+        | Action::Exec
+        | Action::Sftp
+        | Action::Subsystem
+        | Action::Forward
+        | Action::Listen
+        | Action::Agent => true,
+        Action::Cancel
+        | Action::Revoke
+        | Action::Block
+        | Action::Unblock
+        | Action::Replay
+        | Action::Watch
+        | Action::Administer => false,
     }
 }
 

@@ -268,9 +268,9 @@ impl SshGateway {
             client: handle.clone(),
         }));
         let reason = conversation(&carrier, &live, &mut arrivals, &mut running, first).await;
-        // The target's side first: nothing further happens there.
-        carrier.cut.cancel();
+        // Why, before the target's side is closed: a channel that only saw that would not tell.
         carrier.ending.begin(reason.clone());
+        carrier.cut.cancel();
         carrier.tasks.close();
         let ended = tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await;
         if ended.is_err() {

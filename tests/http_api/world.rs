@@ -213,6 +213,12 @@ impl World {
 
     /// Has Alice connect to the development target, run `sql` and go.
     pub(crate) async fn record_connection(&self, sql: &str) -> String {
+        let statement = Statement::new(1, How::Simple, sql.as_bytes());
+        self.record(&[RecordBody::Statement(statement)]).await
+    }
+
+    /// Has Alice connect to the development target, do what `bodies` record, and go.
+    pub(crate) async fn record(&self, bodies: &[RecordBody]) -> String {
         let name = Person::Alice.name().parse().unwrap();
         let alice = self.access.store.user_by_name(&name).await.unwrap().unwrap().principal;
         let wanted = Wanted { target: "ledger-dev".parse().unwrap(), access: None };
@@ -220,8 +226,7 @@ impl World {
         let client = "192.0.2.7:5000".parse().unwrap();
         let arrival = Arrival { client, application: None, database: None, tls: None, ssh: None };
         let live = live::begin(&self.access, &permit, &arrival).await.unwrap();
-        let statement = Statement::new(1, How::Simple, sql.as_bytes());
-        live.recorder().record(&[RecordBody::Statement(statement)]).await.unwrap();
+        live.recorder().record(bodies).await.unwrap();
         let id = live.id().to_string();
         live.finish(EndReason::ClientClosed, Totals::default()).await;
         id

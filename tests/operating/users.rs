@@ -100,8 +100,8 @@ fn who_has_a_second_factor_is_asked_for_its_code() {
 
 /// What an authenticator shows at this moment (RFC 6238).
 fn code(secret: &[u8]) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let hash = sallyport::crypto::hmac_sha1(secret, &(now.as_secs() / 30).to_be_bytes());
+    let step = sallyport::clock::Clock::system().now().as_micros() / 30_000_000;
+    let hash = sallyport::crypto::hmac_sha1(secret, &step.to_be_bytes());
     let offset = usize::from(hash[19] & 0xf);
     let number = u32::from_be_bytes(hash[offset..offset + 4].try_into().unwrap()) & 0x7fff_ffff;
     format!("{:06}", number % 1_000_000)

@@ -3,6 +3,7 @@
 //! One line for each record, whatever a peer wrote in it; what may take several lines is SQL, and
 //! each of its further lines begins with a bar, which no line of a record does.
 
+mod event;
 mod screen;
 mod ssh;
 

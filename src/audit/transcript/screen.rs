@@ -78,14 +78,14 @@ impl Drawing {
             _ if self.full_screen => {}
             Token::Print(character) => self.print(character),
             Token::Control(b'\r') => self.cursor = self.row,
-            Token::Control(b'\n' | 0x0b | 0x0c) => self.next_line(),
+            Token::Control(b'\n' | 0x0b | 0x0c)
+            | Token::Escape { intermediates: [], last: b'D' | b'E' | b'M' | b'c' } => self.next_line(),
             Token::Control(0x08) => self.cursor = self.cursor.saturating_sub(1).max(self.row),
             Token::Control(b'\t') => {
                 let column = self.cursor - self.row;
                 self.move_to((column / 8 + 1) * 8);
             }
             Token::Csi(csi) if csi.private().is_none() => self.control(csi),
-            Token::Escape { intermediates: [], last: b'D' | b'E' | b'M' | b'c' } => self.next_line(),
             _ => {}
         }
     }

@@ -76,11 +76,10 @@ const fn is_drawing_escape(intermediates: &[u8], last: u8) -> bool {
 fn is_drawing(csi: Csi<'_>) -> bool {
     match (csi.private(), csi.intermediates()) {
         (None, []) => match csi.last {
-            b'@'..=b'M' | b'P' | b'S' | b'T' | b'X' | b'Z' | b'`' | b'a' | b'b' => true,
-            b'd'..=b'g' | b'm' | b'r' | b's' | b'u' => true,
             // Insert and line feed modes.
             b'h' | b'l' => csi.parameters().all(|mode| matches!(mode, 4 | 20)),
-            _ => false,
+            b'@'..=b'M' | b'`'..=b'b' | b'd'..=b'g' => true,
+            last => b"PSTXZmrsu".contains(&last),
         },
         // Erase what is not protected.
         (Some(b'?'), []) => matches!(csi.last, b'J' | b'K'),

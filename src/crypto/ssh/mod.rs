@@ -136,6 +136,9 @@ pub fn parse_public(line: &str) -> Result<PublicKey, SshKeyError> {
 }
 
 /// The line for `authorized_keys` or `known_hosts`, without a line end.
+///
+/// # Panics
+/// Never: a key that could be read or made can be written.
 #[expect(clippy::expect_used, reason = "a key that could be read or made can be written")]
 pub fn public_line(key: &PublicKey, comment: &str) -> String {
     // Whatever ends a line would begin another key's.
