@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::Known;
-use super::goodbye;
+use super::goodbye::{self, REFUSED_STATUS};
 use super::lobby::Admitted;
 use super::message::{Message, Request};
 use super::prompt::{Interrupted, Prompt};
@@ -29,8 +29,6 @@ use crate::domain::request::{Ask, DEFAULT_DURATION, Request as AccessRequest, Re
 use crate::domain::session::Permit;
 use crate::domain::time::{humane, parse_duration};
 
-/// `EX_NOPERM`: what a script can tell from any status of a program's.
-const NO_SESSION_STATUS: u32 = 77;
 /// How often the store is asked how a request stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -93,7 +91,7 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
     let purpose = purpose(&mut from, &mut prelude).await?;
     if matches!(purpose, Purpose::Program) || prelude.pty.is_none() {
         let told = told(deny.as_ref());
-        goodbye::explain(from, &to, &told, NO_SESSION_STATUS, prelude.pty.is_some(), true).await;
+        goodbye::explain(from, &to, &told, REFUSED_STATUS, prelude.pty.is_some(), true).await;
         return None;
     }
     prelude.shell = true;
@@ -108,7 +106,7 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
         Err(NotAdmitted::Told(why)) => why,
         Err(NotAdmitted::Interrupted) => "nothing was asked for".to_owned(),
     };
-    goodbye::explain(from, &to, &why, NO_SESSION_STATUS, true, true).await;
+    goodbye::explain(from, &to, &why, REFUSED_STATUS, true, true).await;
     None
 }
 
@@ -281,7 +279,6 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
     let mut shown = 0;
     let mut told_missing = String::new();
     let mut seen = None;
-    prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
     loop {
         access
             .refuse_blocked_from(&asker.caller.principal, &request.ask.target)
@@ -294,7 +291,6 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
             prompt.wait(LOOK_EVERY).await?;
             continue;
         }
-        seen = now;
         let view = access.request_view(&asker.caller, &request.id).await;
         let view = view.map_err(|refusal| refused(&refusal))?;
         for approval in view.request.approvals.iter().skip(shown) {
@@ -314,6 +310,10 @@ async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest)
             }
             RequestState::Pending => {}
         }
+        if seen.is_none() {
+            prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
+        }
+        seen = now;
         let missing: Vec<String> =
             view.missing.iter().map(|rule| format!("{}: {}", rule.id, rule.needs)).collect();
         let missing = missing.join("; ");

@@ -240,7 +240,7 @@ impl SshGateway {
                 self.record_refusal(&visitor, &deny).await;
                 if let Some((channel, _)) = channel {
                     let (_, to) = channel.into_halves();
-                    super::goodbye::tell(&to, &deny.to_string(), true).await;
+                    super::goodbye::tell(&to, &deny.to_string(), true, super::goodbye::CUT_STATUS).await;
                 }
                 visitor.exit.leave(Some(&deny.to_string())).await;
             }

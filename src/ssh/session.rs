@@ -51,6 +51,8 @@ enum Stop {
     /// The target closed its side: everything it said has been passed on.
     TargetClosed,
     ClientClosed,
+    /// The program was, and the client has been told.
+    Refused,
     Unrecordable,
 }
 
@@ -122,7 +124,7 @@ pub(super) async fn serve(
         reason = carrier.ending.begun() => {
             let is_terminal = shared.is_terminal.load(Ordering::Relaxed);
             let tell = async {
-                goodbye::tell(&to, &reason.to_string(), is_terminal).await;
+                goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
                 drop(telling);
             };
             tokio::join!(tell, shared.hang_up(&reason));
@@ -394,9 +396,12 @@ impl Inward<'_> {
         }
         let ch = self.shared.ch;
         if let Err(why) = self.shared.carrier.may(ch, usage.action().as_str(), usage).await {
-            // A failed request has no words of its own.
-            goodbye::note(self.client, &why, self.shared.is_terminal.load(Ordering::Relaxed)).await;
-            return Ok(false);
+            // A request that fails has no words, and OpenSSH drops what came before: it is granted,
+            // and says why, as without a session.
+            self.from.answer(true);
+            let is_terminal = self.shared.is_terminal.load(Ordering::Relaxed);
+            goodbye::tell(self.client, &why, is_terminal, goodbye::REFUSED_STATUS).await;
+            return Err(Stop::Refused);
         }
         let hint = held(&self.shared.watch).program(how, command);
         let command_data = (how != ProgramKind::Shell).then(|| Data::new(command));
