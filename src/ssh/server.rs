@@ -667,10 +667,6 @@ impl Handler for Callbacks {
         Ok(())
     }
 
-    fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
-        current
-    }
-
     async fn lookup_dh_gex_group(&mut self, _wanted: &GexParams) -> Result<Option<DhGroup>, Self::Error> {
         // Not among the key exchanges that are offered.
         Ok(None)
