@@ -100,7 +100,8 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
     if let Some(window) = prompt.resized() {
         resize(&mut prelude, window);
     }
-    let from = prompt.into_inner();
+    let (from, typed) = prompt.into_inner();
+    prelude.typed = typed.into();
     let why = match outcome {
         Ok(permit) => return Some(Admitted { permit, channel: Some((ClientChannel { from, to }, prelude)) }),
         Err(NotAdmitted::Told(why)) => why,

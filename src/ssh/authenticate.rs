@@ -175,7 +175,15 @@ impl Authenticator {
         let fingerprint = ssh::fingerprint(key);
         match self.access.principal_by_ssh_key(&user, &fingerprint).await {
             Ok(principal) => self.settle(claimed, principal, Way::Key, Some(fingerprint)),
-            Err(refusal) => self.fail(claimed, format!("{refusal} ({fingerprint})")),
+            Err(refusal) => {
+                // Of a certificate that has ended the library shows us the key alone.
+                if self.hint.is_empty() {
+                    self.hint = "this key is not registered here, and no certificate of it is valid: \
+                             `sallyport login` obtains one"
+                        .to_owned();
+                }
+                self.fail(claimed, format!("{refusal} ({fingerprint})"))
+            }
         }
     }
 

@@ -45,8 +45,9 @@ impl<'a> Prompt<'a> {
         self.resized
     }
 
-    pub(super) fn into_inner(self) -> FromClient {
-        self.from
+    /// What is left: also what was typed and answers no question.
+    pub(super) fn into_inner(self) -> (FromClient, Vec<u8>) {
+        (self.from, self.typed.into())
     }
 
     /// A line of ours; what others wrote stays on it.

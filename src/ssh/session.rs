@@ -44,6 +44,8 @@ pub(super) struct Prelude {
     pub pty: Option<Pty>,
     pub env: Vec<(String, String)>,
     pub shell: bool,
+    /// Typed ahead, for the shell.
+    pub typed: Bytes,
 }
 
 /// How a direction ended.
@@ -265,6 +267,9 @@ impl Inward<'_> {
         }
         if prelude.shell && !self.request(Request::Shell).await? {
             return Err(Stop::ClientClosed);
+        }
+        if !prelude.typed.is_empty() {
+            self.data(prelude.typed).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::support::bastion::run_with_input;
 use super::support::sshd::HOST;
-use super::support::{Finished, Hosts, Options};
+use super::support::{Finished, Hosts, Options, Terminal};
 use super::{NO_SESSION, NOT_PROVED, find, make_key, unproved};
 
 /// A copy of somebody's key and certificate: a logout takes the certificate away.
@@ -121,4 +121,10 @@ fn a_certificate_that_the_systems_clock_has_ended_is_refused_and_on_record() {
     Finished::from(command.output().unwrap()).success();
     assert_eq!(by_certificate(&hosts, &key, "alice+web-1").code(), NOT_PROVED);
     assert!(unproved(&hosts, 1).pop().unwrap().1.contains("not registered"));
+    // Whoever is asked for a password then is told what to do.
+    let mut command = hosts.client("ssh", "alice+web-1");
+    command.arg("-i").arg(&key).args(["-o", &format!("CertificateFile={}-cert.pub", key.display())]);
+    let mut terminal = Terminal::start(command.args(["localhost", "true"]));
+    terminal.shows("no certificate of it is valid: `sallyport login` obtains one");
+    terminal.shows("Password: ");
 }

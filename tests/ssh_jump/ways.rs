@@ -1,10 +1,10 @@
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use super::support::process::Running;
 use super::support::sshd::HOST;
-use super::support::{Finished, wait_until};
+use super::support::{Finished, Terminal, wait_until};
 use super::{Jumps, find};
 
 #[test]
@@ -96,6 +96,38 @@ fn a_configuration_makes_it_plain_ssh_and_muxes_go_through_one_another() {
     wait_until("both recordings have their ends", || {
         jumps.hosts.bastion.events("connection_ended").len() == 2
     });
+}
+
+/// One connection to the gateway may carry all three: a jump, a pick from the list, and another list.
+#[test]
+fn a_jump_goes_on_when_its_connection_becomes_a_hosts() {
+    let jumps = Jumps::start();
+    let socket = jumps.path("outer");
+    jumps.configure("alice", &format!("Host gateway\nControlPath {}\n", socket.display()));
+    let mut master = jumps.client("ssh");
+    let _master = Running::start(master.args(["-M", "-N", "gateway"]));
+    wait_until("the master is there", || socket.exists());
+    let mut jumped = jumps.client("ssh");
+    jumped.args(["-J", "gateway", "solo", "read line; echo $line"]);
+    let mut jumped = Running::start(jumped.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    wait_until("the jump is there", || jumps.hosts.records("program").len() == 1);
+
+    let list = || {
+        let mut command = jumps.client("ssh");
+        command.args(["-tt", "gateway"]);
+        Terminal::start(&command)
+    };
+    let (mut other, mut picked) = (list(), list());
+    other.shows("host: ");
+    picked.answers("host: ", HOST);
+    picked.types("echo in-$((6*7)); exit\r");
+    picked.shows("in-42");
+    assert_eq!(picked.finish().0, 0);
+    other.types(&format!("{HOST}\r"));
+    other.shows("your session has come on another channel: open this one again");
+    assert_eq!(other.finish().0, 75);
+    jumped.child().stdin.take().unwrap().write_all(b"still there\n").unwrap();
+    assert_eq!(jumped.finish().success().stdout, "still there\n");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +33,8 @@ impl Terminal {
         unlockpt(&person).unwrap();
         let path = ptsname(&person, Vec::new()).unwrap();
         let path = std::ffi::OsStr::from_bytes(path.as_bytes());
-        let program = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let not_ours = i32::try_from(OpenptFlags::NOCTTY.bits()).unwrap();
+        let program = OpenOptions::new().read(true).write(true).custom_flags(not_ours).open(path).unwrap();
         let person = File::from(person);
         tcsetwinsize(&person, size(cols, rows)).unwrap();
         // A session of its own, so that the program's terminal is this one.
