@@ -37,6 +37,7 @@ missing_packages() {
     postgres_bin >/dev/null || say postgresql
     command -v ssh >/dev/null || say openssh-client
     [[ -x /usr/sbin/sshd ]] || say openssh-server
+    [[ -x /usr/lib/openssh/sftp-server ]] || say openssh-sftp-server
     # clients beside OpenSSH's, and what is built upon ssh
     command -v plink >/dev/null && command -v puttygen >/dev/null || say putty-tools
     command -v dbclient >/dev/null || say dropbear-bin

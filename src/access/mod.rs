@@ -37,6 +37,7 @@ use arc_swap::ArcSwap;
 
 use crate::audit::Journal;
 use crate::clock::Clock;
+use crate::domain::deny::EndReason;
 use crate::domain::event::Event;
 use crate::domain::id::NodeId;
 use crate::domain::principal::Principal;
@@ -121,12 +122,28 @@ impl Access {
 
     /// Puts new targets and policies in force; live connections are checked against them.
     pub async fn reload(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
+        let before = self.rules.swap(Arc::new(rules));
+        self.end_moved_hosts(&before);
         if let Err(error) = self.recheck_live().await {
             tracing::error!(%error, "live connections could not be checked against the new rules yet");
         }
         if let Err(error) = self.recheck_leases().await {
             tracing::error!(%error, "credentials could not be checked against the new rules");
+        }
+    }
+
+    /// Ends connections to hosts that are no longer what was connected to: another address, another
+    /// key, another account. (A database's are found by their credentials: `recheck_leases`.)
+    fn end_moved_hosts(&self, before: &Rules) {
+        let now = self.rules();
+        for entry in before.targets.all() {
+            let name = &entry.target.name;
+            let Ok(after) = now.targets.find(name).and_then(|entry| entry.route.ssh()) else { continue };
+            if entry.route.ssh().is_ok_and(|before| before.is_reached_as(after)) {
+                continue;
+            }
+            let why = format!("how `{name}` is reached was changed: connect anew");
+            self.hub.tell(|live| live.target == *name, &EndReason::NoLongerPermitted { why });
         }
     }
 

@@ -15,6 +15,7 @@ use crate::credentials::ssh_certificate::SshCertificates;
 use crate::crypto::ssh::{PrivateKey, parse_private, public_line};
 use crate::domain::secret::Secret;
 use crate::gateway::accept::{self, Limits};
+use crate::gateway::lanes::Lanes;
 use crate::http::view::SshGatewayView;
 use crate::lifecycle::Stop;
 use crate::ssh::{Settings, SshGateway};
@@ -48,13 +49,17 @@ impl App {
             login_ca: public_line(&settings.certificates.authority(), "sallyport-login-ca"),
             host,
         };
-        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings));
+        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings, stop.soft.clone()));
         let limits = Limits {
             connections: config.max_connections,
             connections_per_network: None,
             handshakes: config.max_handshakes,
         };
-        let serve = move |stream, client, slot| Arc::clone(&gateway).serve(stream, client, slot);
+        let lanes = Arc::new(Lanes::start().context("cannot start the SSH gateway's threads")?);
+        let serve = move |stream, client, slot| {
+            let (gateway, lanes) = (Arc::clone(&gateway), Arc::clone(&lanes));
+            async move { lanes.carry(stream, move |stream| gateway.serve(stream, client, slot)).await }
+        };
         edges.spawn(accept::run(listener, limits, edges.clone(), stop.soft.clone(), serve));
         Ok(Some((address, view)))
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -19,7 +19,7 @@ thread_local! {
 /// Polls one read into the thread's buffer and hands what came to `take`.
 fn poll_read<R, T>(
     reader: &mut R,
-    context: &mut std::task::Context<'_>,
+    context: &mut Context<'_>,
     take: impl FnOnce(&[u8]) -> T,
 ) -> Poll<io::Result<T>>
 where
@@ -48,6 +48,33 @@ pub async fn read<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Bytes> {
     poll_fn(|context| poll_read(reader, context, Bytes::copy_from_slice)).await
 }
 
+/// As a plain read into `buffer`, but with one call of the system for many small ones: what came beside
+/// what was asked for waits in `ahead`, which is empty on an idle connection.
+pub fn poll_read_ahead<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    ahead: &mut Bytes,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if !ahead.is_empty() {
+        let ready = ahead.split_to(ahead.len().min(buffer.remaining()));
+        buffer.put_slice(&ready);
+        if ahead.is_empty() {
+            // Not even an empty slice of what came keeps it alive.
+            *ahead = Bytes::new();
+        }
+        return Poll::Ready(Ok(()));
+    }
+    if buffer.remaining() >= SCRATCH {
+        return Pin::new(reader).poll_read(context, buffer);
+    }
+    poll_read(reader, context, |bytes| {
+        let (asked, rest) = bytes.split_at_checked(buffer.remaining()).unwrap_or((bytes, &[]));
+        buffer.put_slice(asked);
+        *ahead = Bytes::copy_from_slice(rest);
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +90,25 @@ mod tests {
         while read_into(&mut far, &mut got).await.unwrap() > 0 {}
         assert_eq!(got, sent);
         assert!(read(&mut far).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn read_ahead_gives_what_was_sent_however_little_is_asked_for() {
+        let (mut near, mut far) = tokio::io::duplex(1 << 20);
+        let sent: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        near.write_all(&sent).await.unwrap();
+        drop(near);
+        let (mut ahead, mut got) = (Bytes::new(), Vec::new());
+        for asked in [1, 4, 16, 70_000, 3].into_iter().cycle() {
+            let mut space = vec![0; asked];
+            let mut buffer = ReadBuf::new(&mut space);
+            poll_fn(|context| poll_read_ahead(&mut far, &mut ahead, context, &mut buffer)).await.unwrap();
+            if buffer.filled().is_empty() {
+                break;
+            }
+            got.extend_from_slice(buffer.filled());
+        }
+        assert_eq!(got, sent);
+        assert!(ahead.is_empty());
     }
 }

@@ -259,6 +259,13 @@ impl Upstream {
         Ok(self.handle.cancel_streamlocal_forward(path).await?)
     }
 
+    /// Closes the connection once what was sent before is on its way. Waits for the target: give it a
+    /// budget.
+    pub(super) async fn leave(self) {
+        let _gone = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+        let _ended = self.handle.await;
+    }
+
     /// What the target opens; given once.
     pub(super) fn incoming(&mut self) -> Option<mpsc::Receiver<Incoming>> {
         self.incoming.take()

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,17 +16,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Jump;
 use super::message::Message;
-use super::serve::SshGateway;
+use super::serve::{SshGateway, Visitor};
 use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use crate::access::connect::Wanted;
-use crate::access::targets::TargetEntry;
 use crate::config::SshTarget;
-use crate::domain::principal::Principal;
 use crate::gateway::stream::Abrupt;
 
 /// How much is under way between the two connections, each way, in bytes.
 const UNDER_WAY: usize = 64 * 1024;
 const SSH_PORT: u32 = 22;
+/// How long a client gets to take the last of it.
+const TAKE_WITHIN: Duration = Duration::from_millis(200);
 
 impl Abrupt for DuplexStream {
     fn abandon(&mut self) {
@@ -40,31 +41,76 @@ pub(super) struct Destination {
     names: Vec<String>,
 }
 
-/// The host that a client means: by the target's name, alone or with its environment, or by its
-/// address.
-pub(super) fn destination(
-    gateway: &SshGateway,
-    principal: &Principal,
-    host: &str,
-    port: u32,
-) -> Option<Destination> {
-    let rules = gateway.access.rules();
-    let host = host.to_ascii_lowercase();
-    let found = rules.targets.all().find(|entry| is_meant(entry, &host, port))?;
-    let wanted = Wanted { target: found.target.name.clone(), access: None };
-    let jump = Jump { principal: principal.clone(), wanted };
-    // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
-    let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
-    Some(Destination { jump, names })
+/// Why a jump leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoDestination {
+    #[error("there is no SSH target `{host}`, port {port}: `sallyport targets` lists them")]
+    Unknown { host: String, port: u32 },
+    #[error("`{host}`, port {port}, is the address of several targets: name one of {}", .names.join(", "))]
+    Several { host: String, port: u32, names: Vec<String> },
 }
 
-fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
-    let Ok(ssh) = entry.route.ssh() else { return false };
-    let SshTarget { target, address, .. } = &**ssh;
-    let by_name = host == target.name.as_str()
-        || host == format!("{}.{}", target.name.as_str(), target.environment.as_str());
-    let by_address = address.host.eq_ignore_ascii_case(host) && u32::from(address.port) == port;
-    (by_name && (port == SSH_PORT || port == u32::from(address.port))) || by_address
+impl NoDestination {
+    /// A stable word for the record.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown_target",
+            Self::Several { .. } => "ambiguous_target",
+        }
+    }
+}
+
+/// The host that a client means: by the target's name, alone or with its environment, or by its
+/// address where that is one target's alone.
+pub(super) fn destination(
+    gateway: &SshGateway,
+    visitor: &Visitor,
+    host: &str,
+    port: u32,
+) -> Result<Destination, NoDestination> {
+    let rules = gateway.access.rules();
+    let host = host.to_ascii_lowercase();
+    let meant = |by: fn(&SshTarget, &str, u32) -> bool| {
+        let found =
+            rules.targets.all().filter(|entry| entry.route.ssh().is_ok_and(|ssh| by(ssh, &host, port)));
+        found.map(|entry| entry.target.name.clone()).collect::<Vec<_>>()
+    };
+    let mut found = meant(is_named);
+    if found.is_empty() {
+        found = meant(is_at);
+    }
+    let target = match &found[..] {
+        [target] => target.clone(),
+        [] => return Err(NoDestination::Unknown { host, port }),
+        several => {
+            let names = several.iter().map(ToString::to_string).collect();
+            return Err(NoDestination::Several { host, port, names });
+        }
+    };
+    let principal = visitor.known.principal.clone();
+    let wanted = Wanted { target, access: None };
+    let jump = Jump { principal, wanted, through: visitor.leg() };
+    // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
+    let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
+    Ok(Destination { jump, names })
+}
+
+fn is_named(ssh: &SshTarget, host: &str, port: u32) -> bool {
+    let SshTarget { target, address, .. } = ssh;
+    let name = target.name.as_str();
+    (host == name || host == format!("{name}.{}", target.environment.as_str()))
+        && (port == SSH_PORT || port == u32::from(address.port))
+}
+
+fn is_at(ssh: &SshTarget, host: &str, port: u32) -> bool {
+    ssh.address.host.eq_ignore_ascii_case(host) && u32::from(ssh.address.port) == port
+}
+
+/// How a jump ended.
+#[derive(Debug)]
+pub(super) struct Jumped {
+    /// The client took all that was on the way to it.
+    pub taken: bool,
 }
 
 /// Serves the connection inside of the channel to its end. Boxed: it may itself come here again.
@@ -74,7 +120,7 @@ pub(super) fn serve(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) -> BoxFuture<'static, ()> {
+) -> BoxFuture<'static, Jumped> {
     Box::pin(carry(gateway, destination, client, channel, reply))
 }
 
@@ -84,11 +130,14 @@ async fn carry(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) {
+) -> Jumped {
     let Destination { jump, names } = destination;
     let presence = match gateway.presences.named(&names) {
         Ok(presence) => presence,
-        Err(error) => return reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await,
+        Err(error) => {
+            reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await;
+            return Jumped { taken: true };
+        }
     };
     reply.accept().await;
     let (inner, outer) = tokio::io::duplex(UNDER_WAY);
@@ -102,9 +151,25 @@ async fn carry(
         }
     };
     // The client's bytes end when the channel does; ours when the inner connection has.
-    let carrying = async { tokio::join!(inward(from, write), outward(read, &to)) };
-    tokio::join!(serving, carrying);
-    let _gone = to.close().await;
+    let outward = outward(read, &to);
+    tokio::pin!(serving, outward);
+    let taken = {
+        let inward = inward(from, write);
+        tokio::pin!(inward);
+        let (mut sent_all, mut came_all) = (false, false);
+        loop {
+            tokio::select! {
+                () = &mut serving => break sent_all,
+                () = &mut outward, if !sent_all => sent_all = true,
+                () = &mut inward, if !came_all => came_all = true,
+            }
+        }
+    };
+    let taken = taken || tokio::time::timeout(TAKE_WITHIN, outward).await.is_ok();
+    if taken {
+        let _gone = to.close().await;
+    }
+    Jumped { taken }
 }
 
 async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use russh::client::GexParams;
+use russh::kex::dh::groups::DhGroup;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::certificate::Certificate;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
@@ -519,17 +521,22 @@ impl Handler for Callbacks {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        let said = response.and_then(|mut response| response.next());
+        // An answer without a word is one as well.
+        let said = response.map(|mut response| response.next().unwrap_or_default());
         let said = said.map(|bytes| Secret::new(String::from_utf8_lossy(&bytes).into_owned()));
         Ok(match self.authenticator.interactive(user, said).await {
             Interactive::Accept => Auth::Accept,
             Interactive::Reject => Auth::reject(),
-            Interactive::Ask(prompt) => Auth::Partial {
+            Interactive::Ask { prompt, told } => Auth::Partial {
                 name: Cow::Borrowed(""),
-                instructions: Cow::Borrowed(""),
+                instructions: Cow::Owned(told),
                 prompts: Cow::Owned(vec![(Cow::Borrowed(prompt), false)]),
             },
         })
+    }
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        Ok(None)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
@@ -658,6 +665,11 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())
+    }
+
+    async fn lookup_dh_gex_group(&mut self, _wanted: &GexParams) -> Result<Option<DhGroup>, Self::Error> {
+        // Not among the key exchanges that are offered.
+        Ok(None)
     }
 
     async fn pty_request(

@@ -12,7 +12,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use crate::access::usage::Use;
 use crate::audit::Unrecordable;
 use crate::audit::record::{Body, Direction};
 use crate::audit::ssh::{self as record, ChannelEnded, ChannelKind, Data, ProgramKind};
+use crate::domain::deny::EndReason;
 
 /// How much is gathered for one wait for the disk.
 const BATCH: usize = 256 * 1024;
@@ -45,6 +46,8 @@ pub(super) struct Prelude {
     pub pty: Option<Pty>,
     pub env: Vec<(String, String)>,
     pub shell: bool,
+    /// Typed ahead, for the shell.
+    pub typed: Bytes,
 }
 
 /// How a direction ended.
@@ -52,6 +55,8 @@ enum Stop {
     /// The target closed its side: everything it said has been passed on.
     TargetClosed,
     ClientClosed,
+    /// The program was, and the client has been told.
+    Refused,
     Unrecordable,
 }
 
@@ -90,6 +95,8 @@ struct Shared<'a> {
     is_terminal: AtomicBool,
     /// Whether the target may reach the client's agent.
     agent: AtomicBool,
+    /// The connection that carries the channel, while there is one.
+    reached: Mutex<Option<(Upstream, Arc<ToTarget>)>>,
     exit: Mutex<Exit>,
     /// Who waits for the target's answer.
     asked: Mutex<Option<oneshot::Sender<Answer>>>,
@@ -116,6 +123,7 @@ pub(super) async fn serve(
         watch: Mutex::new(Watch::new(ch, carrier.settings.stream_head)),
         is_terminal: AtomicBool::new(prelude.pty.is_some()),
         agent: AtomicBool::new(false),
+        reached: Mutex::default(),
         exit: Mutex::default(),
         asked: Mutex::default(),
         began: Instant::now(),
@@ -123,11 +131,17 @@ pub(super) async fn serve(
         bytes_out: 0.into(),
     };
     let (from, to) = channel.into_halves();
+    let telling = carrier.telling.token();
     let talking = Box::pin(talk(&shared, from, &to, reply, prelude));
     let why = tokio::select! {
         biased;
         reason = carrier.ending.begun() => {
-            goodbye::tell(&to, &reason.to_string(), shared.is_terminal.load(Ordering::Relaxed)).await;
+            let is_terminal = shared.is_terminal.load(Ordering::Relaxed);
+            let tell = async {
+                goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
+                drop(telling);
+            };
+            tokio::join!(tell, shared.hang_up(&reason));
             Some(reason.code().to_owned())
         }
         why = talking => why,
@@ -152,7 +166,7 @@ async fn talk(
         // Also when there is nothing to carry: only an open channel can say why.
         reply.accept().await;
     }
-    let (upstream, target) = match reached {
+    let (mut upstream, target) = match reached {
         Ok(reached) => reached,
         Err(NotReached::Unrecordable) => return None,
         Err(NotReached::Unreachable(why)) => {
@@ -161,7 +175,14 @@ async fn talk(
             return Some(why);
         }
     };
-    carry(shared, upstream, target, from, to, prelude).await;
+    let incoming = upstream.incoming();
+    let to_target = Arc::new(target.to);
+    *held(&shared.reached) = Some((upstream, Arc::clone(&to_target)));
+    let inward = Inward { shared, from, client: to, to: to_target, told: None, held: None, started: false };
+    let outward = outward(shared, target.from, to);
+    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
+    carry(inward, prelude, outward, agents).await;
+    drop(held(&shared.reached).take());
     let _gone = to.close().await;
     None
 }
@@ -174,18 +195,13 @@ async fn open(shared: &Shared<'_>) -> Result<(Upstream, TargetChannel), NotReach
     }
 }
 
+/// Both directions, until one of them ends.
 async fn carry(
-    shared: &Shared<'_>,
-    mut upstream: Upstream,
-    target: TargetChannel,
-    from: FromClient,
-    to: &ToClient,
+    mut inward: Inward<'_>,
     prelude: Prelude,
+    outward: impl Future<Output = Stop>,
+    agents: impl Future<Output = ()>,
 ) {
-    let incoming = upstream.incoming();
-    let mut inward = Inward { shared, from, to: target.to, told: None, held: None, started: false };
-    let outward = outward(shared, target.from, to);
-    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
     tokio::pin!(outward);
     let stopped = {
         let inbound = inward.run(prelude);
@@ -207,7 +223,8 @@ async fn carry(
 struct Inward<'a> {
     shared: &'a Shared<'a>,
     from: FromClient,
-    to: ToTarget,
+    client: &'a ToClient,
+    to: Arc<ToTarget>,
     /// The target has answered, and the client has not been told yet.
     told: Option<oneshot::Sender<Infallible>>,
     /// Came while bytes were gathered.
@@ -266,6 +283,9 @@ impl Inward<'_> {
             return Err(Stop::ClientClosed);
         }
         self.told = None;
+        if !prelude.typed.is_empty() {
+            self.data(prelude.typed).await?;
+        }
         Ok(())
     }
 
@@ -405,8 +425,13 @@ impl Inward<'_> {
             return Ok(false);
         }
         let ch = self.shared.ch;
-        if self.shared.carrier.may(ch, usage.action().as_str(), usage).await.is_err() {
-            return Ok(false);
+        if let Err(why) = self.shared.carrier.may(ch, usage.action().as_str(), usage).await {
+            // A request that fails has no words, and OpenSSH drops what came before: it is granted,
+            // and says why, as without a session.
+            self.from.answer(true);
+            let is_terminal = self.shared.is_terminal.load(Ordering::Relaxed);
+            goodbye::tell(self.client, &why, is_terminal, goodbye::REFUSED_STATUS).await;
+            return Err(Stop::Refused);
         }
         let hint = held(&self.shared.watch).program(how, command);
         let command_data = (how != ProgramKind::Shell).then(|| Data::new(command));
@@ -497,6 +522,17 @@ impl Shared<'_> {
             to.data(bytes).await?
         }
         Ok(())
+    }
+
+    /// Ends what runs on the target. A program without a terminal would not notice that its connection is
+    /// gone; once nobody has the right any more, it is killed.
+    async fn hang_up(&self, reason: &EndReason) {
+        let Some((upstream, to)) = held(&self.reached).take() else { return };
+        if reason.ends_the_right() {
+            let _gone = to.signal("KILL").await;
+        }
+        let _gone = to.close().await;
+        upstream.leave().await;
     }
 
     async fn end(&self, why: Option<String>) {

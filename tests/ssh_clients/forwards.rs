@@ -259,7 +259,7 @@ fn forwards_are_on_record_by_destination_and_bytes() {
     assert_eq!((tcp(local, b"123").len(), tcp(remote, b"12345").len()), (4, 6));
     wait_until("both have ended", || hosts.records("channel_ended").len() == 2);
     client.signal(rustix::process::Signal::TERM);
-    wait_until("the connection has ended", || !hosts.records("connection_ended").is_empty());
+    wait_until("the connection has ended", || !hosts.records("ended").is_empty());
     let opened = hosts.records("channel_opened");
     let of = |kind: &str| {
         opened.iter().find(|opened| opened["channel"] == kind).unwrap_or_else(|| panic!("{opened:?}"))

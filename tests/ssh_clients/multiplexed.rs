@@ -139,5 +139,5 @@ fn a_target_that_ends_one_sessions_connection_leaves_the_others_of_the_master() 
     assert_eq!((died.status.as_str(), died.text().as_str()), ("exit status: 255", "up\n"), "{died}");
     drop(lives.child().stdin.take());
     assert_eq!(lives.finish().stdout, "lived\n");
-    assert_eq!(hosts.records("connection_began").len(), 1);
+    assert_eq!(hosts.records("opened").len(), 1);
 }

@@ -154,7 +154,7 @@ fn other_clients_notice_nothing_but_another_address() {
     let config = hosts.bastion.config_file();
     let public = key.with_extension("pub");
     let arguments =
-        ["user", "ssh-key", "add", "alice", "--config", config.to_str().unwrap(), public.to_str().unwrap()];
+        ["user", "key", "add", "alice", "--config", config.to_str().unwrap(), public.to_str().unwrap()];
     hosts.bastion.operator(&arguments).success();
     same(&hosts, CASES);
     hosts.bastion.verify().success();

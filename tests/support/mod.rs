@@ -24,9 +24,11 @@ pub mod disk;
 pub mod postgres;
 pub mod process;
 pub mod sshd;
+pub mod terminal;
 pub mod wire;
 
 pub use bastion::{Bastion, Options};
 pub use postgres::Postgres;
 pub use process::{Finished, wait_until};
 pub use sshd::{Hosts, Sshd};
+pub use terminal::Terminal;

@@ -2,7 +2,7 @@
 //! real `ssh` through the gateway.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -88,6 +88,10 @@ impl Sshd {
         self.boot();
     }
 
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().pid()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -168,15 +172,25 @@ impl Hosts {
 
     /// `ssh`, `scp`, `sftp` through the gateway, with the certificate of a login.
     pub fn through(&self, program: &str, who: &str, target: &str) -> Command {
-        let mut command = Command::new(program);
-        let key = self.bastion.home(who).join("ssh/id_ed25519");
-        command.args(["-F", "/dev/null", "-i"]).arg(&key);
-        command.args(["-o", &format!("CertificateFile={}-cert.pub", key.display())]);
-        command.args(["-o", "StrictHostKeyChecking=yes", "-o", &self.known_hosts()]);
-        command.args(["-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]);
         let user = if target.is_empty() { who.to_owned() } else { format!("{who}+{target}") };
+        self.by_certificate(program, &self.bastion.home(who).join("ssh/id_ed25519"), &user)
+    }
+
+    /// As whoever `user` says, with this key and the certificate beside it.
+    pub fn by_certificate(&self, program: &str, key: &Path, user: &str) -> Command {
+        let mut command = self.client(program, user);
+        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-i"]).arg(key);
+        command.args(["-o", &format!("CertificateFile={}-cert.pub", key.display())]);
+        command
+    }
+
+    /// A client that knows the way and has nothing to prove itself with.
+    pub fn client(&self, program: &str, user: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-F", "/dev/null", "-o", "IdentitiesOnly=yes"]);
+        command.args(["-o", "StrictHostKeyChecking=yes", "-o", &self.known_hosts()]);
         command.args(["-o", &format!("Port={}", self.bastion.ssh_port), "-o", &format!("User={user}")]);
-        command.env("HOME", self.bastion.scratch()).stdin(Stdio::null());
+        command.env("HOME", self.bastion.scratch()).env_remove("SSH_AUTH_SOCK").stdin(Stdio::null());
         command
     }
 

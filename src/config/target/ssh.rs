@@ -33,6 +33,13 @@ pub struct SshTarget {
     pub source_address: Option<String>,
 }
 
+impl SshTarget {
+    /// Whether it is the same host, known by the same keys, with the same accounts.
+    pub fn is_reached_as(&self, other: &Self) -> bool {
+        *self == Self { target: self.target.clone(), ..other.clone() }
+    }
+}
+
 /// `None` when something is wrong with it, which then is reported.
 pub(super) fn read(section: &Section<'_>, common: Common) -> Option<SshTarget> {
     let address = super::address(section, "web-1.bank.example:22");
