@@ -112,7 +112,7 @@ const CASES: &[Case] = &[
     }),
     ("a client that is killed hangs the terminal up", |way| {
         let mark = way.place("hung-up");
-        let up = terminal(
+        let mut up = terminal(
             way,
             &["-t"],
             &format!("trap 'touch {mark}; exit' HUP; echo up; while :; do sleep 0.1; done"),
