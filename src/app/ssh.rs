@@ -41,7 +41,7 @@ impl App {
             Some(public) => (public.host.clone(), public.port),
             None => (host_of(&self.config.api.public_url), address.port()),
         };
-        let settings = settings(config, &host, port, stop)?;
+        let settings = settings(config, &host, port)?;
         let view = SshGatewayView {
             port,
             host_ca: public_line(settings.host_ca.public_key(), "sallyport-host-ca"),
@@ -49,7 +49,7 @@ impl App {
             login_ca: public_line(&settings.certificates.authority(), "sallyport-login-ca"),
             host,
         };
-        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings));
+        let gateway = Arc::new(SshGateway::new(Arc::clone(&self.access), settings, stop.soft.clone()));
         let limits = Limits {
             connections: config.max_connections,
             connections_per_network: None,
@@ -65,7 +65,7 @@ impl App {
     }
 }
 
-fn settings(config: &config::Ssh, host: &str, port: u16, stop: &Stop) -> Result<Settings> {
+fn settings(config: &config::Ssh, host: &str, port: u16) -> Result<Settings> {
     Ok(Settings {
         host_key: key(&config.host_key)?,
         host_ca: key(&config.host_ca)?,
@@ -79,7 +79,6 @@ fn settings(config: &config::Ssh, host: &str, port: u16, stop: &Stop) -> Result<
         stream_head: config.stream_head_bytes,
         accept_env: config.accept_env.clone(),
         idle_upstreams: IDLE_UPSTREAMS,
-        stop: stop.hard.clone(),
     })
 }
 

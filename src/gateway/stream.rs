@@ -2,12 +2,16 @@
 //!
 //! A library that owns a socket may be waiting for a peer that does not read. Cutting makes every
 //! read and write fail at once, so that the owner lets the socket go, and throws away what the
-//! kernel still holds for a peer that takes nothing.
+//! kernel still holds for a peer that takes nothing. Whether a peer takes anything, its [`Activity`]
+//! tells, so that nobody waits for one that does not.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,12 +33,43 @@ impl Abrupt for TcpStream {
     }
 }
 
+/// How often it is looked whether anything has moved.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// How much has moved over a stream, counted in reads and writes that did something.
+#[derive(Debug, Clone, Default)]
+pub struct Activity(Arc<AtomicU64>);
+
+impl Activity {
+    fn moved(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once nothing has moved for `time`, counted from now. Counts looks and not the time
+    /// itself: on a thread that is late with everything, nothing moves either. Cancel-safe.
+    pub async fn quiet_for(&self, time: Duration) {
+        let mut seen = self.count();
+        let mut quiet = Duration::ZERO;
+        while quiet < time {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let count = self.count();
+            quiet = if count == seen { quiet + LOOK_EVERY } else { Duration::ZERO };
+            seen = count;
+        }
+    }
+}
+
 /// Ends when its token is cancelled. Reads and writes are as cancel-safe as those of `S`. Reads ahead,
 /// for owners that ask for a few bytes at a time.
 #[derive(Debug)]
 pub struct Revocable<S: Abrupt> {
     stream: S,
     ahead: Bytes,
+    activity: Activity,
     cut: CancellationToken,
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -42,7 +77,19 @@ pub struct Revocable<S: Abrupt> {
 impl<S: Abrupt> Revocable<S> {
     pub fn new(stream: S, cut: CancellationToken) -> Self {
         let until_cut = Box::pin(cut.clone().cancelled_owned());
-        Self { stream, ahead: Bytes::new(), cut, until_cut }
+        Self { stream, ahead: Bytes::new(), activity: Activity::default(), cut, until_cut }
+    }
+
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
+    }
+
+    /// Notes what moved.
+    fn noted<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if matches!(outcome, Poll::Ready(Ok(_))) {
+            self.activity.moved();
+        }
+        outcome
     }
 
     /// Registers for the cut as well; an error once it has come.
@@ -63,7 +110,8 @@ impl<S: Abrupt + AsyncRead + Unpin> AsyncRead for Revocable<S> {
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
         let Self { stream, ahead, .. } = &mut *self;
-        scratch::poll_read_ahead(stream, ahead, context, buffer)
+        let read = scratch::poll_read_ahead(stream, ahead, context, buffer);
+        self.noted(read)
     }
 }
 
@@ -74,7 +122,8 @@ impl<S: Abrupt + AsyncWrite + Unpin> AsyncWrite for Revocable<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.noted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,7 +142,8 @@ impl<S: Abrupt + AsyncWrite + Unpin> AsyncWrite for Revocable<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -144,5 +194,25 @@ mod tests {
             tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
         assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_quiet_when_nothing_moves_and_not_while_something_does() {
+        let (mut stream, mut peer) = pair(&CancellationToken::new()).await;
+        let activity = stream.activity();
+        let (quiet, often) = (Duration::from_millis(200), Duration::from_millis(20));
+        let moving = async {
+            loop {
+                peer.write_all(b"x").await.unwrap();
+                stream.read_u8().await.unwrap();
+                tokio::time::sleep(often).await;
+            }
+        };
+        tokio::select! {
+            () = moving => {}
+            () = activity.quiet_for(quiet) => panic!("bytes were moving"),
+            () = tokio::time::sleep(3 * quiet) => {}
+        }
+        tokio::time::timeout(10 * quiet, activity.quiet_for(quiet)).await.unwrap();
     }
 }

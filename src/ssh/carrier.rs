@@ -41,6 +41,8 @@ pub(super) struct Carrier {
     pub cut: CancellationToken,
     /// The tasks of its channels.
     pub tasks: TaskTracker,
+    /// Held by each channel that has something to say to its client at the end, until it is said.
+    pub telling: TaskTracker,
     /// Upstream connections that carry no channel at the moment.
     idle_upstreams: Mutex<Vec<Upstream>>,
     channels: AtomicU32,
@@ -110,6 +112,7 @@ impl Carrier {
             ending: Ending::default(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            telling: TaskTracker::new(),
             idle_upstreams: Mutex::default(),
             channels: AtomicU32::new(CONNECTION),
             last_byte: AtomicU64::new(now),
@@ -214,11 +217,13 @@ impl Carrier {
             Body::Credential(Credential { step: step.to_owned(), mark: mark.clone(), detail })
         };
         self.record(&[step("issued", Some(format!("a certificate for `{}`", self.login)))]).await?;
+        // Also when this is dropped while it waits.
+        let destroyed = Destroyed { recorder: &self.recorder, body: Some(step("destroyed", None)) };
         let dialled =
             client::dial(&self.target, &self.login, &credential, self.access.now(), &self.cut).await;
         // The key is wiped here; without it the certificate opens nothing.
         drop(credential);
-        self.note(step("destroyed", None)).await?;
+        destroyed.note().await.inspect_err(|error| self.unrecordable(error))?;
         dialled.map_err(|error: DialError| {
             let detail = error_chain(&error);
             tracing::warn!(connection = %self.recorder.connection(), target = %self.target.target.name, error = detail, "target not reached");
@@ -254,6 +259,33 @@ impl Carrier {
         originator: Option<String>,
     ) -> Body {
         Body::ChannelOpened(ChannelOpened { ch, channel, destination, originator, credential: None })
+    }
+}
+
+/// Records that a credential is no more.
+struct Destroyed<'a> {
+    recorder: &'a Recorder,
+    body: Option<Body>,
+}
+
+impl Destroyed<'_> {
+    async fn note(mut self) -> Result<(), Unrecordable> {
+        if let Some(body) = self.body.clone() {
+            let noted = self.recorder.note_wait(body).await;
+            self.body = None;
+            noted?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Destroyed<'_> {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take()
+            && let Err(error) = self.recorder.note(body)
+        {
+            tracing::warn!(connection = %self.recorder.connection(), %error, "a credential's destruction is not on record");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{Gone, Message, Pty, Window};
 use super::server::{ALGORITHMS, SOFTWARE, from_library, signal};
 use crate::config::SshTarget;
@@ -29,8 +30,6 @@ use crate::gateway::stream::Revocable;
 
 /// For each of: name looked up and connected; keys exchanged and the credential taken.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
-/// Messages of a channel that are read ahead of its task.
-const READ_AHEAD: usize = 32;
 /// Channels that the target opened and nobody has looked at yet.
 const INCOMING: usize = 8;
 
@@ -74,6 +73,7 @@ pub(super) enum UntrustedHost {
 /// A connection to a target; closed when everything that came from it is dropped or cut.
 pub(super) struct Upstream {
     handle: Handle<Callbacks>,
+    flow: Arc<Flow>,
     incoming: Option<mpsc::Receiver<Incoming>>,
 }
 
@@ -114,13 +114,17 @@ pub(super) struct TargetChannel {
 }
 
 impl TargetChannel {
-    fn new(channel: Channel<Msg>) -> Self {
+    fn new(channel: Channel<Msg>, flow: &Arc<Flow>) -> Self {
+        let backlog = flow.channel(channel.id().into());
         let (read, write) = channel.split();
-        Self { from: FromTarget(read), to: ToTarget(write) }
+        Self { from: FromTarget { read, backlog }, to: ToTarget(write) }
     }
 }
 
-pub(super) struct FromTarget(ChannelReadHalf);
+pub(super) struct FromTarget {
+    read: ChannelReadHalf,
+    backlog: Arc<Backlog>,
+}
 
 impl std::fmt::Debug for FromTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -132,7 +136,8 @@ impl FromTarget {
     /// The next message; `None` when the channel or the connection is gone. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = from_library(self.0.wait().await?) {
+            if let Some(message) = from_library(self.read.wait().await?) {
+                self.backlog.taken(message.len());
                 return Some(message);
             }
         }
@@ -223,16 +228,17 @@ impl Upstream {
     }
 
     pub(super) async fn open_session(&self) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_session().await?))
+        Ok(TargetChannel::new(self.handle.channel_open_session().await?, &self.flow))
     }
 
     pub(super) async fn open_tcp(&self, host: &str, port: u32) -> Result<TargetChannel, NotOpened> {
         // Who connected where on the client's machine is nothing for the target to know.
-        Ok(TargetChannel::new(self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?))
+        let channel = self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?;
+        Ok(TargetChannel::new(channel, &self.flow))
     }
 
     pub(super) async fn open_path(&self, path: &str) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?))
+        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?, &self.flow))
     }
 
     /// Gives the port that the target listens on.
@@ -251,6 +257,13 @@ impl Upstream {
 
     pub(super) async fn unlisten_path(&self, path: &str) -> Result<(), NotOpened> {
         Ok(self.handle.cancel_streamlocal_forward(path).await?)
+    }
+
+    /// Closes the connection once what was sent before is on its way. Waits for the target: give it a
+    /// budget.
+    pub(super) async fn leave(self) {
+        let _gone = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+        let _ended = self.handle.await;
     }
 
     /// What the target opens; given once.
@@ -299,7 +312,10 @@ async fn speak(
     let address = || target.address.to_string();
     let (arrived, incoming) = mpsc::channel(INCOMING);
     let untrusted = Arc::new(Mutex::new(None));
+    let flow = Flow::with_targets();
+    let stream = Paced::new(stream, Arc::clone(&flow));
     let callbacks = Callbacks {
+        flow: Arc::clone(&flow),
         trusted: Trusted {
             keys: target.host_keys.clone(),
             authorities: target.host_cas.clone(),
@@ -311,7 +327,8 @@ async fn speak(
     };
     let config = Arc::new(russh::client::Config {
         client_id: SshId::Standard(SOFTWARE.into()),
-        channel_buffer_size: READ_AHEAD,
+        window_size: WINDOW,
+        channel_buffer_size: QUEUE,
         preferred: preferred(target),
         ..russh::client::Config::default()
     });
@@ -328,7 +345,7 @@ async fn speak(
     if !proved.map_err(protocol)?.success() {
         return Err(DialError::Refused { address: address(), login: login.to_owned() });
     }
-    Ok(Upstream { handle, incoming: Some(incoming) })
+    Ok(Upstream { handle, flow, incoming: Some(incoming) })
 }
 
 /// A host with several keys shows the first that both sides like: only those are asked for that
@@ -385,6 +402,7 @@ impl Trusted {
 }
 
 struct Callbacks {
+    flow: Arc<Flow>,
     trusted: Trusted,
     untrusted: Arc<Mutex<Option<UntrustedHost>>>,
     incoming: mpsc::Sender<Incoming>,
@@ -423,7 +441,7 @@ impl Handler for Callbacks {
         self.arrived(Incoming::Tcp {
             connected: (connected_address.to_owned(), connected_port),
             originator: (originator_address.to_owned(), originator_port),
-            channel: TargetChannel::new(channel),
+            channel: TargetChannel::new(channel, &self.flow),
             reply: IncomingReply(reply),
         });
         Ok(())
@@ -436,7 +454,7 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let (path, channel) = (socket_path.to_owned(), TargetChannel::new(channel));
+        let (path, channel) = (socket_path.to_owned(), TargetChannel::new(channel, &self.flow));
         self.arrived(Incoming::Path { path, channel, reply: IncomingReply(reply) });
         Ok(())
     }
@@ -447,8 +465,37 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.arrived(Incoming::Agent { channel: TargetChannel::new(channel), reply: IncomingReply(reply) });
+        self.arrived(Incoming::Agent {
+            channel: TargetChannel::new(channel, &self.flow),
+            reply: IncomingReply(reply),
+        });
         Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
+        // Not heeded by the library.
+        current
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _id: ChannelId, _channel_type: &str) -> bool {

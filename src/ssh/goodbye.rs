@@ -1,21 +1,61 @@
-//! What a person is told in the terminal when a channel ends for a reason of ours.
+//! What a person is told when a channel or a connection ends for a reason of ours: in the terminal, and
+//! in the message that closes the connection, which OpenSSH shows as well. A client that takes nothing
+//! is not waited for.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use super::message::{Message, Request};
-use super::server::{FromClient, ToClient};
+use super::server::{ClientHandle, FromClient, Running, ToClient};
 use crate::domain::text::on_one_line;
+use crate::gateway::stream::Activity;
 
-/// How long a client gets to take a goodbye; it may not be reading.
+/// How long a client gets to take a goodbye.
 const TELL_WITHIN: Duration = Duration::from_millis(200);
+/// Of that, how long it may take nothing at all.
+const STALLED_AFTER: Duration = Duration::from_millis(40);
 /// How long a client gets to say what the channel was for.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// A connection that was cut fails as one that broke.
 pub(super) const CUT_STATUS: u32 = 255;
 /// `EX_NOPERM`: what a script can tell from any status of a program's.
 pub(super) const REFUSED_STATUS: u32 = 77;
+
+/// The way out of a client's connection.
+pub(super) struct Exit {
+    pub handle: ClientHandle,
+    pub running: Running,
+    pub activity: Activity,
+    /// Closes the client's connection at once.
+    pub cut: CancellationToken,
+}
+
+impl Exit {
+    /// Closes the client's connection, with no word where there is no `why`.
+    pub(super) async fn leave(self, why: Option<&str>) {
+        self.leave_after(std::future::ready(()), why).await;
+    }
+
+    /// As [`Self::leave`], once the channels have been `told`: all of it within the time that a client
+    /// gets.
+    pub(super) async fn leave_after(mut self, told: impl Future<Output = ()>, why: Option<&str>) {
+        let Some(why) = why else { return self.cut.cancel() };
+        let telling = async {
+            told.await;
+            self.handle.disconnect(&format!("sallyport: {}", on_one_line(why))).await;
+            // The client closes once it has read it.
+            self.running.ended().await;
+        };
+        tokio::select! {
+            () = telling => {}
+            () = self.activity.quiet_for(STALLED_AFTER) => {}
+            () = tokio::time::sleep(TELL_WITHIN) => {}
+        }
+        self.cut.cancel();
+    }
+}
 
 /// Says why on the channel's standard error and closes it, within a budget of 200 ms.
 pub(super) async fn tell(to: &ToClient, why: &str, is_terminal: bool, status: u32) {

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -24,6 +25,8 @@ use crate::gateway::stream::Abrupt;
 /// How much is under way between the two connections, each way, in bytes.
 const UNDER_WAY: usize = 64 * 1024;
 const SSH_PORT: u32 = 22;
+/// How long a client gets to take the last of it.
+const TAKE_WITHIN: Duration = Duration::from_millis(200);
 
 impl Abrupt for DuplexStream {
     fn abandon(&mut self) {
@@ -103,6 +106,13 @@ fn is_at(ssh: &SshTarget, host: &str, port: u32) -> bool {
     ssh.address.host.eq_ignore_ascii_case(host) && u32::from(ssh.address.port) == port
 }
 
+/// How a jump ended.
+#[derive(Debug)]
+pub(super) struct Jumped {
+    /// The client took all that was on the way to it.
+    pub taken: bool,
+}
+
 /// Serves the connection inside of the channel to its end. Boxed: it may itself come here again.
 pub(super) fn serve(
     gateway: Arc<SshGateway>,
@@ -110,7 +120,7 @@ pub(super) fn serve(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) -> BoxFuture<'static, ()> {
+) -> BoxFuture<'static, Jumped> {
     Box::pin(carry(gateway, destination, client, channel, reply))
 }
 
@@ -120,11 +130,14 @@ async fn carry(
     client: SocketAddr,
     channel: ClientChannel,
     reply: OpenReply,
-) {
+) -> Jumped {
     let Destination { jump, names } = destination;
     let presence = match gateway.presences.named(&names) {
         Ok(presence) => presence,
-        Err(error) => return reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await,
+        Err(error) => {
+            reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await;
+            return Jumped { taken: true };
+        }
     };
     reply.accept().await;
     let (inner, outer) = tokio::io::duplex(UNDER_WAY);
@@ -137,19 +150,26 @@ async fn carry(
             Box::pin(gateway.settle(visitor)).await;
         }
     };
-    // The client's bytes end when the channel does; ours when the inner connection has, and both
-    // are waited for: what happened inside is then on record.
-    let inward = inward(from, write);
-    let ending = async { tokio::join!(serving, outward(read, &to)) };
-    tokio::pin!(inward, ending);
-    // A client that does not close its side holds nothing up.
-    tokio::select! {
-        _ = &mut ending => {}
-        () = &mut inward => {
-            ending.await;
+    // The client's bytes end when the channel does; ours when the inner connection has.
+    let outward = outward(read, &to);
+    tokio::pin!(serving, outward);
+    let taken = {
+        let inward = inward(from, write);
+        tokio::pin!(inward);
+        let (mut sent_all, mut came_all) = (false, false);
+        loop {
+            tokio::select! {
+                () = &mut serving => break sent_all,
+                () = &mut outward, if !sent_all => sent_all = true,
+                () = &mut inward, if !came_all => came_all = true,
+            }
         }
+    };
+    let taken = taken || tokio::time::timeout(TAKE_WITHIN, outward).await.is_ok();
+    if taken {
+        let _gone = to.close().await;
     }
-    let _gone = to.close().await;
+    Jumped { taken }
 }
 
 async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {

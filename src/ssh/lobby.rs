@@ -17,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::ask::{self, Asker};
 use super::goodbye;
-use super::jump;
+use super::jump::{self, Jumped};
 use super::serve::{SshGateway, Visitor};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::Prelude;
@@ -41,6 +41,7 @@ pub(super) struct Admitted {
 /// How a client leaves the lobby.
 pub(super) enum Left {
     Admitted(Box<Admitted>),
+    /// It went away by itself, or takes nothing any more.
     Gone,
     Told(EndReason),
 }
@@ -50,27 +51,32 @@ pub(super) struct Lobby {
     asker: Arc<Asker>,
     deny: Option<Deny>,
     open: FuturesUnordered<BoxFuture<'static, Option<Admitted>>>,
+    /// A connection behind a jump ends by itself, told and recorded like any other.
+    jumps: FuturesUnordered<BoxFuture<'static, Jumped>>,
 }
 
 impl Lobby {
     pub(super) fn new(gateway: &Arc<SshGateway>, visitor: &Visitor, deny: Option<Deny>) -> Self {
         let asker = Arc::new(Asker::new(Arc::clone(gateway), visitor.known.clone(), visitor.client));
-        Self { gateway: Arc::clone(gateway), asker, deny, open: FuturesUnordered::new() }
+        let (open, jumps) = (FuturesUnordered::new(), FuturesUnordered::new());
+        Self { gateway: Arc::clone(gateway), asker, deny, open, jumps }
     }
 
     /// Serves the client until a channel comes back with a permit, or the client goes or has to.
     pub(super) async fn wait(&mut self, visitor: &mut Visitor) -> Left {
         let gateway = Arc::clone(&self.gateway);
         loop {
+            let is_empty = self.open.is_empty() && self.jumps.is_empty();
             tokio::select! {
-                _ = visitor.running.ended() => return Left::Gone,
-                () = gateway.settings.stop.cancelled() => return Left::Told(EndReason::Shutdown),
-                () = idle(&gateway, self.open.is_empty()) => return Left::Told(EndReason::Idle),
+                _ = visitor.exit.running.ended() => return Left::Gone,
+                () = gateway.stopping.cancelled(), if self.jumps.is_empty() => return Left::Told(EndReason::Shutdown),
+                () = idle(&gateway, is_empty) => return Left::Told(EndReason::Idle),
                 Some(ended) = self.open.next() => {
                     if let Some(admitted) = ended {
                         return Left::Admitted(Box::new(admitted));
                     }
                 }
+                Some(Jumped { taken: false }) = self.jumps.next() => return Left::Gone,
                 arrived = visitor.arrivals.recv() => match arrived {
                     Some(arrival) => self.take(visitor, arrival).await,
                     None => return Left::Gone,
@@ -81,7 +87,7 @@ impl Lobby {
 
     async fn take(&mut self, visitor: &Visitor, arrival: Arrival) {
         match arrival {
-            Arrival::Opened(_, _, reply) if self.open.len() >= CHANNELS => {
+            Arrival::Opened(_, _, reply) if self.open.len() + self.jumps.len() >= CHANNELS => {
                 reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
             }
             Arrival::Opened(Opening::Session, channel, reply) => {
@@ -109,11 +115,13 @@ impl Lobby {
         let principal = &visitor.known.principal;
         match jump::destination(&self.gateway, visitor, to.0, to.1) {
             Ok(target) => {
-                let jumping = jump::serve(Arc::clone(&self.gateway), target, visitor.client, channel, reply);
-                self.open.push(Box::pin(async move {
-                    jumping.await;
-                    None
-                }));
+                self.jumps.push(jump::serve(
+                    Arc::clone(&self.gateway),
+                    target,
+                    visitor.client,
+                    channel,
+                    reply,
+                ));
             }
             Err(nowhere) => {
                 let why = nowhere.to_string();
@@ -133,12 +141,17 @@ impl Lobby {
 
     /// Everything that is still open, to its end.
     pub(super) async fn empty(&mut self) {
-        while let Some(ended) = self.open.next().await {
-            if let Some(Admitted { channel: Some((ClientChannel { from, to }, prelude)), .. }) = ended {
-                let (is_terminal, started) = (prelude.pty.is_some(), prelude.shell);
-                goodbye::explain(from, &to, AGAIN, AGAIN_STATUS, is_terminal, started).await;
+        let Self { open, jumps, .. } = self;
+        let jumped = async { while jumps.next().await.is_some() {} };
+        let asked = async {
+            while let Some(ended) = open.next().await {
+                if let Some(Admitted { channel: Some((ClientChannel { from, to }, prelude)), .. }) = ended {
+                    let (is_terminal, started) = (prelude.pty.is_some(), prelude.shell);
+                    goodbye::explain(from, &to, AGAIN, AGAIN_STATUS, is_terminal, started).await;
+                }
             }
-        }
+        };
+        tokio::join!(jumped, asked);
     }
 }
 

@@ -5,8 +5,8 @@
 //!    do, and may come back with a permit
 //! 3. `gateway::live::begin`: registered, checked once more, its beginning durable
 //! 4. [`carry`]: each channel in a task of its own, until something ends
-//! 5. goodbye in every channel, the target's connections closed, then the client's; the end written
-//!    down
+//! 5. goodbye in every channel, programs on the target ended, both sides' connections closed; the end
+//!    written down
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,33 +14,31 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authenticator, Jump, Known};
-use super::carrier::{CONNECTION, Carrier, Parts};
-use super::forward::{self, Listeners};
+use super::carrier::{Carrier, Parts};
+use super::channels::Channels;
+use super::goodbye::Exit;
 use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
-use super::server::{
-    self, ARRIVALS, Arrival, ClientChannel, ClientHandle, OpenReply, Opening, Presence, Running,
-};
-use super::session::{self, Prelude};
+use super::server::{self, ARRIVALS, Arrival, ClientChannel, Presence, Running};
+use super::session::Prelude;
 use super::settings::Settings;
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
 use crate::audit::Unrecordable;
 use crate::audit::ssh::SshClient;
 use crate::config::SshTarget;
-use crate::domain::decision::Rule;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, LiveConnection};
 use crate::gateway::stream::{Abrupt, Revocable};
 
-/// How long a client gets to take what it is told last; it may not be reading.
-const GOODBYE_WITHIN: Duration = Duration::from_millis(200);
+/// How long targets get to end the programs of a connection that ends.
+const HANG_UP_WITHIN: Duration = Duration::from_millis(200);
 /// How long channels get to write down their ends.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -50,18 +48,17 @@ pub struct SshGateway {
     pub(super) access: Arc<Access>,
     pub(super) settings: Arc<Settings>,
     pub(super) presences: Presences,
+    /// Cancelled when the gateway lets nothing new in any more.
+    pub(super) stopping: CancellationToken,
 }
 
 /// A client that has proved who it is.
 pub(super) struct Visitor {
     pub known: Known,
     pub client: SocketAddr,
-    pub handle: ClientHandle,
     pub software: String,
     pub arrivals: mpsc::Receiver<Arrival>,
-    pub running: Running,
-    /// Closes the client's connection at once.
-    pub cut: CancellationToken,
+    pub exit: Exit,
 }
 
 impl Visitor {
@@ -78,10 +75,10 @@ impl Visitor {
 }
 
 impl SshGateway {
-    pub fn new(access: Arc<Access>, settings: Settings) -> Self {
+    pub fn new(access: Arc<Access>, settings: Settings, stopping: CancellationToken) -> Self {
         let settings = Arc::new(settings);
         let presences = Presences::new(Arc::clone(&settings), access.clock.clone());
-        Self { access, settings, presences }
+        Self { access, settings, presences, stopping }
     }
 
     /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
@@ -102,7 +99,7 @@ impl SshGateway {
             Err(NotPromoted::Full { limit }) => {
                 let deny = Deny::TooManyConnections { limit };
                 self.record_refusal(&visitor, &deny).await;
-                part(visitor.handle, visitor.running, &visitor.cut, &deny.to_string()).await;
+                visitor.exit.leave(Some(&deny.to_string())).await;
             }
             Err(NotPromoted::Evicted) => {}
         }
@@ -121,6 +118,7 @@ impl SshGateway {
         S: Abrupt + AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = Revocable::new(stream, cut.clone());
+        let activity = stream.activity();
         let authenticator =
             Authenticator::new(Arc::clone(&self.access), Arc::clone(&self.settings), client, jump);
         let (known, failed) = (authenticator.known(), authenticator.failed());
@@ -139,7 +137,8 @@ impl SshGateway {
         let met = tokio::time::timeout(self.settings.handshake_timeout, Box::pin(meeting)).await;
         match (met, known.get().cloned()) {
             (Ok(Some((running, arrivals, software))), Some(known)) => {
-                Some(Visitor { known, client, handle: running.handle(), software, arrivals, running, cut })
+                let exit = Exit { handle: running.handle(), running, activity, cut };
+                Some(Visitor { known, client, software, arrivals, exit })
             }
             (met, _) => {
                 cut.cancel();
@@ -197,17 +196,16 @@ impl SshGateway {
         };
         let mut lobby = Lobby::new(self, &visitor, deny);
         match lobby.wait(&mut visitor).await {
+            // What else is open goes on beside it: a jump, above all.
             Left::Admitted(admitted) => {
-                // What else is open goes on beside it: a jump, above all.
                 tokio::join!(Box::pin(self.begin(visitor, *admitted)), lobby.empty());
             }
             Left::Gone => {
-                visitor.cut.cancel();
-                lobby.empty().await;
+                tokio::join!(visitor.exit.leave(None), lobby.empty());
             }
             Left::Told(reason) => {
-                part(visitor.handle, visitor.running, &visitor.cut, &reason.to_string()).await;
-                lobby.empty().await;
+                let why = reason.to_string();
+                tokio::join!(visitor.exit.leave(Some(&why)), lobby.empty());
             }
         }
     }
@@ -244,7 +242,7 @@ impl SshGateway {
                     let (_, to) = channel.into_halves();
                     super::goodbye::tell(&to, &deny.to_string(), true, super::goodbye::CUT_STATUS).await;
                 }
-                part(visitor.handle, visitor.running, &visitor.cut, &deny.to_string()).await;
+                visitor.exit.leave(Some(&deny.to_string())).await;
             }
         }
     }
@@ -257,7 +255,7 @@ impl SshGateway {
         login: String,
         first: Option<(ClientChannel, Prelude)>,
     ) {
-        let Visitor { handle, mut arrivals, mut running, cut, .. } = visitor;
+        let Visitor { mut arrivals, mut exit, .. } = visitor;
         let carrier = Arc::new(Carrier::new(Parts {
             access: Arc::clone(&self.access),
             settings: Arc::clone(&self.settings),
@@ -265,24 +263,42 @@ impl SshGateway {
             recorder: live.recorder().clone(),
             target,
             login,
-            client: handle.clone(),
+            client: exit.handle.clone(),
         }));
-        let reason = conversation(&carrier, &live, &mut arrivals, &mut running, first).await;
-        // Why, before the target's side is closed: a channel that only saw that would not tell.
+        let reason = conversation(&carrier, &live, &mut arrivals, &mut exit.running, first).await;
+        // From here on nothing of the client's goes to the target any more; why, before the target's
+        // side is closed: a channel that only saw that would not tell.
         carrier.ending.begin(reason.clone());
-        carrier.cut.cancel();
         carrier.tasks.close();
-        let ended = tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await;
-        if ended.is_err() {
+        carrier.telling.close();
+        let why = (reason != EndReason::ClientClosed).then(|| reason.to_string());
+        let leaving = exit.leave_after(carrier.telling.wait(), why.as_deref());
+        tokio::join!(hang_up(&carrier), beside(leaving, &mut arrivals));
+        if tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await.is_err() {
             tracing::warn!(connection = %live.id(), "some channels did not end in time");
-        }
-        if reason == EndReason::ClientClosed {
-            cut.cancel();
-        } else {
-            part(handle, running, &cut, &reason.to_string()).await;
         }
         let totals = carrier.totals();
         live.finish(reason, totals).await;
+    }
+}
+
+/// Gives the channels time to end what runs on the target, and closes every connection to it.
+async fn hang_up(carrier: &Carrier) {
+    let _does_not_answer = tokio::time::timeout(HANG_UP_WITHIN, carrier.tasks.wait()).await;
+    carrier.cut.cancel();
+}
+
+/// Refuses what the client still opens, so that nothing of it keeps a goodbye from it.
+async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver<Arrival>) {
+    tokio::pin!(leaving);
+    loop {
+        tokio::select! {
+            () = &mut leaving => return,
+            // Dropped replies refuse.
+            arrived = arrivals.recv() => if arrived.is_none() {
+                return leaving.await;
+            },
+        }
     }
 }
 
@@ -310,7 +326,11 @@ async fn conversation(
             _ = running.ended() => return EndReason::ClientClosed,
             () = &mut idle => return EndReason::Idle,
             arrived = arrivals.recv() => match arrived {
-                Some(arrival) => channels.take(arrival).await,
+                Some(arrival) => tokio::select! {
+                    biased;
+                    reason = stop.stopped() => return reason,
+                    () = channels.take(arrival) => {}
+                },
                 None => return EndReason::ClientClosed,
             },
         }
@@ -319,93 +339,6 @@ async fn conversation(
 
 fn unrecordable(error: &Unrecordable) -> EndReason {
     EndReason::Unrecordable { detail: error.to_string() }
-}
-
-/// Takes what a client opens, each in a task of its own.
-struct Channels<'a> {
-    carrier: &'a Arc<Carrier>,
-    listeners: Arc<Listeners>,
-    places: Arc<Semaphore>,
-}
-
-impl<'a> Channels<'a> {
-    fn new(carrier: &'a Arc<Carrier>) -> Self {
-        let places = Arc::new(Semaphore::new(carrier.settings.max_channels));
-        Self { carrier, listeners: Arc::default(), places }
-    }
-
-    async fn take(&self, arrival: Arrival) {
-        let (carrier, listeners) = (Arc::clone(self.carrier), Arc::clone(&self.listeners));
-        match arrival {
-            // Said once, long ago.
-            Arrival::Authenticated { .. } => {}
-            Arrival::Opened(Opening::Session, channel, reply) => {
-                self.serve_session(channel, Some(reply), Prelude::default()).await;
-            }
-            Arrival::Opened(opening, channel, reply) => self.serve_forward(opening, channel, reply).await,
-            Arrival::Listen { address, port, answer } => {
-                let work = async move { listeners.listen(&carrier, address, port, answer).await };
-                self.carrier.tasks.spawn(work);
-            }
-            Arrival::ListenPath { path, answer } => {
-                let work = async move { listeners.listen_path(&carrier, path, answer).await };
-                self.carrier.tasks.spawn(work);
-            }
-            Arrival::Unlisten { address, port, answer } => {
-                let place = (address, port);
-                let work = async move { listeners.unlisten(&carrier, place, false, answer).await };
-                self.carrier.tasks.spawn(work);
-            }
-            Arrival::UnlistenPath { path, answer } => {
-                let work = async move { listeners.unlisten(&carrier, (path, 0), true, answer).await };
-                self.carrier.tasks.spawn(work);
-            }
-            Arrival::Refused(what) => {
-                let rule =
-                    Rule { id: what.to_owned(), needs: "this kind of channel is not offered".to_owned() };
-                carrier.refused(CONNECTION, what, None, &Deny::PolicyRefused { rules: vec![rule] }).await;
-            }
-        }
-    }
-
-    async fn serve_session(&self, channel: ClientChannel, reply: Option<OpenReply>, prelude: Prelude) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return self.full(reply).await;
-        };
-        let carrier = Arc::clone(self.carrier);
-        self.carrier.tasks.spawn(async move {
-            session::serve(&carrier, channel, reply, prelude).await;
-            drop(place);
-        });
-    }
-
-    async fn serve_forward(&self, opening: Opening, channel: ClientChannel, reply: OpenReply) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return self.full(Some(reply)).await;
-        };
-        let carrier = Arc::clone(self.carrier);
-        self.carrier.tasks.spawn(async move {
-            forward::direct(&carrier, &opening, channel, reply).await;
-            drop(place);
-        });
-    }
-
-    async fn full(&self, reply: Option<OpenReply>) {
-        if let Some(reply) = reply {
-            let limit = self.carrier.settings.max_channels;
-            reply.prohibit(format!("this connection has its limit of {limit} channels open")).await;
-        }
-    }
-}
-
-/// Tells the client why it is let go, and closes its connection whether or not it reads.
-pub(super) async fn part(handle: ClientHandle, mut running: Running, cut: &CancellationToken, why: &str) {
-    let telling = async {
-        handle.disconnect(&format!("sallyport: {}", crate::domain::text::on_one_line(why))).await;
-        running.ended().await
-    };
-    let _not_reading = tokio::time::timeout(GOODBYE_WITHIN, telling).await;
-    cut.cancel();
 }
 
 fn arrival(visitor: &Visitor) -> live::Arrival {

@@ -10,7 +10,7 @@
 //! read by the direction that reads the target.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::access::usage::Use;
 use crate::audit::Unrecordable;
 use crate::audit::record::{Body, Direction};
 use crate::audit::ssh::{self as record, ChannelEnded, ChannelKind, Data, ProgramKind};
+use crate::domain::deny::EndReason;
 
 /// How much is gathered for one wait for the disk.
 const BATCH: usize = 256 * 1024;
@@ -85,6 +86,8 @@ struct Shared<'a> {
     is_terminal: AtomicBool,
     /// Whether the target may reach the client's agent.
     agent: AtomicBool,
+    /// The connection that carries the channel, while there is one.
+    reached: Mutex<Option<(Upstream, Arc<ToTarget>)>>,
     exit: Mutex<Exit>,
     began: Instant,
     bytes_in: std::sync::atomic::AtomicU64,
@@ -109,18 +112,24 @@ pub(super) async fn serve(
         watch: Mutex::new(Watch::new(ch, carrier.settings.stream_head)),
         is_terminal: AtomicBool::new(prelude.pty.is_some()),
         agent: AtomicBool::new(false),
+        reached: Mutex::default(),
         exit: Mutex::default(),
         began: Instant::now(),
         bytes_in: 0.into(),
         bytes_out: 0.into(),
     };
     let (from, to) = channel.into_halves();
+    let telling = carrier.telling.token();
     let talking = Box::pin(talk(&shared, from, &to, reply, prelude));
     let why = tokio::select! {
         biased;
         reason = carrier.ending.begun() => {
             let is_terminal = shared.is_terminal.load(Ordering::Relaxed);
-            goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
+            let tell = async {
+                goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
+                drop(telling);
+            };
+            tokio::join!(tell, shared.hang_up(&reason));
             Some(reason.code().to_owned())
         }
         why = talking => why,
@@ -145,7 +154,7 @@ async fn talk(
         // Also when there is nothing to carry: only an open channel can say why.
         reply.accept().await;
     }
-    let (upstream, target) = match reached {
+    let (mut upstream, target) = match reached {
         Ok(reached) => reached,
         Err(NotReached::Unrecordable) => return None,
         Err(NotReached::Unreachable(why)) => {
@@ -154,7 +163,15 @@ async fn talk(
             return Some(why);
         }
     };
-    carry(shared, upstream, target, from, to, prelude).await;
+    let incoming = upstream.incoming();
+    let to_target = Arc::new(target.to);
+    *held(&shared.reached) = Some((upstream, Arc::clone(&to_target)));
+    let (answers, answered) = mpsc::channel(4);
+    let inward = Inward { shared, from, client: to, to: to_target, answered, held: None, started: false };
+    let outward = outward(shared, target.from, to, answers);
+    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
+    carry(inward, prelude, outward, agents).await;
+    drop(held(&shared.reached).take());
     let _gone = to.close().await;
     None
 }
@@ -167,19 +184,13 @@ async fn open(shared: &Shared<'_>) -> Result<(Upstream, TargetChannel), NotReach
     }
 }
 
+/// Both directions, until one of them ends.
 async fn carry(
-    shared: &Shared<'_>,
-    mut upstream: Upstream,
-    target: TargetChannel,
-    from: FromClient,
-    to: &ToClient,
+    mut inward: Inward<'_>,
     prelude: Prelude,
+    outward: impl Future<Output = Stop>,
+    agents: impl Future<Output = ()>,
 ) {
-    let (answers, answered) = mpsc::channel(4);
-    let incoming = upstream.incoming();
-    let mut inward = Inward { shared, from, client: to, to: target.to, answered, held: None, started: false };
-    let outward = outward(shared, target.from, to, answers);
-    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
     tokio::pin!(outward);
     let stopped = {
         let inbound = inward.run(prelude);
@@ -202,7 +213,7 @@ struct Inward<'a> {
     shared: &'a Shared<'a>,
     from: FromClient,
     client: &'a ToClient,
-    to: ToTarget,
+    to: Arc<ToTarget>,
     answered: mpsc::Receiver<bool>,
     /// Came while bytes were gathered.
     held: Option<Message>,
@@ -479,6 +490,17 @@ impl Shared<'_> {
             to.data(bytes).await?
         }
         Ok(())
+    }
+
+    /// Ends what runs on the target. A program without a terminal would not notice that its connection is
+    /// gone; once nobody has the right any more, it is killed.
+    async fn hang_up(&self, reason: &EndReason) {
+        let Some((upstream, to)) = held(&self.reached).take() else { return };
+        if reason.ends_the_right() {
+            let _gone = to.signal("KILL").await;
+        }
+        let _gone = to.close().await;
+        upstream.leave().await;
     }
 
     async fn end(&self, why: Option<String>) {

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::credentials::ssh_certificate::SshCertificates;
 use crate::crypto::ssh::{PrivateKey, PublicKey};
 
@@ -31,8 +29,6 @@ pub struct Settings {
     pub accept_env: Vec<String>,
     /// Connections to the target that are kept for further forwards, for each client connection.
     pub idle_upstreams: usize,
-    /// When clients that are not connected to anything have to go.
-    pub stop: CancellationToken,
 }
 
 impl Settings {

@@ -63,6 +63,12 @@ impl Finished {
 #[derive(Debug)]
 pub struct Running(Option<Child>);
 
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self(Some(child))
+    }
+}
+
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         Self(Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))))
