@@ -9,6 +9,12 @@ mod bulk;
 mod commands;
 #[path = "ssh_clients/files.rs"]
 mod files;
+#[path = "ssh_clients/forwards.rs"]
+mod forwards;
+#[path = "ssh_clients/multiplexed.rs"]
+mod multiplexed;
+#[path = "ssh_clients/others.rs"]
+mod others;
 mod support;
 #[path = "ssh_clients/terminal.rs"]
 mod terminal;

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use russh::client::GexParams;
+use russh::kex::dh::groups::DhGroup;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::certificate::Certificate;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
@@ -533,6 +535,10 @@ impl Handler for Callbacks {
         })
     }
 
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        Ok(None)
+    }
+
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
         let software = String::from_utf8_lossy(session.remote_sshid()).into_owned();
         self.arrived(Arrival::Authenticated { software }).await
@@ -659,6 +665,11 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())
+    }
+
+    async fn lookup_dh_gex_group(&mut self, _wanted: &GexParams) -> Result<Option<DhGroup>, Self::Error> {
+        // Not among the key exchanges that are offered.
+        Ok(None)
     }
 
     async fn pty_request(

@@ -379,7 +379,11 @@ impl Inward<'_> {
         let granted = self.target_says().await;
         if granted {
             self.shared.is_terminal.store(true, Ordering::Relaxed);
-            held(&self.shared.watch).terminal();
+            let mut bodies = Vec::new();
+            held(&self.shared.watch).terminal(&mut bodies);
+            for body in bodies {
+                self.note(body).await?;
+            }
         }
         Ok(granted)
     }

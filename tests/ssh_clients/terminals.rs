@@ -155,6 +155,7 @@ fn what_is_typed_and_shown_in_a_terminal_is_on_record_with_its_sizes() {
     ssh.shows("50 120\r\n");
     ssh.types("\x04");
     assert_eq!(ssh.ends().0, "exit status: 0");
+    wait_until("its end is on record", || !hosts.records("channel_ended").is_empty());
     let pty = &hosts.records("pty")[0];
     assert_eq!(
         (&pty["cols"], &pty["rows"], &pty["term"]),

@@ -57,11 +57,13 @@ impl Sshd {
              AuthorizedKeysFile {}\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nAcceptEnv LANG LC_*\n\
              MaxSessions 500\nMaxStartups 1000\nLogLevel VERBOSE\nAllowStreamLocalForwarding yes\n\
-             Subsystem sftp /usr/lib/openssh/sftp-server\nPrintMotd no\nPrintLastLog no\n",
+             SetEnv HOME={}\nSubsystem sftp /usr/lib/openssh/sftp-server\nPrintMotd no\nPrintLastLog no\n",
             self.port,
             path("host"),
             path("authority.pub"),
             path("authorized_keys"),
+            // What somebody's own start files say is not for a test.
+            self.dir.path().display(),
         );
         fs::write(self.path("config"), text).unwrap();
     }
