@@ -126,8 +126,14 @@ const CASES: &[Case] = &[
     }),
     ("-R: a port that is taken", |way| {
         let server = tcp_server();
-        let options =
-            ["-o", "ExitOnForwardFailure=yes", "-R", &format!("{server}:127.0.0.1:{server}"), NAME, "true"];
+        let options = [
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-R",
+            &format!("127.0.0.1:{server}:127.0.0.1:{server}"),
+            NAME,
+            "true",
+        ];
         seen(&mut way.ssh(&options))
             .complains(255, "remote port forwarding failed")
             .replace(&server.to_string(), "PORT")
@@ -276,7 +282,7 @@ fn what_a_target_does_not_open_is_refused_with_the_rule_and_on_record() {
     let way = Way::through(&hosts);
     let server = tcp_server();
     let destination = format!("127.0.0.1:{server}");
-    let refused = seen(&mut way.ssh(&["-W", &destination, CLOSED]));
+    let refused = seen(&mut way.ssh(&["-o", "LogLevel=INFO", "-W", &destination, CLOSED]));
     refused.complains(255, "`forward`");
     let forward = hosts.records("channel_refused").pop().unwrap();
     assert_eq!((&forward["what"], &forward["destination"]), (&"forward".into(), &destination.into()));

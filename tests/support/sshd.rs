@@ -197,8 +197,16 @@ impl Hosts {
     /// The option that makes a client trust the gateway's host authority and nothing else.
     pub fn known_hosts(&self) -> String {
         let path = self.bastion.scratch().join("known_hosts");
-        let authority = fs::read_to_string(self.bastion.data().join("ssh/host_ca.pub")).unwrap();
-        fs::write(&path, format!("@cert-authority * {authority}")).unwrap();
+        // Written once: clients may be reading it.
+        if !path.exists() {
+            let authority = fs::read_to_string(self.bastion.data().join("ssh/host_ca.pub")).unwrap();
+            let (whole, made) = (
+                format!("@cert-authority * {authority}"),
+                tempfile::NamedTempFile::new_in(self.bastion.scratch()).unwrap(),
+            );
+            fs::write(made.path(), whole).unwrap();
+            made.persist(&path).unwrap();
+        }
         format!("UserKnownHostsFile={}", path.display())
     }
 
