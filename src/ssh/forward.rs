@@ -184,9 +184,10 @@ impl Listeners {
         let removed = held(&state.granted).remove(&(address.clone(), port));
         let mut done = false;
         if let (true, Some(upstream)) = (removed, &state.upstream) {
-            done = match streamlocal {
-                true => upstream.unlisten_path(&address).await.is_ok(),
-                false => upstream.unlisten(&address, port).await.is_ok(),
+            done = if streamlocal {
+                upstream.unlisten_path(&address).await.is_ok()
+            } else {
+                upstream.unlisten(&address, port).await.is_ok()
             };
             let listen =
                 Listen { ch: CONNECTION, address, port, streamlocal, granted: done, cancelled: true };
@@ -217,20 +218,17 @@ impl Listeners {
                 Arc::clone(state.upstream.insert(Arc::new(reached)))
             }
         };
-        let bound = match streamlocal {
-            true => upstream.listen_path(address).await.map(|()| 0),
-            false => upstream.listen(address, port).await,
+        let bound = if streamlocal {
+            upstream.listen_path(address).await.map(|()| 0)
+        } else {
+            upstream.listen(address, port).await
         };
-        match bound {
-            Ok(bound) => {
-                held(&state.granted).insert((address.to_owned(), bound));
-                Some(bound)
-            }
-            Err(_) => {
-                let _ended = carrier.note(record(false, port)).await;
-                None
-            }
-        }
+        let Ok(bound) = bound else {
+            let _ended = carrier.note(record(false, port)).await;
+            return None;
+        };
+        held(&state.granted).insert((address.to_owned(), bound));
+        Some(bound)
     }
 }
 

@@ -115,6 +115,7 @@ impl Presence {
 
 /// What a client opens or asks for, as it comes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a channel is what nearly all of them are")]
 pub(super) enum Arrival {
     /// The client has proved who it is; what it says of its software.
     Authenticated {
@@ -450,14 +451,12 @@ impl Callbacks {
     /// What the channel's task says to the request that it was just given.
     async fn granted(&mut self, channel: ChannelId) -> bool {
         let Some(answers) = self.answers.get_mut(&channel) else { return false };
-        match tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
-            Ok(answer) => answer.unwrap_or(false),
-            Err(_) => {
-                // An answer that came late would be taken for that of the next request.
-                self.answers.remove(&channel);
-                false
-            }
+        if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
+            return answer.unwrap_or(false);
         }
+        // An answer that came late would be taken for that of the next request.
+        self.answers.remove(&channel);
+        false
     }
 
     async fn answer(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {

@@ -521,9 +521,9 @@ impl Shared<'_> {
         self.carrier.count_from_target(bytes.len());
         self.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if err {
-            to.stderr(bytes).await?
+            to.stderr(bytes).await?;
         } else {
-            to.data(bytes).await?
+            to.data(bytes).await?;
         }
         Ok(())
     }
