@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::carrier::{CONNECTION, Carrier, NotReached};
@@ -21,6 +21,7 @@ use super::server::{ClientChannel, FromClient, OpenReply, Opening, ToClient};
 use crate::access::usage::Use;
 use crate::audit::record::Body;
 use crate::audit::ssh::{ChannelEnded, ChannelKind, Listen};
+use crate::gateway::boxed;
 
 /// Serves a channel that leads through the target.
 pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: ClientChannel, reply: OpenReply) {
@@ -85,7 +86,7 @@ async fn connect(
 /// dropped.
 pub(super) async fn agents(
     carrier: &Carrier,
-    incoming: Option<mpsc::Receiver<Incoming>>,
+    incoming: Option<boxed::Receiver<Incoming>>,
     granted: &AtomicBool,
 ) {
     let Some(mut incoming) = incoming else { return std::future::pending().await };
@@ -239,7 +240,7 @@ fn held<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Passes connections to the target's listeners on to the client.
 async fn accept(
     carrier: &Carrier,
-    mut incoming: mpsc::Receiver<Incoming>,
+    mut incoming: boxed::Receiver<Incoming>,
     granted: &std::sync::Mutex<HashSet<Place>>,
 ) {
     let mut open = FuturesUnordered::new();

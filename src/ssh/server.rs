@@ -34,6 +34,7 @@ use super::authenticate::{Authenticator, Interactive};
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{ExitSignal, Gone, Message, Pty, Request, Window};
 use crate::domain::secret::Secret;
+use crate::gateway::boxed;
 
 /// What a client may know of the software.
 pub(super) const SOFTWARE: &str = "SSH-2.0-Sallyport";
@@ -413,7 +414,7 @@ pub(super) async fn run<S>(
     presence: &Presence,
     stream: S,
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
 ) -> Result<Running, russh::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -427,7 +428,7 @@ where
 
 struct Callbacks {
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
     /// Where each session channel's task leaves its answers.
     answers: HashMap<ChannelId, mpsc::Receiver<bool>>,
     flow: Arc<Flow>,
