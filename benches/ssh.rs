@@ -223,13 +223,13 @@ fn keystrokes(world: &World) -> Row {
             times[index].push(began.elapsed());
         }
     }
-    let cpu = spent(world, before, KEYSTROKES as f64 / 1000.0);
+    let cpu = spent(world, before, KEYSTROKES as f64 / 1e6);
     for mut shell in shells {
         shell.kill().unwrap();
         shell.wait().unwrap();
     }
     let figures = times.map(|mut times| median(&mut times).as_secs_f64() * 1e6);
-    Row { what: "a keystroke's echo, p50", unit: "µs", figures, cpu, cpu_unit: "CPU ms/1000" }
+    Row { what: "a keystroke's echo, p50", unit: "µs", figures, cpu, cpu_unit: "CPU µs" }
 }
 
 /// How long the disk takes to keep a few bytes, p50: what write-ahead must wait for.

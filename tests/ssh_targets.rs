@@ -65,7 +65,7 @@ fn a_host_with_another_key_is_refused_with_both_fingerprints_and_learns_nothing(
     let [found, expected] =
         ["host.pub", "direct.pub"].map(|name| fingerprint(hosts.sshd.path(name).to_str().unwrap()));
     finished.says(&format!("has the host key {found}, and {expected} is expected")).says("`host_keys`");
-    let ended = &hosts.records("channel_ended")[0];
+    let ended = &hosts.ended(1)[0];
     assert!(ended["why"].as_str().unwrap().contains(&found), "{ended}");
     let log = hosts.sshd.log();
     assert_eq!(log.matches("Postponed").count() + log.matches("Accepted").count(), logins, "{log}");
@@ -153,7 +153,7 @@ fn a_host_that_cannot_be_had_is_said_to_be_so_and_holds_nobody_else_up() {
     assert_eq!(finished.code(), FAILED, "{finished:?}");
     finished.says("does not answer within 10 s");
     drop(accepted);
-    let whys = hosts.records("channel_ended").into_iter().filter(|record| record["why"].is_string()).count();
+    let whys = hosts.ended(4).into_iter().filter(|record| record["why"].is_string()).count();
     assert_eq!(whys, 3, "each is on record");
     let steps = hosts.records("credential");
     for step in ["issued", "destroyed"] {

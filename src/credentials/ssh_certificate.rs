@@ -118,7 +118,7 @@ mod tests {
     /// What is listed below a headline.
     fn below<'a>(lines: &'a [String], headline: &str) -> Vec<&'a str> {
         let below = lines.iter().skip_while(|line| *line != headline).skip(1);
-        below.take_while(|line| !line.ends_with(':')).map(String::as_str).collect()
+        below.take_while(|line| !line.ends_with([':', ')'])).map(String::as_str).collect()
     }
 
     #[test]

@@ -147,14 +147,14 @@ fn resize(prelude: &mut Prelude, window: super::message::Window) {
 
 /// From a refusal, or from no target at all, to a permit.
 async fn dialogue(asker: &Asker, prompt: &mut Prompt<'_>, deny: Option<Deny>) -> Result<Permit, NotAdmitted> {
-    let (mut wanted, mut deny) = match (&asker.known.wanted, deny) {
-        (Some(wanted), Some(deny)) => (wanted.clone(), deny),
-        _ => {
-            let wanted = pick(asker, prompt).await?;
-            match asker.admit(&wanted).await {
-                Ok(permit) => return Ok(permit),
-                Err(deny) => (wanted, deny),
-            }
+    let named = asker.known.wanted.clone().zip(deny);
+    let (mut wanted, mut deny) = if let Some(named) = named {
+        named
+    } else {
+        let wanted = pick(asker, prompt).await?;
+        match asker.admit(&wanted).await {
+            Ok(permit) => return Ok(permit),
+            Err(deny) => (wanted, deny),
         }
     };
     prompt.say(&format!("{deny}.")).await?;
@@ -176,9 +176,9 @@ async fn dialogue(asker: &Asker, prompt: &mut Prompt<'_>, deny: Option<Deny>) ->
 /// Files the request and waits for it to be approved; whoever stops waiting withdraws it.
 async fn obtain(asker: &Asker, prompt: &mut Prompt<'_>, ask: Ask) -> Result<(), NotAdmitted> {
     let access = &asker.gateway.access;
-    let asked = access.ask(&asker.caller, ask).await.map_err(|refusal| refused(&refusal))?;
-    let id = &asked.request.id;
-    let outcome = follow(asker, prompt, &asked.request).await;
+    let filed = access.ask(&asker.caller, ask).await.map_err(|refusal| refused(&refusal))?;
+    let id = &filed.request.id;
+    let outcome = follow(asker, prompt, &filed.request).await;
     if !matches!(outcome, Err(NotAdmitted::Interrupted)) {
         return outcome;
     }

@@ -76,6 +76,8 @@ pub(super) enum Interactive {
 }
 
 const ASK_PASSWORD: &str = "Password: ";
+const NOT_REGISTERED: &str =
+    "this key is not registered here, and no certificate of it is valid: `sallyport login` obtains one";
 const ASK_CODE: &str = "Verification code: ";
 
 /// Where an exchange stands.
@@ -178,9 +180,7 @@ impl Authenticator {
             Err(refusal) => {
                 // Of a certificate that has ended the library shows us the key alone.
                 if self.hint.is_empty() {
-                    self.hint = "this key is not registered here, and no certificate of it is valid: \
-                             `sallyport login` obtains one"
-                        .to_owned();
+                    NOT_REGISTERED.clone_into(&mut self.hint);
                 }
                 self.fail(claimed, format!("{refusal} ({fingerprint})"))
             }
@@ -283,9 +283,10 @@ impl Authenticator {
     }
 
     fn decide(&self, claimed: &str, principal: Principal) -> Interactive {
-        match self.settle(claimed, principal, Way::Interactive, None) {
-            true => Interactive::Accept,
-            false => Interactive::Reject,
+        if self.settle(claimed, principal, Way::Interactive, None) {
+            Interactive::Accept
+        } else {
+            Interactive::Reject
         }
     }
 

@@ -15,7 +15,6 @@ use russh::keys::ssh_key::{Algorithm, HashAlg};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
@@ -26,6 +25,7 @@ use crate::credentials::ssh_certificate::OneConnection;
 use crate::crypto::ssh;
 use crate::crypto::ssh::certificate::check_host_certificate;
 use crate::domain::time::Timestamp;
+use crate::gateway::boxed;
 use crate::gateway::stream::Revocable;
 
 /// For each of: name looked up and connected; keys exchanged and the credential taken.
@@ -74,7 +74,7 @@ pub(super) enum UntrustedHost {
 pub(super) struct Upstream {
     handle: Handle<Callbacks>,
     flow: Arc<Flow>,
-    incoming: Option<mpsc::Receiver<Incoming>>,
+    incoming: Option<boxed::Receiver<Incoming>>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -267,7 +267,7 @@ impl Upstream {
     }
 
     /// What the target opens; given once.
-    pub(super) fn incoming(&mut self) -> Option<mpsc::Receiver<Incoming>> {
+    pub(super) fn incoming(&mut self) -> Option<boxed::Receiver<Incoming>> {
         self.incoming.take()
     }
 }
@@ -310,7 +310,7 @@ async fn speak(
     stream: Revocable<TcpStream>,
 ) -> Result<Upstream, DialError> {
     let address = || target.address.to_string();
-    let (arrived, incoming) = mpsc::channel(INCOMING);
+    let (arrived, incoming) = boxed::channel(INCOMING);
     let untrusted = Arc::new(Mutex::new(None));
     let flow = Flow::with_targets();
     let stream = Paced::new(stream, Arc::clone(&flow));
@@ -405,7 +405,7 @@ struct Callbacks {
     flow: Arc<Flow>,
     trusted: Trusted,
     untrusted: Arc<Mutex<Option<UntrustedHost>>>,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: boxed::Sender<Incoming>,
 }
 
 impl Callbacks {

@@ -176,9 +176,7 @@ async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {
     while let Some(message) = from.next().await {
         match message {
             Message::Data(bytes) => {
-                if write.write_all(&bytes).await.is_err() {
-                    return;
-                }
+                let Ok(()) = write.write_all(&bytes).await else { return };
             }
             Message::Eof | Message::Close => break,
             _ => {}

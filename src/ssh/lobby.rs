@@ -76,7 +76,11 @@ impl Lobby {
                         return Left::Admitted(Box::new(admitted));
                     }
                 }
-                Some(Jumped { taken: false }) = self.jumps.next() => return Left::Gone,
+                Some(jumped) = self.jumps.next() => {
+                    if !jumped.taken {
+                        return Left::Gone;
+                    }
+                }
                 arrived = visitor.arrivals.recv() => match arrived {
                     Some(arrival) => self.take(visitor, arrival).await,
                     None => return Left::Gone,

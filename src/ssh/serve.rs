@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authenticator, Jump, Known};
@@ -34,6 +33,7 @@ use crate::config::SshTarget;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
+use crate::gateway::boxed;
 use crate::gateway::live::{self, LiveConnection};
 use crate::gateway::stream::{Abrupt, Revocable};
 
@@ -57,7 +57,7 @@ pub(super) struct Visitor {
     pub known: Known,
     pub client: SocketAddr,
     pub software: String,
-    pub arrivals: mpsc::Receiver<Arrival>,
+    pub arrivals: boxed::Receiver<Arrival>,
     pub exit: Exit,
 }
 
@@ -123,7 +123,7 @@ impl SshGateway {
             Authenticator::new(Arc::clone(&self.access), Arc::clone(&self.settings), client, jump);
         let (known, failed) = (authenticator.known(), authenticator.failed());
         let meeting = async {
-            let (sender, mut arrivals) = mpsc::channel(ARRIVALS);
+            let (sender, mut arrivals) = boxed::channel(ARRIVALS);
             let mut running = server::run(presence, stream, authenticator, sender).await.ok()?;
             let software = tokio::select! {
                 _ = running.ended() => return None,
@@ -289,7 +289,7 @@ async fn hang_up(carrier: &Carrier) {
 }
 
 /// Refuses what the client still opens, so that nothing of it keeps a goodbye from it.
-async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver<Arrival>) {
+async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut boxed::Receiver<Arrival>) {
     tokio::pin!(leaving);
     loop {
         tokio::select! {
@@ -306,7 +306,7 @@ async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver
 async fn conversation(
     carrier: &Arc<Carrier>,
     live: &LiveConnection,
-    arrivals: &mut mpsc::Receiver<Arrival>,
+    arrivals: &mut boxed::Receiver<Arrival>,
     running: &mut Running,
     first: Option<(ClientChannel, Prelude)>,
 ) -> EndReason {

@@ -34,6 +34,7 @@ use super::authenticate::{Authenticator, Interactive};
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{ExitSignal, Gone, Message, Pty, Request, Window};
 use crate::domain::secret::Secret;
+use crate::gateway::boxed;
 
 /// What a client may know of the software.
 pub(super) const SOFTWARE: &str = "SSH-2.0-Sallyport";
@@ -115,6 +116,7 @@ impl Presence {
 
 /// What a client opens or asks for, as it comes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a channel is what nearly all of them are")]
 pub(super) enum Arrival {
     /// The client has proved who it is; what it says of its software.
     Authenticated {
@@ -412,7 +414,7 @@ pub(super) async fn run<S>(
     presence: &Presence,
     stream: S,
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
 ) -> Result<Running, russh::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -426,7 +428,7 @@ where
 
 struct Callbacks {
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
     /// Where each session channel's task leaves its answers.
     answers: HashMap<ChannelId, mpsc::Receiver<bool>>,
     flow: Arc<Flow>,
@@ -450,14 +452,12 @@ impl Callbacks {
     /// What the channel's task says to the request that it was just given.
     async fn granted(&mut self, channel: ChannelId) -> bool {
         let Some(answers) = self.answers.get_mut(&channel) else { return false };
-        match tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
-            Ok(answer) => answer.unwrap_or(false),
-            Err(_) => {
-                // An answer that came late would be taken for that of the next request.
-                self.answers.remove(&channel);
-                false
-            }
+        if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
+            return answer.unwrap_or(false);
         }
+        // An answer that came late would be taken for that of the next request.
+        self.answers.remove(&channel);
+        false
     }
 
     async fn answer(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {

@@ -404,7 +404,11 @@ impl Inward<'_> {
         let granted = self.target_says(answered).await;
         if granted {
             self.shared.is_terminal.store(true, Ordering::Relaxed);
-            held(&self.shared.watch).terminal();
+            let mut bodies = Vec::new();
+            held(&self.shared.watch).terminal(&mut bodies);
+            for body in bodies {
+                self.note(body).await?;
+            }
         }
         Ok(granted)
     }
@@ -517,9 +521,9 @@ impl Shared<'_> {
         self.carrier.count_from_target(bytes.len());
         self.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if err {
-            to.stderr(bytes).await?
+            to.stderr(bytes).await?;
         } else {
-            to.data(bytes).await?
+            to.data(bytes).await?;
         }
         Ok(())
     }

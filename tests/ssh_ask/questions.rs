@@ -37,7 +37,7 @@ fn a_pick_from_the_list_a_reason_and_a_duration_make_a_shell_in_the_same_window(
     assert_eq!(hosts.records("program")[0]["how"], "shell");
     let passed = hosts.records("env").into_iter().find(|env| env["name"] == "LC_NOTE").unwrap();
     assert_eq!((&passed["txt"], &passed["passed"]), (&"a note".into(), &true.into()));
-    assert_eq!(hosts.records("channel_ended")[0]["exit_status"], 9);
+    assert_eq!(hosts.ended(1)[0]["exit_status"], 9);
     hosts.bastion.verify().success();
 }
 

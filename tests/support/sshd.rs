@@ -220,6 +220,17 @@ impl Hosts {
         self.sshd.direct("ssh").args(["127.0.0.1", command]).output().unwrap().into()
     }
 
+    /// How channels ended, once so many have: a client is gone before that is on record.
+    #[track_caller]
+    pub fn ended(&self, count: usize) -> Vec<serde_json::Value> {
+        let mut records = Vec::new();
+        wait_until("channels have ended", || {
+            records = self.records("channel_ended");
+            records.len() >= count
+        });
+        records
+    }
+
     /// The records of the only recording of SSH there is, in order.
     pub fn records(&self, kind: &str) -> Vec<serde_json::Value> {
         self.bastion.records().into_iter().filter(|record| record["kind"] == kind).collect()
