@@ -85,7 +85,11 @@ impl<'a> Way<'a> {
     /// A program of the client's machine, with nothing of the test's surroundings.
     pub(crate) fn program(&self, name: impl AsRef<Path>) -> Command {
         let mut command = Command::new(name.as_ref());
-        command.env("HOME", self.dir.path()).stdin(Stdio::null()).current_dir(self.dir.path());
+        command
+            .env("HOME", self.dir.path())
+            .env("TERM", "xterm-256color")
+            .stdin(Stdio::null())
+            .current_dir(self.dir.path());
         for name in ["SSH_AUTH_SOCK", "DISPLAY", "LANG", "LC_ALL", "LANGUAGE"] {
             command.env_remove(name);
         }
