@@ -7,12 +7,14 @@
 //! - Everything else is refused, with the reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::ask::{self, Asker};
+use super::authenticate::Known;
 use super::jump::{self, Jumped};
 use super::serve::{SshGateway, Visitor};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
@@ -22,6 +24,8 @@ use crate::domain::session::Permit;
 
 /// Channels that a client without a permit may have open at once.
 const CHANNELS: usize = 16;
+/// How often it is looked whether a client's account is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NO_TARGET: &str = "name a target: ssh USER+TARGET@… or ssh -J USER@… TARGET";
 
 /// A permit, and the channel that asked for it, which goes on under it.
@@ -35,8 +39,8 @@ pub(super) enum Left {
     Admitted(Admitted),
     /// It went away by itself, or takes nothing any more.
     Gone,
-    /// The gateway stops, and nothing that it jumped to is up any more.
-    Stopped,
+    /// It may not stay: the account is gone, or the gateway stops and nothing behind a jump is up.
+    Refused(Deny),
 }
 
 /// Serves the client until a channel comes back with a permit, or the client goes.
@@ -45,21 +49,26 @@ pub(super) async fn wait(gateway: &Arc<SshGateway>, visitor: &mut Visitor, deny:
     let mut open: FuturesUnordered<BoxFuture<'_, Option<Admitted>>> = FuturesUnordered::new();
     // A connection behind a jump ends by itself, told and recorded like any other.
     let mut jumps: FuturesUnordered<BoxFuture<'_, Jumped>> = FuturesUnordered::new();
+    let dismissed = dismissed(gateway, &visitor.known);
+    tokio::pin!(dismissed);
     loop {
         tokio::select! {
-            _ = visitor.exit.running.ended() => {
-                while jumps.next().await.is_some() {}
-                return Left::Gone;
-            }
-            () = gateway.stopping.cancelled(), if jumps.is_empty() => return Left::Stopped,
+            biased;
+            _ = visitor.exit.running.ended() => break,
+            () = gateway.stopping.cancelled(), if jumps.is_empty() => return Left::Refused(Deny::ShuttingDown),
+            deny = &mut dismissed => return Left::Refused(deny),
             Some(ended) = open.next() => {
                 if let Some(admitted) = ended {
                     return Left::Admitted(admitted);
                 }
             }
-            Some(Jumped { taken: false }) = jumps.next() => return Left::Gone,
+            Some(Jumped { taken }) = jumps.next() => {
+                if !taken {
+                    return Left::Gone;
+                }
+            }
             arrived = visitor.arrivals.recv() => match arrived {
-                None => return Left::Gone,
+                None => break,
                 Some(Arrival::Opened(_, _, reply)) if open.len() + jumps.len() >= CHANNELS => {
                     reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
                 }
@@ -88,6 +97,22 @@ pub(super) async fn wait(gateway: &Arc<SshGateway>, visitor: &mut Visitor, deny:
                     | Arrival::Refused(_),
                 ) => {}
             },
+        }
+    }
+    while jumps.next().await.is_some() {}
+    Left::Gone
+}
+
+/// Resolves when the client's account is there no more. Nothing else can end somebody who has no
+/// session: the hub does not know them.
+async fn dismissed(gateway: &SshGateway, known: &Known) -> Deny {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // A store that does not answer refuses whatever is asked of it.
+        if let Ok(account) = gateway.access.store.user_by_id(&known.principal.id).await
+            && account.is_none_or(|account| account.disabled)
+        {
+            return Deny::PrincipalGone;
         }
     }
 }

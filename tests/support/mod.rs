@@ -23,10 +23,12 @@ pub mod calls;
 pub mod disk;
 pub mod postgres;
 pub mod process;
+pub mod shell;
 pub mod sshd;
 pub mod wire;
 
 pub use bastion::{Bastion, Options};
 pub use postgres::Postgres;
 pub use process::{Finished, wait_until};
+pub use shell::Shell;
 pub use sshd::{Hosts, Sshd};
