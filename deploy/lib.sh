@@ -37,6 +37,15 @@ missing_packages() {
     postgres_bin >/dev/null || say postgresql
     command -v ssh >/dev/null || say openssh-client
     [[ -x /usr/sbin/sshd ]] || say openssh-server
+    [[ -x /usr/lib/openssh/sftp-server ]] || say openssh-sftp-server
+    # clients beside OpenSSH's, and what is built upon ssh
+    command -v plink >/dev/null && command -v puttygen >/dev/null || say putty-tools
+    command -v dbclient >/dev/null || say dropbear-bin
+    local program
+    for program in curl git rsync; do
+        command -v "$program" >/dev/null || say "$program"
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv
 }
 
 # Installs what is missing, or says what to install.
@@ -72,6 +81,18 @@ install_missing() {
     [[ $done -eq 0 ]] || fail "apt-get could not install ${missing[*]}"
     mapfile -t missing < <(missing_packages)
     [[ ${#missing[@]} -eq 0 ]] || fail "still missing after the installation: ${missing[*]}"
+}
+
+# Makes the virtual environment $1 with what deploy/python.txt names, unless it is there already.
+make_python() {
+    local list=deploy/python.txt
+    if cmp -s "$list" "$1/made-from"; then
+        return
+    fi
+    rm -rf "$1"
+    python3 -m venv "$1"
+    "$1/bin/pip" --quiet --disable-pip-version-check install --no-deps --only-binary :all: --requirement "$list"
+    cp "$list" "$1/made-from"
 }
 
 need_cargo() {

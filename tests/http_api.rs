@@ -78,6 +78,7 @@ fn case_of(route: &Route, things: &Things) -> Case {
         }
         // What is offered is no secret to those who may log in.
         ("GET", "/pam/targets" | "/pam/gateway") => case(route.path, None, 200, (Alice, 200)),
+        ("GET", "/pam/ssh-keys") => case("/pam/ssh-keys?user=alice", None, 403, (Root, 200)),
         ("GET", "/pam/recordings/{connection}") => {
             case(&format!("/pam/recordings/{UNKNOWN_CONNECTION}"), None, 403, (Compliance, 404))
         }
@@ -85,7 +86,6 @@ fn case_of(route: &Route, things: &Things) -> Case {
             let body = json!({"public_key": world::new_key().1, "user": "bob"});
             case(route.path, Some(body), 403, (Root, 201))
         }
-        ("GET", "/pam/ssh-keys") => case(route.path, None, 200, (Alice, 200)),
         ("POST", "/pam/ssh-keys/remove") => {
             let body = json!({"fingerprint": things.ssh_key, "user": "alice"});
             case(route.path, Some(body), 403, (Root, 204))

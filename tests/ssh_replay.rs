@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "in the test's own helpers too, a step that fails fails the test"
 )]
@@ -62,6 +61,7 @@ fn opening() -> Opening {
                 kex: None,
                 auth: "publickey".to_owned(),
                 key: None,
+                jump: None,
             }),
             target_tls: None,
         },
@@ -71,8 +71,7 @@ fn opening() -> Opening {
 /// A log with one recording: a shell that takes an hour, and with `terminals` 2 another.
 async fn log(terminals: u32) -> TempDir {
     let home = TempDir::new().unwrap();
-    let key =
-        SigningKey::from_pem(&SigningKey::generate().to_string(), NodeId::from_random([1; 10])).unwrap();
+    let key = SigningKey::from_pem(SigningKey::generate().as_ref(), NodeId::from_random([1; 10])).unwrap();
     let clock = Clock::manual(START);
     let mut options = JournalOptions::new(key);
     (options.file_size, options.reserve) = (1 << 20, 1 << 10);

@@ -7,6 +7,7 @@ use crate::domain::decision::{Decision, Rule};
 use crate::domain::deny::Deny;
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{PrincipalId, RequestId, SessionId};
+use crate::domain::name::TargetName;
 use crate::domain::principal::Principal;
 use crate::domain::request::{Ask, AskHash, Request};
 use crate::domain::session::{Consent, Session};
@@ -150,6 +151,16 @@ impl Access {
     }
 
     /// Refuses whoever is blocked for `target`.
+    /// Whether they may wait for what they asked for.
+    pub async fn refuse_blocked_from(
+        &self,
+        principal: &Principal,
+        target: &TargetName,
+    ) -> Result<(), Refusal> {
+        let rules = self.rules();
+        self.refuse_blocked(principal, &rules.targets.find(target)?.target).await
+    }
+
     pub(super) async fn refuse_blocked(&self, principal: &Principal, target: &Target) -> Result<(), Refusal> {
         let now = self.now();
         let filter = Filter { principal: Some(principal.id.clone()), open_only: true, ..Filter::default() };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::crypto;
 use crate::crypto::ssh::certificate::{CertificateOrder, sign_user};
-use crate::crypto::ssh::{self, PrivateKey};
+use crate::crypto::ssh::{self, Certificate, PrivateKey};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::PrincipalId;
 use crate::domain::name::UserName;
@@ -55,6 +55,12 @@ pub struct PresentedCertificate<'a> {
     pub key_id: &'a str,
     /// Seconds since the epoch: when it was issued.
     pub valid_after: u64,
+}
+
+impl<'a> From<&'a Certificate> for PresentedCertificate<'a> {
+    fn from(certificate: &'a Certificate) -> Self {
+        Self { key_id: certificate.key_id(), valid_after: certificate.valid_after() }
+    }
 }
 
 impl Access {

@@ -20,6 +20,9 @@ pub struct SshClient {
     /// Fingerprint of the key that was proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The connection that this one came through, for a client that jumped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jump: Option<Box<SshClient>>,
 }
 
 /// Bytes that are text, or else base64, so that nothing is lost.

@@ -307,7 +307,7 @@ mod tests {
             parser.feed(introducer, |_| {});
             parser.feed(&vec![b'1'; 1 << 20], |token| panic!("{token:?}"));
             parser.feed(b"\x07\x18", |token| {
-                assert!(!matches!(token, Token::Osc(_) | Token::Csi(_)), "{token:?}")
+                assert!(!matches!(token, Token::Osc(_) | Token::Csi(_)), "{token:?}");
             });
         }
         assert!(parser.kept.capacity() <= 2 * LONGEST);

@@ -11,7 +11,7 @@ use super::home::{Home, absolute, remove, write_private};
 use crate::crypto::ssh::{self, Certificate, PrivateKey};
 use crate::domain::time::Timestamp;
 use crate::http::api::ssh::CertificateBody;
-use crate::http::view::SshCertificateView;
+use crate::http::view::{GatewayView, SshCertificateView};
 
 /// Where the files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +39,16 @@ impl Files {
 /// Has the key certified, made when there is none yet. Does nothing when the server has no SSH gateway.
 pub(super) async fn obtain(home: &Home, client: &Client) -> Result<(), Failure> {
     let files = Files::of(home)?;
+    // Asked first: a refusal would be on record.
+    let gateway: GatewayView = client.get("/pam/gateway").await?;
+    if gateway.ssh.is_none() {
+        return remove(&files.certificate);
+    }
     let known = known_key(&files)?;
     let key = known.clone().unwrap_or_else(ssh::generate_ed25519);
     let public_key = ssh::public_line(key.public_key(), "sallyport");
     let body = CertificateBody { public_key: public_key.clone() };
-    let view: SshCertificateView = match client.post("/pam/ssh-certificate", &body).await {
-        Ok(view) => view,
-        // A server of before there were any does not know the route.
-        Err(failure) if matches!(failure.code.as_deref(), Some("no_ssh_gateway" | "no_such_route")) => {
-            return remove(&files.certificate);
-        }
-        Err(failure) => return Err(failure),
-    };
+    let view: SshCertificateView = client.post("/pam/ssh-certificate", &body).await?;
     if known.is_none() {
         let pem = ssh::to_pem(&key).map_err(|error| Failure::of("cannot write the SSH key", &error))?;
         write_private(&files.key, pem.as_bytes())?;

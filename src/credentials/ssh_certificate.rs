@@ -85,3 +85,68 @@ impl SshCertificates {
         Ok(OneConnection { key, certificate, fingerprint })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_795_468_800_900_000);
+
+    /// What `ssh-keygen -L` says of a certificate, line by line.
+    fn listed(ends_after: Duration, source_address: Option<&str>) -> Vec<String> {
+        let issuer = SshCertificates::new(ssh::generate_ed25519());
+        let wanted = CertificateFor {
+            id: "sallyport ses/con/1",
+            login: "deploy",
+            source_address,
+            now: NOW,
+            ends_at: NOW.plus(ends_after),
+        };
+        let issued = issuer.issue(&wanted).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("id-cert.pub");
+        std::fs::write(&path, issued.certificate.to_openssh().unwrap()).unwrap();
+        let output = Command::new("ssh-keygen").env("TZ", "UTC").arg("-Lf").arg(path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&ssh::fingerprint(&issuer.authority())), "{text}");
+        assert!(text.contains(&issued.fingerprint), "{text}");
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// What is listed below a headline.
+    fn below<'a>(lines: &'a [String], headline: &str) -> Vec<&'a str> {
+        let below = lines.iter().skip_while(|line| *line != headline).skip(1);
+        below.take_while(|line| !line.ends_with([':', ')'])).map(String::as_str).collect()
+    }
+
+    #[test]
+    fn openssh_reads_one_login_for_a_minute_and_nothing_else() {
+        let lines = listed(Duration::from_hours(1), None);
+        assert!(lines[1].contains("ssh-ed25519-cert-v01@openssh.com user certificate"), "{lines:?}");
+        assert!(lines.contains(&"Key ID: \"sallyport ses/con/1\"".to_owned()), "{lines:?}");
+        assert!(
+            lines.contains(&"Valid: from 2026-11-23T21:19:00 to 2026-11-23T21:21:00".to_owned()),
+            "{lines:?}"
+        );
+        assert_eq!(below(&lines, "Principals:"), ["deploy"]);
+        assert!(lines.contains(&"Critical Options: (none)".to_owned()), "{lines:?}");
+        assert_eq!(below(&lines, "Extensions:"), EXTENSIONS);
+    }
+
+    #[test]
+    fn it_ends_with_the_session() {
+        let lines = listed(Duration::from_secs(20), None);
+        assert!(
+            lines.contains(&"Valid: from 2026-11-23T21:19:00 to 2026-11-23T21:20:20".to_owned()),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn it_is_for_the_gateways_address_alone_where_that_is_known() {
+        let lines = listed(Duration::from_hours(1), Some("192.0.2.7,2001:db8::/64"));
+        assert_eq!(below(&lines, "Critical Options:"), ["source-address 192.0.2.7,2001:db8::/64"]);
+    }
+}

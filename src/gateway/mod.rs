@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod boxed;
 pub mod lanes;
 pub mod live;
 pub mod login;

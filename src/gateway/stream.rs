@@ -154,6 +154,7 @@ impl<S: Abrupt + AsyncWrite + Unpin> AsyncWrite for Revocable<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -190,8 +191,7 @@ mod tests {
         };
         let cutting = async { cut.cancel() };
         let both = async { tokio::join!(reading, writing, cutting) };
-        let (read, written, ()) =
-            tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+        let (read, written, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
         assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
     }

@@ -3,7 +3,7 @@
 //! Without a terminal: one line that says what to do, and an exit status of its own. In a terminal:
 //!
 //! 1. Where no target was named: a list of what one may open, and a pick.
-//! 2. Where the session is there: go on.
+//! 2. Where the session is there (it may have come since the client did): go on.
 //! 3. Reason and duration are asked for, the request is filed.
 //! 4. Who has approved is shown as it happens; ^C withdraws the request.
 //! 5. Once approved, the channel goes on as if the session had been there all along.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authenticate::Known;
-use super::goodbye;
+use super::goodbye::{self, REFUSED_STATUS};
 use super::lobby::Admitted;
 use super::message::{Message, Request};
 use super::prompt::{Interrupted, Prompt};
@@ -22,23 +22,21 @@ use super::server::{ClientChannel, FromClient};
 use super::session::Prelude;
 use crate::access::Caller;
 use crate::access::connect::Wanted;
+use crate::access::refusal::Refusal;
 use crate::domain::deny::Deny;
 use crate::domain::name::AccessName;
 use crate::domain::request::{Ask, DEFAULT_DURATION, Request as AccessRequest, RequestState};
 use crate::domain::session::Permit;
 use crate::domain::time::{humane, parse_duration};
 
-/// `EX_NOPERM`: what a script can tell from any status of a program's.
-const NO_SESSION_STATUS: u32 = 77;
 /// How often the store is asked how a request stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// For whom questions are asked, and why.
-pub(super) struct Asker<'a> {
-    gateway: &'a Arc<SshGateway>,
-    known: &'a Known,
+/// For whom questions are asked.
+pub(super) struct Asker {
+    gateway: Arc<SshGateway>,
+    known: Known,
     caller: Caller,
-    deny: Option<Deny>,
 }
 
 /// What a channel was opened for, before there is a target to ask.
@@ -49,7 +47,7 @@ enum Purpose {
 
 /// Why a dialogue ended without a permit.
 enum NotAdmitted {
-    /// The client left, or pressed ^C.
+    /// The client left, or pressed ^C, before anything was asked for.
     Interrupted,
     Told(String),
 }
@@ -60,50 +58,57 @@ impl From<Interrupted> for NotAdmitted {
     }
 }
 
-impl<'a> Asker<'a> {
-    pub(super) fn new(
-        gateway: &'a Arc<SshGateway>,
-        known: &'a Known,
-        client: SocketAddr,
-        deny: Option<&Deny>,
-    ) -> Self {
+impl Asker {
+    pub(super) fn new(gateway: Arc<SshGateway>, known: Known, client: SocketAddr) -> Self {
         let caller = Caller { principal: known.principal.clone(), client: Some(client) };
-        Self { gateway, known, caller, deny: deny.cloned() }
+        Self { gateway, known, caller }
     }
 
-    fn told(&self) -> String {
-        match &self.deny {
-            Some(deny) => format!("{deny}. {}", deny.hint()),
-            None => "name a target: ssh USER+TARGET@…; `sallyport targets` lists them".to_owned(),
-        }
+    async fn admit(&self, wanted: &Wanted) -> Result<Permit, Deny> {
+        self.gateway.admit(&self.known, wanted).await
+    }
+}
+
+/// What to do without a session, on one line.
+fn told(deny: Option<&Deny>) -> String {
+    match deny {
+        Some(deny) => format!("{deny}. {}", deny.hint()),
+        None => "name a target: ssh USER+TARGET@…; `sallyport targets` lists them".to_owned(),
     }
 }
 
 /// Serves the channel; gives it back with a permit, or ends it.
-pub(super) async fn serve(asker: &Asker<'_>, channel: ClientChannel) -> Option<Admitted> {
+pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admitted> {
+    let deny = match &asker.known.wanted {
+        Some(wanted) => match asker.admit(wanted).await {
+            Ok(permit) => return Some(Admitted { permit, channel: Some((channel, Prelude::default())) }),
+            Err(deny) => Some(deny),
+        },
+        None => None,
+    };
     let ClientChannel { mut from, to } = channel;
     let mut prelude = Prelude::default();
     let purpose = purpose(&mut from, &mut prelude).await?;
     if matches!(purpose, Purpose::Program) || prelude.pty.is_none() {
-        let told = asker.told();
-        goodbye::explain(from, &to, &told, NO_SESSION_STATUS, prelude.pty.is_some(), true).await;
+        let told = told(deny.as_ref());
+        goodbye::explain(from, &to, &told, REFUSED_STATUS, prelude.pty.is_some(), true).await;
         return None;
     }
     prelude.shell = true;
     let mut prompt = Prompt::new(from, &to);
-    let outcome = dialogue(asker, &mut prompt, &mut prelude).await;
-    let from = prompt.into_inner();
-    match outcome {
-        Ok(permit) => Some(Admitted { permit, channel: Some((ClientChannel { from, to }, prelude)) }),
-        Err(NotAdmitted::Told(why)) => {
-            goodbye::explain(from, &to, &why, NO_SESSION_STATUS, true, true).await;
-            None
-        }
-        Err(NotAdmitted::Interrupted) => {
-            goodbye::explain(from, &to, "withdrawn", NO_SESSION_STATUS, true, true).await;
-            None
-        }
+    let outcome = dialogue(asker, &mut prompt, deny).await;
+    if let Some(window) = prompt.resized() {
+        resize(&mut prelude, window);
     }
+    let (from, typed) = prompt.into_inner();
+    prelude.typed = typed.into();
+    let why = match outcome {
+        Ok(permit) => return Some(Admitted { permit, channel: Some((ClientChannel { from, to }, prelude)) }),
+        Err(NotAdmitted::Told(why)) => why,
+        Err(NotAdmitted::Interrupted) => "nothing was asked for".to_owned(),
+    };
+    goodbye::explain(from, &to, &why, REFUSED_STATUS, true, true).await;
+    None
 }
 
 /// Answers requests until the one that says what the channel is for.
@@ -140,41 +145,51 @@ fn resize(prelude: &mut Prelude, window: super::message::Window) {
     }
 }
 
-async fn dialogue(
-    asker: &Asker<'_>,
-    prompt: &mut Prompt<'_>,
-    prelude: &mut Prelude,
-) -> Result<Permit, NotAdmitted> {
-    let (wanted, deny) = match &asker.deny {
-        Some(deny) => (asker.known.wanted.clone(), deny.clone()),
-        None => {
-            let wanted = pick(asker, prompt).await?;
-            match asker.gateway.admit(asker.known, &wanted).await {
-                Ok(permit) => return Ok(permit),
-                Err(deny) => (Some(wanted), deny),
-            }
+/// From a refusal, or from no target at all, to a permit.
+async fn dialogue(asker: &Asker, prompt: &mut Prompt<'_>, deny: Option<Deny>) -> Result<Permit, NotAdmitted> {
+    let named = asker.known.wanted.clone().zip(deny);
+    let (mut wanted, mut deny) = if let Some(named) = named {
+        named
+    } else {
+        let wanted = pick(asker, prompt).await?;
+        match asker.admit(&wanted).await {
+            Ok(permit) => return Ok(permit),
+            Err(deny) => (wanted, deny),
         }
     };
     prompt.say(&format!("{deny}.")).await?;
-    let (Some(wanted), Some(accesses)) = (wanted, accesses(&deny)) else {
-        return Err(NotAdmitted::Told(deny.hint()));
-    };
+    if let Deny::Ambiguous { accesses, .. } = &deny {
+        wanted.access = Some(choose(prompt, accesses).await?);
+        match asker.admit(&wanted).await {
+            Ok(permit) => return Ok(permit),
+            Err(other) => deny = other,
+        }
+    }
+    let Some(accesses) = accesses(&deny) else { return Err(NotAdmitted::Told(deny.hint())) };
     let ask = question(prompt, &wanted, &accesses).await?;
-    let asked = asker.gateway.access.ask(&asker.caller, ask).await;
-    let asked = asked.map_err(|refusal| NotAdmitted::Told(refusal.to_string()))?;
-    let outcome = follow(asker, prompt, &asked.request).await;
-    if let Some(window) = prompt.resized() {
-        resize(prelude, window);
+    wanted.access = Some(ask.access.clone());
+    obtain(asker, prompt, ask).await?;
+    let admitted = asker.admit(&wanted).await;
+    admitted.map_err(|deny| NotAdmitted::Told(told(Some(&deny))))
+}
+
+/// Files the request and waits for it to be approved; whoever stops waiting withdraws it.
+async fn obtain(asker: &Asker, prompt: &mut Prompt<'_>, ask: Ask) -> Result<(), NotAdmitted> {
+    let access = &asker.gateway.access;
+    let filed = access.ask(&asker.caller, ask).await.map_err(|refusal| refused(&refusal))?;
+    let id = &filed.request.id;
+    let outcome = follow(asker, prompt, &filed.request).await;
+    if !matches!(outcome, Err(NotAdmitted::Interrupted)) {
+        return outcome;
     }
-    if matches!(outcome, Err(NotAdmitted::Interrupted)) {
-        // Decided a moment ago or withdrawn now: either way it no longer waits.
-        let withdrawn = asker.gateway.access.cancel(&asker.caller, &asked.request.id).await;
-        tracing::debug!(request = %asked.request.id, done = withdrawn.is_ok(), "withdrawn on the spot");
-    }
-    outcome?;
-    let wanted = Wanted { access: Some(asked.request.ask.access), ..wanted };
-    let admitted = asker.gateway.admit(asker.known, &wanted).await;
-    admitted.map_err(|deny| NotAdmitted::Told(format!("{deny}. {}", deny.hint())))
+    Err(NotAdmitted::Told(match access.cancel(&asker.caller, id).await {
+        Ok(_) => format!("request {id} is withdrawn"),
+        Err(_) => format!("request {id} was decided in this moment: `sallyport requests` shows how"),
+    }))
+}
+
+fn refused(refusal: &Refusal) -> NotAdmitted {
+    NotAdmitted::Told(refusal.to_string())
 }
 
 /// The accesses that a refusal leaves to ask for; `None` when asking would not help.
@@ -185,9 +200,8 @@ fn accesses(deny: &Deny) -> Option<Vec<AccessName>> {
     }
 }
 
-async fn pick(asker: &Asker<'_>, prompt: &mut Prompt<'_>) -> Result<Wanted, NotAdmitted> {
-    let targets = asker.gateway.access.targets(&asker.caller).await;
-    let targets = targets.map_err(|refusal| NotAdmitted::Told(refusal.to_string()))?;
+async fn pick(asker: &Asker, prompt: &mut Prompt<'_>) -> Result<Wanted, NotAdmitted> {
+    let targets = asker.gateway.access.targets(&asker.caller).await.map_err(|refusal| refused(&refusal))?;
     let hosts: Vec<_> = targets
         .into_iter()
         .filter(|view| {
@@ -215,6 +229,18 @@ async fn pick(asker: &Asker<'_>, prompt: &mut Prompt<'_>) -> Result<Wanted, NotA
     }
 }
 
+async fn choose(prompt: &mut Prompt<'_>, accesses: &[AccessName]) -> Result<AccessName, Interrupted> {
+    let names: Vec<&str> = accesses.iter().map(AccessName::as_str).collect();
+    let question = format!("access ({}): ", names.join(", "));
+    loop {
+        let line = prompt.ask(&question).await?;
+        match accesses.iter().find(|access| access.as_str() == line.trim()) {
+            Some(access) => return Ok(access.clone()),
+            None => prompt.say("give one of those in parentheses").await?,
+        }
+    }
+}
+
 /// What is to be asked for.
 async fn question(
     prompt: &mut Prompt<'_>,
@@ -224,14 +250,7 @@ async fn question(
     let access = match (&wanted.access, accesses) {
         (Some(access), _) => access.clone(),
         (None, [only]) => only.clone(),
-        (None, several) => loop {
-            let names: Vec<&str> = several.iter().map(AccessName::as_str).collect();
-            let line = prompt.ask(&format!("access ({}): ", names.join(", "))).await?;
-            match several.iter().find(|access| access.as_str() == line.trim()) {
-                Some(access) => break access.clone(),
-                None => prompt.say("give one of those in parentheses").await?,
-            }
-        },
+        (None, several) => choose(prompt, several).await?,
     };
     let reason = loop {
         let line = prompt.ask("reason: ").await?;
@@ -256,17 +275,25 @@ async fn question(
 }
 
 /// Until the request is decided. Shows what is new.
-async fn follow(
-    asker: &Asker<'_>,
-    prompt: &mut Prompt<'_>,
-    request: &AccessRequest,
-) -> Result<(), NotAdmitted> {
+async fn follow(asker: &Asker, prompt: &mut Prompt<'_>, request: &AccessRequest) -> Result<(), NotAdmitted> {
+    let access = &asker.gateway.access;
     let mut shown = 0;
     let mut told_missing = String::new();
-    prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
+    let mut seen = None;
     loop {
-        let view = asker.gateway.access.request_view(&asker.caller, &request.id).await;
-        let view = view.map_err(|refusal| NotAdmitted::Told(refusal.to_string()))?;
+        access
+            .refuse_blocked_from(&asker.caller.principal, &request.ask.target)
+            .await
+            .map_err(|refusal| refused(&refusal))?;
+        // Reading a request is on record: it is read when there is something new in it.
+        let stored = access.store.request(&request.id).await.map_err(|error| refused(&error.into()))?;
+        let now = stored.map(|stored| (stored.approvals.len(), stored.state_at(access.now())));
+        if now == seen {
+            prompt.wait(LOOK_EVERY).await?;
+            continue;
+        }
+        let view = access.request_view(&asker.caller, &request.id).await;
+        let view = view.map_err(|refusal| refused(&refusal))?;
         for approval in view.request.approvals.iter().skip(shown) {
             prompt.say(&format!("approved by {} ({})", approval.by.name, approval.domain)).await?;
         }
@@ -284,6 +311,10 @@ async fn follow(
             }
             RequestState::Pending => {}
         }
+        if seen.is_none() {
+            prompt.say(&format!("request {}; ^C withdraws it", request.id)).await?;
+        }
+        seen = now;
         let missing: Vec<String> =
             view.missing.iter().map(|rule| format!("{}: {}", rule.id, rule.needs)).collect();
         let missing = missing.join("; ");
@@ -291,6 +322,5 @@ async fn follow(
             prompt.say(&format!("waiting for {missing}")).await?;
             told_missing = missing;
         }
-        prompt.wait(LOOK_EVERY).await?;
     }
 }

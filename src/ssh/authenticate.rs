@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 use super::settings::Settings;
 use crate::access::Access;
 use crate::access::connect::Wanted;
+use crate::access::refusal::Refusal;
 use crate::access::ssh_identity::PresentedCertificate;
+use crate::audit::ssh::SshClient;
 use crate::crypto::ssh::certificate::check_user_certificate;
 use crate::crypto::ssh::{self, Algorithm, Certificate, PublicKey};
 use crate::domain::name::UserName;
@@ -31,6 +33,8 @@ pub(super) struct Known {
     pub way: Way,
     /// The fingerprint of the key that was proved.
     pub key: Option<String>,
+    /// The connection that this one came through.
+    pub jump: Option<SshClient>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ impl Way {
 pub(super) struct Jump {
     pub principal: Principal,
     pub wanted: Wanted,
+    /// How they came.
+    pub through: SshClient,
 }
 
 /// The next step of a keyboard-interactive exchange.
@@ -62,10 +68,16 @@ pub(super) struct Jump {
 pub(super) enum Interactive {
     Accept,
     Reject,
-    Ask(&'static str),
+    Ask {
+        prompt: &'static str,
+        /// What is told before: why an earlier attempt of this client failed.
+        told: String,
+    },
 }
 
 const ASK_PASSWORD: &str = "Password: ";
+const NOT_REGISTERED: &str =
+    "this key is not registered here, and no certificate of it is valid: `sallyport login` obtains one";
 const ASK_CODE: &str = "Verification code: ";
 
 /// Where an exchange stands.
@@ -89,6 +101,8 @@ pub(super) struct Authenticator {
     known: Arc<OnceLock<Known>>,
     /// Proofs that were not taken, for the record.
     failed: Arc<OnceLock<Failed>>,
+    /// What the client is told at the next prompt: publickey has no words for why it fails.
+    hint: String,
 }
 
 /// The first proof of a client that was not taken.
@@ -105,8 +119,8 @@ impl Authenticator {
         client: SocketAddr,
         jump: Option<Jump>,
     ) -> Self {
-        let (exchange, known, failed) = Default::default();
-        Self { access, settings, client, jump, exchange, known, failed }
+        let (exchange, known, failed, hint) = Default::default();
+        Self { access, settings, client, jump, exchange, known, failed, hint }
     }
 
     /// Where it stands who the client is, once it has been proved.
@@ -120,59 +134,88 @@ impl Authenticator {
     }
 
     /// The user that a key must belong to. Behind a jump the name is the host's login or anything
-    /// else: the person is known, and must prove to be themselves.
-    fn user(&self, claimed: &str) -> Option<UserName> {
-        match &self.jump {
-            Some(jump) => Some(jump.principal.name.clone()),
-            None => Login::parse(claimed).ok().map(|login| login.user),
+    /// else: the person is known, and must prove to be themselves. A name that cannot be one fails.
+    fn user(&mut self, claimed: &str) -> Option<UserName> {
+        if let Some(jump) = &self.jump {
+            return Some(jump.principal.name.clone());
+        }
+        match Login::parse(claimed) {
+            Ok(login) => Some(login.user),
+            Err(malformed) => {
+                self.hint = format!("{malformed}: log in as USER or USER+TARGET");
+                self.fail(claimed, malformed.to_string());
+                None
+            }
         }
     }
 
+    /// Behind a jump the target is known, and the name may still say which access is meant.
     fn wanted(&self, claimed: &str) -> Option<Wanted> {
-        match &self.jump {
-            Some(jump) => Some(jump.wanted.clone()),
-            None => Login::parse(claimed).ok().and_then(|login| login.wanted),
-        }
+        let named = Login::parse(claimed).ok().and_then(|login| login.wanted);
+        let Some(jump) = &self.jump else { return named };
+        let access = named.filter(|named| named.target == jump.wanted.target).and_then(|named| named.access);
+        Some(Wanted { access, ..jump.wanted.clone() })
     }
 
     /// Whether proving this key can lead anywhere.
-    pub(super) async fn may_be_proved(&self, claimed: &str, key: &PublicKey) -> bool {
+    pub(super) async fn may_be_proved(&mut self, claimed: &str, key: &PublicKey) -> bool {
         let Some(user) = self.user(claimed) else { return false };
         if key.algorithm() == Algorithm::Ed25519 {
             // It may be a certificate's: the offer looks the same.
             return true;
         }
-        self.access.principal_by_ssh_key(&user, &ssh::fingerprint(key)).await.is_ok()
+        let fingerprint = ssh::fingerprint(key);
+        match self.access.principal_by_ssh_key(&user, &fingerprint).await {
+            Ok(_) => true,
+            Err(refusal) => self.fail(claimed, format!("{refusal} ({fingerprint}, offered)")),
+        }
     }
 
     /// The client has proved to have this key.
-    pub(super) async fn key_proved(&self, claimed: &str, key: &PublicKey) -> bool {
+    pub(super) async fn key_proved(&mut self, claimed: &str, key: &PublicKey) -> bool {
         let Some(user) = self.user(claimed) else { return false };
         let fingerprint = ssh::fingerprint(key);
         match self.access.principal_by_ssh_key(&user, &fingerprint).await {
             Ok(principal) => self.settle(claimed, principal, Way::Key, Some(fingerprint)),
-            Err(refusal) => self.fail(claimed, format!("{refusal} ({fingerprint})")),
+            Err(refusal) => {
+                // Of a certificate that has ended the library shows us the key alone.
+                if self.hint.is_empty() {
+                    NOT_REGISTERED.clone_into(&mut self.hint);
+                }
+                self.fail(claimed, format!("{refusal} ({fingerprint})"))
+            }
         }
     }
 
     /// The client has proved to have this certificate's key.
-    pub(super) async fn certificate_proved(&self, claimed: &str, certificate: &Certificate) -> bool {
+    pub(super) async fn certificate_proved(&mut self, claimed: &str, certificate: &Certificate) -> bool {
         let Some(user) = self.user(claimed) else { return false };
+        match self.principal_of(&user, certificate).await {
+            Ok((principal, fingerprint)) => {
+                self.settle(claimed, principal, Way::Certificate, Some(fingerprint))
+            }
+            Err(why) => {
+                self.hint.clone_from(&why);
+                self.fail(claimed, why)
+            }
+        }
+    }
+
+    /// Whom the certificate stands for, and the fingerprint of its key.
+    async fn principal_of(
+        &self,
+        user: &UserName,
+        certificate: &Certificate,
+    ) -> Result<(Principal, String), String> {
         let now = u64::try_from(self.access.now().as_micros() / 1_000_000).unwrap_or(u64::MAX);
         let cas = &self.settings.user_cas;
         let checked = check_user_certificate(certificate, cas, user.as_str(), self.client.ip(), now);
-        let checked = match checked {
-            Ok(checked) => checked,
-            Err(refused) => return self.fail(claimed, refused.to_string()),
-        };
+        let checked = checked.map_err(|refused| refused.to_string())?;
         let presented =
             PresentedCertificate { key_id: &checked.key_id, valid_after: certificate.valid_after() };
-        match self.access.principal_by_certificate(&user, presented).await {
-            Ok(principal) => {
-                self.settle(claimed, principal, Way::Certificate, Some(ssh::fingerprint(&checked.key)))
-            }
-            Err(refusal) => self.fail(claimed, refusal.to_string()),
-        }
+        let principal = self.access.principal_by_certificate(user, presented).await;
+        let principal = principal.map_err(|refusal| refusal.to_string())?;
+        Ok((principal, ssh::fingerprint(&checked.key)))
     }
 
     /// The client says something at a prompt, or begins. A login token is taken as a password is.
@@ -180,8 +223,9 @@ impl Authenticator {
         let exchange = std::mem::take(&mut self.exchange);
         match (exchange, said) {
             (_, None) => {
+                self.user(claimed);
                 self.exchange = Exchange::Password;
-                Interactive::Ask(ASK_PASSWORD)
+                Interactive::Ask { prompt: ASK_PASSWORD, told: std::mem::take(&mut self.hint) }
             }
             (Exchange::Start, Some(_)) => Interactive::Reject,
             (Exchange::Password, Some(password)) => self.password(claimed, password).await,
@@ -191,7 +235,7 @@ impl Authenticator {
 
     async fn password(&mut self, claimed: &str, password: Secret<String>) -> Interactive {
         // Nobody's password is checked as long as anybody's.
-        let user = self.user(claimed).map_or_else(String::new, |user| user.to_string());
+        let user = self.user(claimed).map_or_else(|| claimed.to_owned(), |user| user.to_string());
         if password.expose().starts_with(TOKEN) {
             return self.token(claimed, &user, &password).await;
         }
@@ -200,42 +244,49 @@ impl Authenticator {
                 Ok(false) => self.decide(claimed, principal),
                 Ok(true) => {
                     self.exchange = Exchange::Code(principal);
-                    Interactive::Ask(ASK_CODE)
+                    Interactive::Ask { prompt: ASK_CODE, told: String::new() }
                 }
-                Err(_) => Interactive::Reject,
+                Err(refusal) => self.reject(&refusal),
             },
             // On record already: whoever tries passwords is counted and written down there.
-            Err(_) => Interactive::Reject,
+            Err(refusal) => self.reject(&refusal),
         }
     }
 
-    async fn token(&self, claimed: &str, user: &str, token: &Secret<String>) -> Interactive {
-        let Ok(attempt) = self.access.admit_token_attempt(user, self.client.ip()) else {
-            return Interactive::Reject;
+    fn reject(&mut self, refusal: &Refusal) -> Interactive {
+        self.hint = refusal.to_string();
+        Interactive::Reject
+    }
+
+    async fn token(&mut self, claimed: &str, user: &str, token: &Secret<String>) -> Interactive {
+        let attempt = match self.access.admit_token_attempt(user, self.client.ip()) {
+            Ok(attempt) => attempt,
+            Err(refusal) => return self.reject(&refusal),
         };
-        match self.access.authenticate(token.expose(), Some(self.client)).await {
+        let refusal = match self.access.authenticate(token.expose(), Some(self.client)).await {
             Ok(who) if who.caller.principal.name.as_str() == user => {
                 attempt.give_back();
-                self.decide(claimed, who.caller.principal)
+                return self.decide(claimed, who.caller.principal);
             }
-            _ => {
-                self.fail(claimed, "the login token is wrong".to_owned());
-                Interactive::Reject
-            }
-        }
+            Ok(_) => Refusal::Unauthenticated("this login token is somebody else's".to_owned()),
+            Err(refusal) => refusal,
+        };
+        self.fail(claimed, refusal.to_string());
+        self.reject(&refusal)
     }
 
     async fn code(&mut self, claimed: &str, principal: Principal, code: &Secret<String>) -> Interactive {
         match self.access.check_second_factor(&principal, code.expose().trim(), Some(self.client)).await {
             Ok(()) => self.decide(claimed, principal),
-            Err(_) => Interactive::Reject,
+            Err(refusal) => self.reject(&refusal),
         }
     }
 
     fn decide(&self, claimed: &str, principal: Principal) -> Interactive {
-        match self.settle(claimed, principal, Way::Interactive, None) {
-            true => Interactive::Accept,
-            false => Interactive::Reject,
+        if self.settle(claimed, principal, Way::Interactive, None) {
+            Interactive::Accept
+        } else {
+            Interactive::Reject
         }
     }
 
@@ -244,7 +295,9 @@ impl Authenticator {
             return self.fail(claimed, "behind a jump one is who one jumped as".to_owned());
         }
         let wanted = self.wanted(claimed);
-        let known = Known { principal, claimed: claimed.chars().take(200).collect(), wanted, way, key };
+        let jump = self.jump.as_ref().map(|jump| jump.through.clone());
+        let claimed = claimed.chars().take(200).collect();
+        let known = Known { principal, claimed, wanted, way, key, jump };
         self.known.set(known).is_ok()
     }
 

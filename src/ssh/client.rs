@@ -15,9 +15,9 @@ use russh::keys::ssh_key::{Algorithm, HashAlg};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{Gone, Message, Pty, Window};
 use super::server::{ALGORITHMS, SOFTWARE, from_library, signal};
 use crate::config::SshTarget;
@@ -25,12 +25,11 @@ use crate::credentials::ssh_certificate::OneConnection;
 use crate::crypto::ssh;
 use crate::crypto::ssh::certificate::check_host_certificate;
 use crate::domain::time::Timestamp;
+use crate::gateway::boxed;
 use crate::gateway::stream::Revocable;
 
 /// For each of: name looked up and connected; keys exchanged and the credential taken.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
-/// Messages of a channel that are read ahead of its task.
-const READ_AHEAD: usize = 32;
 /// Channels that the target opened and nobody has looked at yet.
 const INCOMING: usize = 8;
 
@@ -74,7 +73,8 @@ pub(super) enum UntrustedHost {
 /// A connection to a target; closed when everything that came from it is dropped or cut.
 pub(super) struct Upstream {
     handle: Handle<Callbacks>,
-    incoming: Option<mpsc::Receiver<Incoming>>,
+    flow: Arc<Flow>,
+    incoming: Option<boxed::Receiver<Incoming>>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -114,13 +114,17 @@ pub(super) struct TargetChannel {
 }
 
 impl TargetChannel {
-    fn new(channel: Channel<Msg>) -> Self {
+    fn new(channel: Channel<Msg>, flow: &Arc<Flow>) -> Self {
+        let backlog = flow.channel(channel.id().into());
         let (read, write) = channel.split();
-        Self { from: FromTarget(read), to: ToTarget(write) }
+        Self { from: FromTarget { read, backlog }, to: ToTarget(write) }
     }
 }
 
-pub(super) struct FromTarget(ChannelReadHalf);
+pub(super) struct FromTarget {
+    read: ChannelReadHalf,
+    backlog: Arc<Backlog>,
+}
 
 impl std::fmt::Debug for FromTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -132,7 +136,8 @@ impl FromTarget {
     /// The next message; `None` when the channel or the connection is gone. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
-            if let Some(message) = from_library(self.0.wait().await?) {
+            if let Some(message) = from_library(self.read.wait().await?) {
+                self.backlog.taken(message.len());
                 return Some(message);
             }
         }
@@ -223,16 +228,17 @@ impl Upstream {
     }
 
     pub(super) async fn open_session(&self) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_session().await?))
+        Ok(TargetChannel::new(self.handle.channel_open_session().await?, &self.flow))
     }
 
     pub(super) async fn open_tcp(&self, host: &str, port: u32) -> Result<TargetChannel, NotOpened> {
         // Who connected where on the client's machine is nothing for the target to know.
-        Ok(TargetChannel::new(self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?))
+        let channel = self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?;
+        Ok(TargetChannel::new(channel, &self.flow))
     }
 
     pub(super) async fn open_path(&self, path: &str) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?))
+        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?, &self.flow))
     }
 
     /// Gives the port that the target listens on.
@@ -261,7 +267,7 @@ impl Upstream {
     }
 
     /// What the target opens; given once.
-    pub(super) fn incoming(&mut self) -> Option<mpsc::Receiver<Incoming>> {
+    pub(super) fn incoming(&mut self) -> Option<boxed::Receiver<Incoming>> {
         self.incoming.take()
     }
 }
@@ -304,9 +310,12 @@ async fn speak(
     stream: Revocable<TcpStream>,
 ) -> Result<Upstream, DialError> {
     let address = || target.address.to_string();
-    let (arrived, incoming) = mpsc::channel(INCOMING);
+    let (arrived, incoming) = boxed::channel(INCOMING);
     let untrusted = Arc::new(Mutex::new(None));
+    let flow = Flow::with_targets();
+    let stream = Paced::new(stream, Arc::clone(&flow));
     let callbacks = Callbacks {
+        flow: Arc::clone(&flow),
         trusted: Trusted {
             keys: target.host_keys.clone(),
             authorities: target.host_cas.clone(),
@@ -318,7 +327,8 @@ async fn speak(
     };
     let config = Arc::new(russh::client::Config {
         client_id: SshId::Standard(SOFTWARE.into()),
-        channel_buffer_size: READ_AHEAD,
+        window_size: WINDOW,
+        channel_buffer_size: QUEUE,
         preferred: preferred(target),
         ..russh::client::Config::default()
     });
@@ -335,7 +345,7 @@ async fn speak(
     if !proved.map_err(protocol)?.success() {
         return Err(DialError::Refused { address: address(), login: login.to_owned() });
     }
-    Ok(Upstream { handle, incoming: Some(incoming) })
+    Ok(Upstream { handle, flow, incoming: Some(incoming) })
 }
 
 /// A host with several keys shows the first that both sides like: only those are asked for that
@@ -392,9 +402,10 @@ impl Trusted {
 }
 
 struct Callbacks {
+    flow: Arc<Flow>,
     trusted: Trusted,
     untrusted: Arc<Mutex<Option<UntrustedHost>>>,
-    incoming: mpsc::Sender<Incoming>,
+    incoming: boxed::Sender<Incoming>,
 }
 
 impl Callbacks {
@@ -430,7 +441,7 @@ impl Handler for Callbacks {
         self.arrived(Incoming::Tcp {
             connected: (connected_address.to_owned(), connected_port),
             originator: (originator_address.to_owned(), originator_port),
-            channel: TargetChannel::new(channel),
+            channel: TargetChannel::new(channel, &self.flow),
             reply: IncomingReply(reply),
         });
         Ok(())
@@ -443,7 +454,7 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let (path, channel) = (socket_path.to_owned(), TargetChannel::new(channel));
+        let (path, channel) = (socket_path.to_owned(), TargetChannel::new(channel, &self.flow));
         self.arrived(Incoming::Path { path, channel, reply: IncomingReply(reply) });
         Ok(())
     }
@@ -454,8 +465,37 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.arrived(Incoming::Agent { channel: TargetChannel::new(channel), reply: IncomingReply(reply) });
+        self.arrived(Incoming::Agent {
+            channel: TargetChannel::new(channel, &self.flow),
+            reply: IncomingReply(reply),
+        });
         Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        channel: ChannelId,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
+        Ok(())
+    }
+
+    async fn extended_data(
+        &mut self,
+        channel: ChannelId,
+        _code: u32,
+        data: &[u8],
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, current: u32) -> u32 {
+        // Not heeded by the library.
+        current
     }
 
     async fn should_accept_unknown_server_channel(&mut self, _id: ChannelId, _channel_type: &str) -> bool {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::carrier::{CONNECTION, Carrier, NotReached};
@@ -21,6 +21,7 @@ use super::server::{ClientChannel, FromClient, OpenReply, Opening, ToClient};
 use crate::access::usage::Use;
 use crate::audit::record::Body;
 use crate::audit::ssh::{ChannelEnded, ChannelKind, Listen};
+use crate::gateway::boxed;
 
 /// Serves a channel that leads through the target.
 pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: ClientChannel, reply: OpenReply) {
@@ -85,7 +86,7 @@ async fn connect(
 /// dropped.
 pub(super) async fn agents(
     carrier: &Carrier,
-    incoming: Option<mpsc::Receiver<Incoming>>,
+    incoming: Option<boxed::Receiver<Incoming>>,
     granted: &AtomicBool,
 ) {
     let Some(mut incoming) = incoming else { return std::future::pending().await };
@@ -184,9 +185,10 @@ impl Listeners {
         let removed = held(&state.granted).remove(&(address.clone(), port));
         let mut done = false;
         if let (true, Some(upstream)) = (removed, &state.upstream) {
-            done = match streamlocal {
-                true => upstream.unlisten_path(&address).await.is_ok(),
-                false => upstream.unlisten(&address, port).await.is_ok(),
+            done = if streamlocal {
+                upstream.unlisten_path(&address).await.is_ok()
+            } else {
+                upstream.unlisten(&address, port).await.is_ok()
             };
             let listen =
                 Listen { ch: CONNECTION, address, port, streamlocal, granted: done, cancelled: true };
@@ -217,20 +219,17 @@ impl Listeners {
                 Arc::clone(state.upstream.insert(Arc::new(reached)))
             }
         };
-        let bound = match streamlocal {
-            true => upstream.listen_path(address).await.map(|()| 0),
-            false => upstream.listen(address, port).await,
+        let bound = if streamlocal {
+            upstream.listen_path(address).await.map(|()| 0)
+        } else {
+            upstream.listen(address, port).await
         };
-        match bound {
-            Ok(bound) => {
-                held(&state.granted).insert((address.to_owned(), bound));
-                Some(bound)
-            }
-            Err(_) => {
-                let _ended = carrier.note(record(false, port)).await;
-                None
-            }
-        }
+        let Ok(bound) = bound else {
+            let _ended = carrier.note(record(false, port)).await;
+            return None;
+        };
+        held(&state.granted).insert((address.to_owned(), bound));
+        Some(bound)
     }
 }
 
@@ -241,7 +240,7 @@ fn held<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Passes connections to the target's listeners on to the client.
 async fn accept(
     carrier: &Carrier,
-    mut incoming: mpsc::Receiver<Incoming>,
+    mut incoming: boxed::Receiver<Incoming>,
     granted: &std::sync::Mutex<HashSet<Place>>,
 ) {
     let mut open = FuturesUnordered::new();

@@ -19,7 +19,9 @@ const STALLED_AFTER: Duration = Duration::from_millis(30);
 /// How long a client gets to say what the channel was for.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// A connection that was cut fails as one that broke.
-const CUT_STATUS: u32 = 255;
+pub(super) const CUT_STATUS: u32 = 255;
+/// `EX_NOPERM`: what a script can tell from any status of a program's.
+pub(super) const REFUSED_STATUS: u32 = 77;
 
 /// The way out of a client's connection.
 pub(super) struct Exit {
@@ -61,10 +63,10 @@ impl Exit {
 }
 
 /// Says why on the channel's standard error and closes it, within what a client gets.
-pub(super) async fn tell(to: &ToClient, why: &str, is_terminal: bool) {
+pub(super) async fn tell(to: &ToClient, why: &str, is_terminal: bool, status: u32) {
     let telling = async {
         to.stderr(line(why, is_terminal)).await?;
-        to.exit_status(CUT_STATUS).await?;
+        to.exit_status(status).await?;
         to.close().await
     };
     let _not_reading = tokio::time::timeout(TELL_WITHIN, telling).await;

@@ -16,12 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticate::Jump;
 use super::message::Message;
-use super::serve::SshGateway;
+use super::serve::{SshGateway, Visitor};
 use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use crate::access::connect::Wanted;
-use crate::access::targets::TargetEntry;
 use crate::config::SshTarget;
-use crate::domain::principal::Principal;
 use crate::gateway::stream::Abrupt;
 
 /// How much is under way between the two connections, each way, in bytes.
@@ -43,31 +41,69 @@ pub(super) struct Destination {
     names: Vec<String>,
 }
 
-/// The host that a client means: by the target's name, alone or with its environment, or by its
-/// address.
-pub(super) fn destination(
-    gateway: &SshGateway,
-    principal: &Principal,
-    host: &str,
-    port: u32,
-) -> Option<Destination> {
-    let rules = gateway.access.rules();
-    let host = host.to_ascii_lowercase();
-    let found = rules.targets.all().find(|entry| is_meant(entry, &host, port))?;
-    let wanted = Wanted { target: found.target.name.clone(), access: None };
-    let jump = Jump { principal: principal.clone(), wanted };
-    // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
-    let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
-    Some(Destination { jump, names })
+/// Why a jump leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoDestination {
+    #[error("there is no SSH target `{host}`, port {port}: `sallyport targets` lists them")]
+    Unknown { host: String, port: u32 },
+    #[error("`{host}`, port {port}, is the address of several targets: name one of {}", .names.join(", "))]
+    Several { host: String, port: u32, names: Vec<String> },
 }
 
-fn is_meant(entry: &TargetEntry, host: &str, port: u32) -> bool {
-    let Ok(ssh) = entry.route.ssh() else { return false };
-    let SshTarget { target, address, .. } = &**ssh;
-    let by_name = host == target.name.as_str()
-        || host == format!("{}.{}", target.name.as_str(), target.environment.as_str());
-    let by_address = address.host.eq_ignore_ascii_case(host) && u32::from(address.port) == port;
-    (by_name && (port == SSH_PORT || port == u32::from(address.port))) || by_address
+impl NoDestination {
+    /// A stable word for the record.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "unknown_target",
+            Self::Several { .. } => "ambiguous_target",
+        }
+    }
+}
+
+/// The host that a client means: by the target's name, alone or with its environment, or by its
+/// address where that is one target's alone.
+pub(super) fn destination(
+    gateway: &SshGateway,
+    visitor: &Visitor,
+    host: &str,
+    port: u32,
+) -> Result<Destination, NoDestination> {
+    let rules = gateway.access.rules();
+    let host = host.to_ascii_lowercase();
+    let meant = |by: fn(&SshTarget, &str, u32) -> bool| {
+        let found =
+            rules.targets.all().filter(|entry| entry.route.ssh().is_ok_and(|ssh| by(ssh, &host, port)));
+        found.map(|entry| entry.target.name.clone()).collect::<Vec<_>>()
+    };
+    let mut found = meant(is_named);
+    if found.is_empty() {
+        found = meant(is_at);
+    }
+    let target = match &found[..] {
+        [target] => target.clone(),
+        [] => return Err(NoDestination::Unknown { host, port }),
+        several => {
+            let names = several.iter().map(ToString::to_string).collect();
+            return Err(NoDestination::Several { host, port, names });
+        }
+    };
+    let principal = visitor.known.principal.clone();
+    let wanted = Wanted { target, access: None };
+    let jump = Jump { principal, wanted, through: visitor.leg() };
+    // OpenSSH looks for a certificate for the name that was typed, with the port where it is unusual.
+    let names = if port == SSH_PORT { vec![host] } else { vec![format!("[{host}]:{port}"), host] };
+    Ok(Destination { jump, names })
+}
+
+fn is_named(ssh: &SshTarget, host: &str, port: u32) -> bool {
+    let SshTarget { target, address, .. } = ssh;
+    let name = target.name.as_str();
+    (host == name || host == format!("{name}.{}", target.environment.as_str()))
+        && (port == SSH_PORT || port == u32::from(address.port))
+}
+
+fn is_at(ssh: &SshTarget, host: &str, port: u32) -> bool {
+    ssh.address.host.eq_ignore_ascii_case(host) && u32::from(ssh.address.port) == port
 }
 
 /// How a jump ended.
@@ -140,9 +176,7 @@ async fn inward(mut from: FromClient, mut write: WriteHalf<DuplexStream>) {
     while let Some(message) = from.next().await {
         match message {
             Message::Data(bytes) => {
-                if write.write_all(&bytes).await.is_err() {
-                    return;
-                }
+                let Ok(()) = write.write_all(&bytes).await else { return };
             }
             Message::Eof | Message::Close => break,
             _ => {}

@@ -5,6 +5,9 @@
 //! - A connection through a gateway without a target is a jump ([`jump`]): to a known host, served by
 //!   us behind it.
 //! - Everything else is refused, with the reason.
+//!
+//! What was begun here is always carried to its end ([`Lobby::empty`]): a request that nobody waits
+//! for is withdrawn, and a connection behind a jump gets its end on record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +17,14 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::ask::{self, Asker};
-use super::authenticate::Known;
+use super::goodbye;
 use super::jump::{self, Jumped};
 use super::serve::{SshGateway, Visitor};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::Prelude;
-use crate::domain::deny::Deny;
+use crate::access::connect::{RefusedConnection, end_reason};
+use crate::domain::deny::{Deny, EndReason};
+use crate::domain::id::PrincipalId;
 use crate::domain::session::Permit;
 
 /// Channels that a client without a permit may have open at once.
@@ -27,6 +32,9 @@ const CHANNELS: usize = 16;
 /// How often it is looked whether a client's account is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NO_TARGET: &str = "name a target: ssh USER+TARGET@… or ssh -J USER@… TARGET";
+const AGAIN: &str = "your session has come on another channel: open this one again";
+/// `EX_TEMPFAIL`.
+const AGAIN_STATUS: u32 = 75;
 
 /// A permit, and the channel that asked for it, which goes on under it.
 pub(super) struct Admitted {
@@ -36,80 +44,135 @@ pub(super) struct Admitted {
 
 /// How a client leaves the lobby.
 pub(super) enum Left {
-    Admitted(Admitted),
+    Admitted(Box<Admitted>),
     /// It went away by itself, or takes nothing any more.
     Gone,
-    /// It may not stay: the account is gone, or the gateway stops and nothing behind a jump is up.
-    Refused(Deny),
+    Told(EndReason),
 }
 
-/// Serves the client until a channel comes back with a permit, or the client goes.
-pub(super) async fn wait(gateway: &Arc<SshGateway>, visitor: &mut Visitor, deny: Option<Deny>) -> Left {
-    let asker = Asker::new(gateway, &visitor.known, visitor.client, deny.as_ref());
-    let mut open: FuturesUnordered<BoxFuture<'_, Option<Admitted>>> = FuturesUnordered::new();
-    // A connection behind a jump ends by itself, told and recorded like any other.
-    let mut jumps: FuturesUnordered<BoxFuture<'_, Jumped>> = FuturesUnordered::new();
-    let dismissed = dismissed(gateway, &visitor.known);
-    tokio::pin!(dismissed);
-    loop {
-        tokio::select! {
-            biased;
-            _ = visitor.exit.running.ended() => break,
-            () = gateway.stopping.cancelled(), if jumps.is_empty() => return Left::Refused(Deny::ShuttingDown),
-            deny = &mut dismissed => return Left::Refused(deny),
-            Some(ended) = open.next() => {
-                if let Some(admitted) = ended {
-                    return Left::Admitted(admitted);
-                }
-            }
-            Some(Jumped { taken }) = jumps.next() => {
-                if !taken {
-                    return Left::Gone;
-                }
-            }
-            arrived = visitor.arrivals.recv() => match arrived {
-                None => break,
-                Some(Arrival::Opened(_, _, reply)) if open.len() + jumps.len() >= CHANNELS => {
-                    reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
-                }
-                Some(Arrival::Opened(Opening::Session, channel, reply)) => {
-                    open.push(Box::pin(session(&asker, channel, reply)));
-                }
-                Some(Arrival::Opened(Opening::Tcp { host, port, .. }, channel, reply)) if deny.is_none() => {
-                    match jump::destination(gateway, &visitor.known.principal, &host, port) {
-                        Some(target) => {
-                            jumps.push(jump::serve(Arc::clone(gateway), target, visitor.client, channel, reply));
-                        }
-                        None => reply.fail(format!("there is no SSH target `{host}`, port {port}")).await,
+pub(super) struct Lobby {
+    gateway: Arc<SshGateway>,
+    asker: Arc<Asker>,
+    deny: Option<Deny>,
+    open: FuturesUnordered<BoxFuture<'static, Option<Admitted>>>,
+    /// A connection behind a jump ends by itself, told and recorded like any other.
+    jumps: FuturesUnordered<BoxFuture<'static, Jumped>>,
+}
+
+impl Lobby {
+    pub(super) fn new(gateway: &Arc<SshGateway>, visitor: &Visitor, deny: Option<Deny>) -> Self {
+        let asker = Arc::new(Asker::new(Arc::clone(gateway), visitor.known.clone(), visitor.client));
+        let (open, jumps) = (FuturesUnordered::new(), FuturesUnordered::new());
+        Self { gateway: Arc::clone(gateway), asker, deny, open, jumps }
+    }
+
+    /// Serves the client until a channel comes back with a permit, or the client goes or has to.
+    pub(super) async fn wait(&mut self, visitor: &mut Visitor) -> Left {
+        let gateway = Arc::clone(&self.gateway);
+        let dismissed = dismissed(&gateway, visitor.known.principal.id.clone());
+        tokio::pin!(dismissed);
+        loop {
+            let is_empty = self.open.is_empty() && self.jumps.is_empty();
+            tokio::select! {
+                _ = visitor.exit.running.ended() => return Left::Gone,
+                () = gateway.stopping.cancelled(), if self.jumps.is_empty() => return Left::Told(EndReason::Shutdown),
+                deny = &mut dismissed => return Left::Told(end_reason(&deny)),
+                () = idle(&gateway, is_empty) => return Left::Told(EndReason::Idle),
+                Some(ended) = self.open.next() => {
+                    if let Some(admitted) = ended {
+                        return Left::Admitted(Box::new(admitted));
                     }
                 }
-                Some(Arrival::Opened(_, _, reply)) => {
-                    let why = deny.as_ref().map_or_else(|| NO_TARGET.to_owned(), ToString::to_string);
-                    reply.prohibit(why).await;
+                Some(jumped) = self.jumps.next() => {
+                    if !jumped.taken {
+                        return Left::Gone;
+                    }
                 }
-                // Dropped answers refuse.
-                Some(
-                    Arrival::Listen { .. }
-                    | Arrival::ListenPath { .. }
-                    | Arrival::Unlisten { .. }
-                    | Arrival::UnlistenPath { .. }
-                    | Arrival::Authenticated { .. }
-                    | Arrival::Refused(_),
-                ) => {}
-            },
+                arrived = visitor.arrivals.recv() => match arrived {
+                    Some(arrival) => self.take(visitor, arrival).await,
+                    None => return Left::Gone,
+                },
+            }
         }
     }
-    while jumps.next().await.is_some() {}
-    Left::Gone
+
+    async fn take(&mut self, visitor: &Visitor, arrival: Arrival) {
+        match arrival {
+            Arrival::Opened(_, _, reply) if self.open.len() + self.jumps.len() >= CHANNELS => {
+                reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
+            }
+            Arrival::Opened(Opening::Session, channel, reply) => {
+                let asker = Arc::clone(&self.asker);
+                self.open.push(Box::pin(async move { session(&asker, channel, reply).await }));
+            }
+            Arrival::Opened(Opening::Tcp { host, port, .. }, channel, reply) if self.deny.is_none() => {
+                self.jump(visitor, (&host, port), channel, reply).await;
+            }
+            Arrival::Opened(_, _, reply) => {
+                let why = self.deny.as_ref().map_or_else(|| NO_TARGET.to_owned(), ToString::to_string);
+                reply.prohibit(why).await;
+            }
+            // Dropped answers refuse.
+            Arrival::Listen { .. }
+            | Arrival::ListenPath { .. }
+            | Arrival::Unlisten { .. }
+            | Arrival::UnlistenPath { .. }
+            | Arrival::Authenticated { .. }
+            | Arrival::Refused(_) => {}
+        }
+    }
+
+    async fn jump(&mut self, visitor: &Visitor, to: (&str, u32), channel: ClientChannel, reply: OpenReply) {
+        let principal = &visitor.known.principal;
+        match jump::destination(&self.gateway, visitor, to.0, to.1) {
+            Ok(target) => {
+                self.jumps.push(jump::serve(
+                    Arc::clone(&self.gateway),
+                    target,
+                    visitor.client,
+                    channel,
+                    reply,
+                ));
+            }
+            Err(nowhere) => {
+                let why = nowhere.to_string();
+                let refused = RefusedConnection {
+                    principal: Some(principal),
+                    client: visitor.client,
+                    wanted: None,
+                    claimed: &visitor.known.claimed,
+                    code: nowhere.code(),
+                    why: &why,
+                };
+                self.gateway.access.record_refused_connection(refused).await;
+                reply.fail(why).await;
+            }
+        }
+    }
+
+    /// Everything that is still open, to its end.
+    pub(super) async fn empty(&mut self) {
+        let Self { open, jumps, .. } = self;
+        let jumped = async { while jumps.next().await.is_some() {} };
+        let asked = async {
+            while let Some(ended) = open.next().await {
+                if let Some(Admitted { channel: Some((ClientChannel { from, to }, prelude)), .. }) = ended {
+                    let (is_terminal, started) = (prelude.pty.is_some(), prelude.shell);
+                    goodbye::explain(from, &to, AGAIN, AGAIN_STATUS, is_terminal, started).await;
+                }
+            }
+        };
+        tokio::join!(jumped, asked);
+    }
 }
 
-/// Resolves when the client's account is there no more. Nothing else can end somebody who has no
-/// session: the hub does not know them.
-async fn dismissed(gateway: &SshGateway, known: &Known) -> Deny {
+/// Resolves when the client's account is there no more. Nothing else can end somebody who has no session:
+/// the hub does not know them.
+async fn dismissed(gateway: &SshGateway, principal: PrincipalId) -> Deny {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         // A store that does not answer refuses whatever is asked of it.
-        if let Ok(account) = gateway.access.store.user_by_id(&known.principal.id).await
+        if let Ok(account) = gateway.access.store.user_by_id(&principal).await
             && account.is_none_or(|account| account.disabled)
         {
             return Deny::PrincipalGone;
@@ -117,7 +180,18 @@ async fn dismissed(gateway: &SshGateway, known: &Known) -> Deny {
     }
 }
 
-async fn session(asker: &Asker<'_>, channel: ClientChannel, reply: OpenReply) -> Option<Admitted> {
+/// Resolves when a client has had no channel open for as long as connections may idle.
+async fn idle(gateway: &SshGateway, is_empty: bool) {
+    match gateway.settings.idle_timeout {
+        Some(limit) if is_empty => {
+            let clock = &gateway.access.clock;
+            clock.sleep_until(clock.now().plus(limit)).await;
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+async fn session(asker: &Asker, channel: ClientChannel, reply: OpenReply) -> Option<Admitted> {
     reply.accept().await;
     ask::serve(asker, channel).await
 }

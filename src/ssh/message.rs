@@ -19,6 +19,16 @@ pub(super) enum Message {
     ExitSignal(ExitSignal),
 }
 
+impl Message {
+    /// How many bytes of a channel's window it took.
+    pub(super) const fn len(&self) -> Option<usize> {
+        match self {
+            Self::Data(bytes) | Self::Stderr(bytes) => Some(bytes.len()),
+            _ => None,
+        }
+    }
+}
+
 /// What a client asks of a session channel.
 #[derive(Debug, Clone)]
 pub(super) enum Request {

@@ -1,7 +1,7 @@
 //! The SSH gateway: hosts, with the OpenSSH client that people have. Start reading at [`serve`].
 //!
 //! - [`server`] and [`client`] are the two legs, and the only files that name the library underneath;
-//!   [`message`] is what goes between them.
+//!   [`message`] is what goes between them, [`flow`] keeps a fast sender back.
 //! - [`authenticate`]: from a proof to a principal; [`lobby`], [`ask`], [`jump`]: before there is a permit.
 //! - [`channels`]: what is opened under a permit; [`session`] and [`forward`] carry it, [`carrier`] is what
 //!   they share, [`goodbye`] what is said at the end.
@@ -13,6 +13,7 @@ mod carrier;
 mod channels;
 mod client;
 mod files;
+mod flow;
 mod forward;
 mod goodbye;
 mod jump;

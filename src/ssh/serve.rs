@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::authenticate::{Authenticator, Jump, Known};
 use super::carrier::{Carrier, Parts};
 use super::channels::Channels;
-use super::goodbye::Exit;
-use super::lobby::{self, Admitted, Left};
+use super::goodbye::{CUT_STATUS, Exit};
+use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
 use super::server::{self, ARRIVALS, Arrival, ClientChannel, Opening, Presence, Running};
 use super::session::Prelude;
@@ -34,6 +33,7 @@ use crate::config::SshTarget;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
+use crate::gateway::boxed;
 use crate::gateway::live::{self, LiveConnection};
 use crate::gateway::stream::{Abrupt, Revocable};
 
@@ -57,8 +57,21 @@ pub(super) struct Visitor {
     pub known: Known,
     pub client: SocketAddr,
     pub software: String,
-    pub arrivals: mpsc::Receiver<Arrival>,
+    pub arrivals: boxed::Receiver<Arrival>,
     pub exit: Exit,
+}
+
+impl Visitor {
+    /// How they came, for the record.
+    pub(super) fn leg(&self) -> SshClient {
+        SshClient {
+            software: self.software.clone(),
+            kex: None,
+            auth: self.known.way.as_str().to_owned(),
+            key: self.known.key.clone(),
+            jump: self.known.jump.clone().map(Box::new),
+        }
+    }
 }
 
 impl SshGateway {
@@ -110,7 +123,7 @@ impl SshGateway {
             Authenticator::new(Arc::clone(&self.access), Arc::clone(&self.settings), client, jump);
         let (known, failed) = (authenticator.known(), authenticator.failed());
         let meeting = async {
-            let (sender, mut arrivals) = mpsc::channel(ARRIVALS);
+            let (sender, mut arrivals) = boxed::channel(ARRIVALS);
             let mut running = server::run(presence, stream, authenticator, sender).await.ok()?;
             let software = tokio::select! {
                 _ = running.ended() => return None,
@@ -177,14 +190,23 @@ impl SshGateway {
             },
             None => Err(None),
         };
-        let left = match admitted {
-            Ok(admitted) => Left::Admitted(admitted),
-            Err(deny) => lobby::wait(self, &mut visitor, deny).await,
+        let deny = match admitted {
+            Ok(admitted) => return Box::pin(self.begin(visitor, admitted)).await,
+            Err(deny) => deny,
         };
-        match left {
-            Left::Admitted(admitted) => Box::pin(self.begin(visitor, admitted)).await,
-            Left::Gone => visitor.exit.leave(None).await,
-            Left::Refused(deny) => visitor.exit.leave(Some(&deny.to_string())).await,
+        let mut lobby = Lobby::new(self, &visitor, deny);
+        match lobby.wait(&mut visitor).await {
+            // What else is open goes on beside it: a jump, above all.
+            Left::Admitted(admitted) => {
+                tokio::join!(Box::pin(self.begin(visitor, *admitted)), lobby.empty());
+            }
+            Left::Gone => {
+                tokio::join!(visitor.exit.leave(None), lobby.empty());
+            }
+            Left::Told(reason) => {
+                let why = reason.to_string();
+                tokio::join!(visitor.exit.leave(Some(&why)), lobby.empty());
+            }
         }
     }
 
@@ -218,7 +240,7 @@ impl SshGateway {
                 self.record_refusal(&visitor, &deny).await;
                 if let Some((channel, _)) = channel {
                     let (_, to) = channel.into_halves();
-                    super::goodbye::tell(&to, &deny.to_string(), true).await;
+                    super::goodbye::tell(&to, &deny.to_string(), true, CUT_STATUS).await;
                 }
                 visitor.exit.leave(Some(&deny.to_string())).await;
             }
@@ -244,7 +266,8 @@ impl SshGateway {
             client: exit.handle.clone(),
         }));
         let reason = conversation(&carrier, &live, &mut arrivals, &mut exit.running, first).await;
-        // From here on nothing of the client's goes to the target any more.
+        // From here on nothing of the client's goes to the target any more; why, before the target's
+        // side is closed: a channel that only saw that would not tell.
         carrier.ending.begin(reason.clone());
         carrier.tasks.close();
         carrier.telling.close();
@@ -266,7 +289,7 @@ async fn hang_up(carrier: &Carrier) {
 }
 
 /// Answers what the client still opens, so that nothing of it keeps a goodbye from it.
-async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver<Arrival>, why: &str) {
+async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut boxed::Receiver<Arrival>, why: &str) {
     tokio::pin!(leaving);
     loop {
         let arrived = tokio::select! {
@@ -277,7 +300,7 @@ async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver
             match arrived {
                 Some(Arrival::Opened(Opening::Session, channel, reply)) => {
                     reply.accept().await;
-                    super::goodbye::tell(&channel.to, why, false).await;
+                    super::goodbye::tell(&channel.to, why, false, CUT_STATUS).await;
                 }
                 Some(Arrival::Opened(_, _, reply)) => reply.prohibit(why.to_owned()).await,
                 // Dropped answers refuse.
@@ -296,7 +319,7 @@ async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut mpsc::Receiver
 async fn conversation(
     carrier: &Arc<Carrier>,
     live: &LiveConnection,
-    arrivals: &mut mpsc::Receiver<Arrival>,
+    arrivals: &mut boxed::Receiver<Arrival>,
     running: &mut Running,
     first: Option<(ClientChannel, Prelude)>,
 ) -> EndReason {
@@ -332,11 +355,6 @@ fn unrecordable(error: &Unrecordable) -> EndReason {
 }
 
 fn arrival(visitor: &Visitor) -> live::Arrival {
-    let ssh = SshClient {
-        software: visitor.software.clone(),
-        kex: None,
-        auth: visitor.known.way.as_str().to_owned(),
-        key: visitor.known.key.clone(),
-    };
-    live::Arrival { client: visitor.client, application: None, database: None, tls: None, ssh: Some(ssh) }
+    let (client, ssh) = (visitor.client, Some(visitor.leg()));
+    live::Arrival { client, application: None, database: None, tls: None, ssh }
 }

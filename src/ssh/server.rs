@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use russh::client::GexParams;
+use russh::kex::dh::groups::DhGroup;
 use russh::keys::PrivateKey;
 use russh::keys::ssh_key::certificate::Certificate;
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg};
@@ -29,8 +31,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::authenticate::{Authenticator, Interactive};
+use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{ExitSignal, Gone, Message, Pty, Request, Window};
 use crate::domain::secret::Secret;
+use crate::gateway::boxed;
 
 /// What a client may know of the software.
 pub(super) const SOFTWARE: &str = "SSH-2.0-Sallyport";
@@ -40,8 +44,6 @@ const REJECT_AFTER: Duration = Duration::from_millis(50);
 const ATTEMPTS: usize = 10;
 /// How long a client's messages are kept back for the answer to a channel's request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Messages of a channel that are read ahead of its task.
-const READ_AHEAD: usize = 32;
 /// Arrivals that are read ahead of the connection's task.
 pub(super) const ARRIVALS: usize = 16;
 /// Types of extended data (RFC 4254, section 5.2).
@@ -99,7 +101,8 @@ impl Presence {
             auth_rejection_time_initial: Some(Duration::ZERO),
             keys,
             certificates,
-            channel_buffer_size: READ_AHEAD,
+            window_size: WINDOW,
+            channel_buffer_size: QUEUE,
             preferred: ALGORITHMS,
             max_auth_attempts: ATTEMPTS,
             // Both are the connection's task's to decide.
@@ -113,6 +116,7 @@ impl Presence {
 
 /// What a client opens or asks for, as it comes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a channel is what nearly all of them are")]
 pub(super) enum Arrival {
     /// The client has proved who it is; what it says of its software.
     Authenticated {
@@ -186,10 +190,12 @@ impl ClientChannel {
     fn new(
         channel: Channel<Msg>,
         handle: russh::server::Handle,
+        flow: &Arc<Flow>,
         answers: Option<mpsc::Sender<bool>>,
     ) -> Self {
+        let backlog = flow.channel(channel.id().into());
         let (read, write) = channel.split();
-        Self { from: FromClient { read, answers }, to: ToClient { write, handle } }
+        Self { from: FromClient { read, backlog, answers }, to: ToClient { write, handle } }
     }
 
     /// As a stream of bytes, for a protocol inside of it.
@@ -201,6 +207,7 @@ impl ClientChannel {
 /// The receiving half of a channel.
 pub(super) struct FromClient {
     read: ChannelReadHalf,
+    backlog: Arc<Backlog>,
     answers: Option<mpsc::Sender<bool>>,
 }
 
@@ -215,6 +222,7 @@ impl FromClient {
     pub(super) async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = from_library(self.read.wait().await?) {
+                self.backlog.taken(message.len());
                 return Some(message);
             }
         }
@@ -344,12 +352,15 @@ impl ToClient {
 
 /// A handle on the client's whole connection.
 #[derive(Debug, Clone)]
-pub(super) struct ClientHandle(russh::server::Handle);
+pub(super) struct ClientHandle {
+    handle: russh::server::Handle,
+    flow: Arc<Flow>,
+}
 
 impl ClientHandle {
     /// Tells the client why it is let go. Waits behind what is on the way to it: give it a budget.
     pub(super) async fn disconnect(&self, why: &str) {
-        let _gone = self.0.disconnect(Disconnect::ByApplication, why.to_owned(), String::new()).await;
+        let _gone = self.handle.disconnect(Disconnect::ByApplication, why.to_owned(), String::new()).await;
     }
 
     pub(super) async fn open_forwarded_tcp(
@@ -358,25 +369,28 @@ impl ClientHandle {
         originator: (String, u32),
     ) -> Result<ClientChannel, Gone> {
         let ((address, port), (from, from_port)) = (connected, originator);
-        self.channel(self.0.channel_open_forwarded_tcpip(address, port, from, from_port).await)
+        self.channel(self.handle.channel_open_forwarded_tcpip(address, port, from, from_port).await)
     }
 
     pub(super) async fn open_forwarded_path(&self, path: String) -> Result<ClientChannel, Gone> {
-        self.channel(self.0.channel_open_forwarded_streamlocal(path).await)
+        self.channel(self.handle.channel_open_forwarded_streamlocal(path).await)
     }
 
     pub(super) async fn open_agent(&self) -> Result<ClientChannel, Gone> {
-        self.channel(self.0.channel_open_agent().await)
+        self.channel(self.handle.channel_open_agent().await)
     }
 
     fn channel(&self, opened: Result<Channel<Msg>, russh::Error>) -> Result<ClientChannel, Gone> {
         let channel = opened.map_err(|_| Gone)?;
-        Ok(ClientChannel::new(channel, self.0.clone(), None))
+        Ok(ClientChannel::new(channel, self.handle.clone(), &self.flow, None))
     }
 }
 
 /// The client's connection as it runs; resolves when it is over.
-pub(super) struct Running(russh::server::RunningSession<Callbacks>);
+pub(super) struct Running {
+    session: russh::server::RunningSession<Callbacks>,
+    flow: Arc<Flow>,
+}
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -386,12 +400,12 @@ impl std::fmt::Debug for Running {
 
 impl Running {
     pub(super) fn handle(&self) -> ClientHandle {
-        ClientHandle(self.0.handle())
+        ClientHandle { handle: self.session.handle(), flow: Arc::clone(&self.flow) }
     }
 
     /// Why it ended, when not by itself. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Option<String> {
-        (&mut self.0).await.err().map(|error| error.to_string())
+        (&mut self.session).await.err().map(|error| error.to_string())
     }
 }
 
@@ -400,20 +414,24 @@ pub(super) async fn run<S>(
     presence: &Presence,
     stream: S,
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
 ) -> Result<Running, russh::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let callbacks = Callbacks { authenticator, arrivals, answers: HashMap::new() };
-    russh::server::run_stream(Arc::clone(&presence.0), stream, callbacks).await.map(Running)
+    let flow = Flow::with_clients();
+    let stream = Paced::new(stream, Arc::clone(&flow));
+    let callbacks = Callbacks { authenticator, arrivals, answers: HashMap::new(), flow: Arc::clone(&flow) };
+    let session = russh::server::run_stream(Arc::clone(&presence.0), stream, callbacks).await?;
+    Ok(Running { session, flow })
 }
 
 struct Callbacks {
     authenticator: Authenticator,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: boxed::Sender<Arrival>,
     /// Where each session channel's task leaves its answers.
     answers: HashMap<ChannelId, mpsc::Receiver<bool>>,
+    flow: Arc<Flow>,
 }
 
 impl Callbacks {
@@ -434,16 +452,14 @@ impl Callbacks {
     /// What the channel's task says to the request that it was just given.
     async fn granted(&mut self, channel: ChannelId) -> bool {
         let Some(answers) = self.answers.get_mut(&channel) else { return false };
-        match tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
-            // Its task is over, and the channel as good as closed. A refusal would be read as the reason
-            // for that, by a client that has been told the real one.
-            Ok(answer) => answer.unwrap_or(true),
-            Err(_) => {
-                // An answer that came late would be taken for that of the next request.
-                self.answers.remove(&channel);
-                false
-            }
+        if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
+            // None: its task is over, and the channel as good as closed. A refusal would be read as the
+            // reason for that, by a client that has been told the real one.
+            return answer.unwrap_or(true);
         }
+        // An answer that came late would be taken for that of the next request.
+        self.answers.remove(&channel);
+        false
     }
 
     async fn answer(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
@@ -507,17 +523,22 @@ impl Handler for Callbacks {
         _submethods: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, Self::Error> {
-        let said = response.and_then(|mut response| response.next());
+        // An answer without a word is one as well.
+        let said = response.map(|mut response| response.next().unwrap_or_default());
         let said = said.map(|bytes| Secret::new(String::from_utf8_lossy(&bytes).into_owned()));
         Ok(match self.authenticator.interactive(user, said).await {
             Interactive::Accept => Auth::Accept,
             Interactive::Reject => Auth::reject(),
-            Interactive::Ask(prompt) => Auth::Partial {
+            Interactive::Ask { prompt, told } => Auth::Partial {
                 name: Cow::Borrowed(""),
-                instructions: Cow::Borrowed(""),
+                instructions: Cow::Owned(told),
                 prompts: Cow::Owned(vec![(Cow::Borrowed(prompt), false)]),
             },
         })
+    }
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        Ok(None)
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
@@ -535,7 +556,7 @@ impl Handler for Callbacks {
         // Of channels that were refused nobody tells us.
         self.answers.retain(|_, answers| !answers.is_closed());
         self.answers.insert(channel.id(), given);
-        let channel = ClientChannel::new(channel, session.handle(), Some(answers));
+        let channel = ClientChannel::new(channel, session.handle(), &self.flow, Some(answers));
         self.arrived(Arrival::Opened(Opening::Session, channel, OpenReply(reply))).await
     }
 
@@ -560,7 +581,7 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let channel = ClientChannel::new(channel, session.handle(), None);
+        let channel = ClientChannel::new(channel, session.handle(), &self.flow, None);
         let opening = Opening::Tcp {
             host: host_to_connect.to_owned(),
             port: port_to_connect,
@@ -589,7 +610,7 @@ impl Handler for Callbacks {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let channel = ClientChannel::new(channel, session.handle(), None);
+        let channel = ClientChannel::new(channel, session.handle(), &self.flow, None);
         let opening = Opening::Path { path: socket_path.to_owned() };
         self.arrived(Arrival::Opened(opening, channel, OpenReply(reply))).await
     }
@@ -616,21 +637,27 @@ impl Handler for Callbacks {
 
     async fn data(
         &mut self,
-        _channel: ChannelId,
-        _data: &[u8],
+        channel: ChannelId,
+        data: &[u8],
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
         Ok(())
     }
 
     async fn extended_data(
         &mut self,
-        _channel: ChannelId,
+        channel: ChannelId,
         _code: u32,
-        _data: &[u8],
+        data: &[u8],
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), data.len());
         Ok(())
+    }
+
+    fn adjust_window(&mut self, _channel: ChannelId, _current: u32) -> u32 {
+        self.flow.window()
     }
 
     async fn window_adjusted(
@@ -640,6 +667,11 @@ impl Handler for Callbacks {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         Ok(())
+    }
+
+    async fn lookup_dh_gex_group(&mut self, _wanted: &GexParams) -> Result<Option<DhGroup>, Self::Error> {
+        // Not among the key exchanges that are offered.
+        Ok(None)
     }
 
     async fn pty_request(

@@ -7,15 +7,17 @@
 //! 4. The end of either side, or of the right: a goodbye in the terminal, and everything closed.
 //!
 //! The two directions wait for each other in one place only: a request's answer from the target is
-//! read by the direction that reads the target.
+//! read by the direction that reads the target. It goes on when the client has been answered, so that
+//! nothing the program says, nor its end, overtakes the answer.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::carrier::{Carrier, NotReached};
@@ -44,6 +46,8 @@ pub(super) struct Prelude {
     pub pty: Option<Pty>,
     pub env: Vec<(String, String)>,
     pub shell: bool,
+    /// Typed ahead, for the shell.
+    pub typed: Bytes,
 }
 
 /// How a direction ended.
@@ -51,6 +55,8 @@ enum Stop {
     /// The target closed its side: everything it said has been passed on.
     TargetClosed,
     ClientClosed,
+    /// The program was, and the client has been told.
+    Refused,
     Unrecordable,
 }
 
@@ -74,6 +80,13 @@ struct Exit {
     signal: Option<ExitSignal>,
 }
 
+/// The target's answer to a request.
+struct Answer {
+    granted: bool,
+    /// Dropped when the client has been told.
+    told: oneshot::Sender<Infallible>,
+}
+
 /// What both directions of a channel share.
 struct Shared<'a> {
     carrier: &'a Carrier,
@@ -85,6 +98,8 @@ struct Shared<'a> {
     /// The connection that carries the channel, while there is one.
     reached: Mutex<Option<(Upstream, Arc<ToTarget>)>>,
     exit: Mutex<Exit>,
+    /// Who waits for the target's answer.
+    asked: Mutex<Option<oneshot::Sender<Answer>>>,
     began: Instant,
     bytes_in: std::sync::atomic::AtomicU64,
     bytes_out: std::sync::atomic::AtomicU64,
@@ -110,6 +125,7 @@ pub(super) async fn serve(
         agent: AtomicBool::new(false),
         reached: Mutex::default(),
         exit: Mutex::default(),
+        asked: Mutex::default(),
         began: Instant::now(),
         bytes_in: 0.into(),
         bytes_out: 0.into(),
@@ -126,7 +142,7 @@ pub(super) async fn serve(
                 if let Some(reply) = reply.take() {
                     reply.accept().await;
                 }
-                goodbye::tell(&to, &reason.to_string(), is_terminal).await;
+                goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
                 drop(telling);
             };
             tokio::join!(tell, shared.hang_up(&reason));
@@ -166,9 +182,8 @@ async fn talk(
     let incoming = upstream.incoming();
     let to_target = Arc::new(target.to);
     *held(&shared.reached) = Some((upstream, Arc::clone(&to_target)));
-    let (answers, answered) = mpsc::channel(4);
-    let inward = Inward { shared, from, to: to_target, answered, held: None, started: false };
-    let outward = outward(shared, target.from, to, answers);
+    let inward = Inward { shared, from, client: to, to: to_target, told: None, held: None, started: false };
+    let outward = outward(shared, target.from, to);
     let agents = forward::agents(shared.carrier, incoming, &shared.agent);
     carry(inward, prelude, outward, agents).await;
     drop(held(&shared.reached).take());
@@ -212,8 +227,10 @@ async fn carry(
 struct Inward<'a> {
     shared: &'a Shared<'a>,
     from: FromClient,
+    client: &'a ToClient,
     to: Arc<ToTarget>,
-    answered: mpsc::Receiver<bool>,
+    /// The target has answered, and the client has not been told yet.
+    told: Option<oneshot::Sender<Infallible>>,
     /// Came while bytes were gathered.
     held: Option<Message>,
     /// A program was asked for: a channel runs one.
@@ -228,7 +245,7 @@ impl Inward<'_> {
         }
     }
 
-    async fn pass_on(&mut self, prelude: Prelude) -> Result<std::convert::Infallible, Stop> {
+    async fn pass_on(&mut self, prelude: Prelude) -> Result<Infallible, Stop> {
         self.replay(prelude).await?;
         loop {
             let message = match self.held.take() {
@@ -248,6 +265,7 @@ impl Inward<'_> {
                     if answered {
                         self.from.answer(granted);
                     }
+                    self.told = None;
                 }
                 // Not a client's to send (RFC 4254, section 6.10), or of no use to the target.
                 Message::Stderr(_) | Message::Answer(_) | Message::ExitStatus(_) | Message::ExitSignal(_) => {
@@ -260,12 +278,17 @@ impl Inward<'_> {
     async fn replay(&mut self, prelude: Prelude) -> Result<(), Stop> {
         if let Some(pty) = prelude.pty {
             self.request(Request::Pty(pty)).await?;
+            self.told = None;
         }
         for (name, value) in prelude.env {
             self.request(Request::Env { name, value }).await?;
         }
         if prelude.shell && !self.request(Request::Shell).await? {
             return Err(Stop::ClientClosed);
+        }
+        self.told = None;
+        if !prelude.typed.is_empty() {
+            self.data(prelude.typed).await?;
         }
         Ok(())
     }
@@ -311,8 +334,17 @@ impl Inward<'_> {
         Ok(self.shared.carrier.note(body).await?)
     }
 
-    async fn target_says(&mut self) -> bool {
-        self.answered.recv().await.unwrap_or(false)
+    /// To be called before the target is asked.
+    fn will_ask(&self) -> oneshot::Receiver<Answer> {
+        let (asked, answered) = oneshot::channel();
+        *held(&self.shared.asked) = Some(asked);
+        answered
+    }
+
+    async fn target_says(&mut self, answered: oneshot::Receiver<Answer>) -> bool {
+        let Ok(Answer { granted, told }) = answered.await else { return false };
+        self.told = Some(told);
+        granted
     }
 
     /// What to answer, if the client wants to know.
@@ -371,11 +403,16 @@ impl Inward<'_> {
             modes,
         };
         self.shared.carrier.record(&[Body::Pty(body)]).await?;
+        let answered = self.will_ask();
         self.to.pty(pty).await?;
-        let granted = self.target_says().await;
+        let granted = self.target_says(answered).await;
         if granted {
             self.shared.is_terminal.store(true, Ordering::Relaxed);
-            held(&self.shared.watch).terminal();
+            let mut bodies = Vec::new();
+            held(&self.shared.watch).terminal(&mut bodies);
+            for body in bodies {
+                self.note(body).await?;
+            }
         }
         Ok(granted)
     }
@@ -396,19 +433,25 @@ impl Inward<'_> {
             return Ok(false);
         }
         let ch = self.shared.ch;
-        if self.shared.carrier.may(ch, usage.action().as_str(), usage).await.is_err() {
-            return Ok(false);
+        if let Err(why) = self.shared.carrier.may(ch, usage.action().as_str(), usage).await {
+            // A request that fails has no words, and OpenSSH drops what came before: it is granted,
+            // and says why, as without a session.
+            self.from.answer(true);
+            let is_terminal = self.shared.is_terminal.load(Ordering::Relaxed);
+            goodbye::tell(self.client, &why, is_terminal, goodbye::REFUSED_STATUS).await;
+            return Err(Stop::Refused);
         }
         let hint = held(&self.shared.watch).program(how, command);
         let command_data = (how != ProgramKind::Shell).then(|| Data::new(command));
         let body = record::Program { ch, how, command: command_data, hint };
         self.shared.carrier.record(&[Body::Program(body)]).await?;
+        let answered = self.will_ask();
         match how {
             ProgramKind::Shell => self.to.shell().await?,
             ProgramKind::Exec => self.to.exec(command).await?,
             ProgramKind::Subsystem => self.to.subsystem(&String::from_utf8_lossy(command)).await?,
         }
-        Ok(self.target_says().await)
+        Ok(self.target_says(answered).await)
     }
 
     async fn agent(&mut self) -> Result<bool, Stop> {
@@ -418,20 +461,16 @@ impl Inward<'_> {
         if self.shared.carrier.may(self.shared.ch, "agent", &Use::Agent).await.is_err() {
             return Ok(false);
         }
+        let answered = self.will_ask();
         self.to.agent().await?;
-        let granted = self.target_says().await;
+        let granted = self.target_says(answered).await;
         self.shared.agent.store(granted, Ordering::Relaxed);
         Ok(granted)
     }
 }
 
 /// Target to client.
-async fn outward(
-    shared: &Shared<'_>,
-    mut from: FromTarget,
-    to: &ToClient,
-    answers: mpsc::Sender<bool>,
-) -> Stop {
+async fn outward(shared: &Shared<'_>, mut from: FromTarget, to: &ToClient) -> Stop {
     loop {
         let Some(message) = from.next().await else { return Stop::TargetClosed };
         let passed = match message {
@@ -440,8 +479,7 @@ async fn outward(
             Message::Eof => to.eof().await.map_err(Stop::from),
             Message::Close => return Stop::TargetClosed,
             Message::Answer(granted) => {
-                // The requesting direction waits for it; without one it is no one's.
-                let _unasked = answers.try_send(granted);
+                shared.answered(granted).await;
                 Ok(())
             }
             Message::ExitStatus(status) => {
@@ -467,6 +505,17 @@ impl Shared<'_> {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Gives the answer to who waits for it, and waits until the client has it.
+    async fn answered(&self, granted: bool) {
+        let asked = held(&self.asked).take();
+        let (told, until_told) = oneshot::channel();
+        if let Some(asked) = asked
+            && asked.send(Answer { granted, told }).is_ok()
+        {
+            let Err(_) = until_told.await;
+        }
+    }
+
     async fn output(&self, to: &ToClient, bytes: Bytes, err: bool) -> Result<(), Stop> {
         let mut bodies = Vec::new();
         held(&self.watch).output(&bytes, err, &mut bodies);
@@ -476,9 +525,9 @@ impl Shared<'_> {
         self.carrier.count_from_target(bytes.len());
         self.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if err {
-            to.stderr(bytes).await?
+            to.stderr(bytes).await?;
         } else {
-            to.data(bytes).await?
+            to.data(bytes).await?;
         }
         Ok(())
     }

@@ -87,8 +87,9 @@ impl Watch {
         Self { ch, kind: Kind::Streams(Box::new(Streams::new(head, None))), head }
     }
 
-    /// The channel has a terminal.
-    pub(super) fn terminal(&mut self) {
+    /// The channel has a terminal. What came before is summed up in `bodies`.
+    pub(super) fn terminal(&mut self, bodies: &mut Vec<Body>) {
+        self.finish(bodies);
         self.kind = Kind::Terminal(Box::new(InputMask::new(Masking::ByPromptAndEcho)));
     }
 
@@ -99,9 +100,11 @@ impl Watch {
             ProgramKind::Exec => ProgramHint::of(command),
             ProgramKind::Subsystem => ProgramHint::of_subsystem(command),
         };
-        // With a terminal everything is kept, whatever the command says that it is.
-        if matches!(self.kind, Kind::Terminal(_)) {
-            return None;
+        // With a terminal everything is kept, whatever the command says that it is. And what came
+        // before its program, no program's protocol begins with.
+        match &self.kind {
+            Kind::Streams(streams) if streams.input.bytes() == 0 => {}
+            _ => return None,
         }
         let observer = match &hint {
             ProgramHint::Sftp => Transfer::Sftp(SftpObserver::new(sftp::Limits::default())),
@@ -146,7 +149,7 @@ impl Watch {
             }
             Kind::Streams(streams) => streams.output(ch, bytes, err, bodies),
             Kind::Files(files) if err => {
-                bodies.extend(files.error.push(bytes).map(|head| output(ch, head, true)))
+                bodies.extend(files.error.push(bytes).map(|head| output(ch, head, true)));
             }
             Kind::Files(_) => self.transfer(Direction::Out, bytes, bodies),
             Kind::Finished => {}
@@ -164,7 +167,8 @@ impl Watch {
         }
         if lost {
             // What it is instead is a stream, from these bytes on.
-            let mut streams = Streams::new(self.head, None);
+            let error = std::mem::replace(&mut files.error, StreamObserver::new(0));
+            let mut streams = Streams { error, ..Streams::new(self.head, None) };
             match direction {
                 Direction::In => streams.input(self.ch, bytes, bodies),
                 Direction::Out => streams.output(self.ch, bytes, false, bodies),
@@ -254,5 +258,55 @@ fn file_body(ch: u32, tool: &str, event: &FileEvent) -> Option<Body> {
         }
         // Counted by the streams that took its place.
         FileEvent::Opaque { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: u64 = 8;
+
+    fn kinds(bodies: &[Body]) -> Vec<&'static str> {
+        bodies.iter().map(Body::kind).collect()
+    }
+
+    #[test]
+    fn a_stream_is_kept_up_to_its_head_and_summed_up_at_its_end() {
+        let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
+        watch.input(b"0123456789", 0, &mut bodies);
+        watch.input(b"more", 0, &mut bodies);
+        watch.output(b"out", false, &mut bodies);
+        watch.finish(&mut bodies);
+        assert_eq!(kinds(&bodies), ["input", "output", "stream_end", "stream_end"]);
+        let Body::Input(input) = &bodies[0] else { panic!("{bodies:?}") };
+        assert_eq!(input.data.bytes(), b"01234567");
+        let Body::StreamEnd(end) = &bodies[2] else { panic!("{bodies:?}") };
+        assert_eq!((end.bytes, end.head), (14, HEAD));
+    }
+
+    #[test]
+    fn what_is_not_understood_as_files_is_a_stream_from_there_on_with_all_of_its_standard_error() {
+        let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
+        let command = Bytes::from_static(b"scp -t /tmp/x");
+        assert_eq!(watch.program(ProgramKind::Exec, &command).as_deref(), Some("scp"));
+        watch.output(b"before", true, &mut bodies);
+        watch.input(b"rm -rf /\n", 0, &mut bodies);
+        watch.output(b"after", true, &mut bodies);
+        watch.finish(&mut bodies);
+        assert!(kinds(&bodies).starts_with(&["output", "notice", "input"]), "{bodies:?}");
+        let Some(Body::StreamEnd(end)) = bodies.last() else { panic!("{bodies:?}") };
+        assert_eq!((end.err, end.bytes), (true, 11));
+    }
+
+    #[test]
+    fn what_came_before_the_program_is_never_forgotten() {
+        let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
+        watch.input(b"early", 0, &mut bodies);
+        assert_eq!(watch.program(ProgramKind::Subsystem, &Bytes::from_static(b"sftp")), None);
+        watch.terminal(&mut bodies);
+        watch.input(b"ls", 0, &mut bodies);
+        watch.finish(&mut bodies);
+        assert_eq!(kinds(&bodies), ["input", "stream_end", "input"]);
     }
 }

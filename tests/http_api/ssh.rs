@@ -139,9 +139,7 @@ async fn certificate(world: &World, token: &str) -> Certificate {
 }
 
 async fn holder(world: &World, user: &str, certificate: &Certificate) -> Result<Principal, Refusal> {
-    let presented =
-        PresentedCertificate { key_id: certificate.key_id(), valid_after: certificate.valid_after() };
-    world.access().principal_by_certificate(&name(user), presented).await
+    world.access().principal_by_certificate(&name(user), certificate.into()).await
 }
 
 fn now(world: &World) -> u64 {

@@ -32,7 +32,7 @@ fn who_asks_on_the_spot_is_let_go_with_the_reason() {
         |how: &str| hosts.bastion.operator(&["user", how, "alice", "--config", config.to_str().unwrap()]);
     user("disable").success();
     assert_eq!(shell.ends(), Some(255), "{}", shell.err());
-    shell.says("sallyport: this account is disabled");
+    shell.says("this account is disabled");
     user("enable").success();
     hosts.bastion.log_in("alice").success();
 

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use super::postgres::{ADMIN_PASSWORD, Postgres, free_port};
 use super::process::{Finished, PATIENCE, Running, wait_until};
 
-const PASSWORD: &str = "correct horse battery staple";
+/// Everybody's.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// Everybody in the tests: name, home domain, groups.
 pub const PEOPLE: [(&str, &str, &[&str]); 8] = [
@@ -217,7 +218,12 @@ impl Bastion {
         ready.set_read_timeout(Some(PATIENCE)).unwrap();
         self.spawn(&socket);
         let mut message = [0; 64];
-        let length = ready.recv(&mut message).unwrap_or_else(|error| panic!("{error}: {}", self.log()));
+        let length = loop {
+            match ready.recv(&mut message) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                received => break received.unwrap_or_else(|error| panic!("{error}: {}", self.log())),
+            }
+        };
         assert!(message[..length].starts_with(b"READY=1"), "{:?}", &message[..length]);
     }
 

@@ -25,6 +25,7 @@ pub mod postgres;
 pub mod process;
 pub mod shell;
 pub mod sshd;
+pub mod terminal;
 pub mod wire;
 
 pub use bastion::{Bastion, Options};
@@ -32,3 +33,4 @@ pub use postgres::Postgres;
 pub use process::{Finished, wait_until};
 pub use shell::Shell;
 pub use sshd::{Hosts, Sshd};
+pub use terminal::Terminal;

@@ -63,6 +63,12 @@ impl Finished {
 #[derive(Debug)]
 pub struct Running(Option<Child>);
 
+impl From<Child> for Running {
+    fn from(child: Child) -> Self {
+        Self(Some(child))
+    }
+}
+
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         Self(Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))))
@@ -128,7 +134,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bounded wait on another process has no event to wait for")]
-fn pause() {
+pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 

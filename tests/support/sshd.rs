@@ -2,7 +2,7 @@
 //! real `ssh` through the gateway.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -57,11 +57,13 @@ impl Sshd {
              AuthorizedKeysFile {}\nPermitRootLogin yes\nStrictModes no\nUsePAM no\nPidFile none\n\
              PasswordAuthentication no\nKbdInteractiveAuthentication no\nAcceptEnv LANG LC_*\n\
              MaxSessions 500\nMaxStartups 1000\nLogLevel VERBOSE\nAllowStreamLocalForwarding yes\n\
-             Subsystem sftp /usr/lib/openssh/sftp-server\nPrintMotd no\nPrintLastLog no\n",
+             SetEnv HOME={}\nSubsystem sftp /usr/lib/openssh/sftp-server\nPrintMotd no\nPrintLastLog no\n",
             self.port,
             path("host"),
             path("authority.pub"),
             path("authorized_keys"),
+            // What somebody's own start files say is not for a test.
+            self.dir.path().display(),
         );
         fs::write(self.path("config"), text).unwrap();
     }
@@ -84,6 +86,10 @@ impl Sshd {
     pub fn restart(&mut self) {
         self.stop();
         self.boot();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().pid()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -166,23 +172,41 @@ impl Hosts {
 
     /// `ssh`, `scp`, `sftp` through the gateway, with the certificate of a login.
     pub fn through(&self, program: &str, who: &str, target: &str) -> Command {
-        let mut command = Command::new(program);
-        let key = self.bastion.home(who).join("ssh/id_ed25519");
-        command.args(["-F", "/dev/null", "-i"]).arg(&key);
-        command.args(["-o", &format!("CertificateFile={}-cert.pub", key.display())]);
-        command.args(["-o", "StrictHostKeyChecking=yes", "-o", &self.known_hosts()]);
-        command.args(["-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]);
         let user = if target.is_empty() { who.to_owned() } else { format!("{who}+{target}") };
+        self.by_certificate(program, &self.bastion.home(who).join("ssh/id_ed25519"), &user)
+    }
+
+    /// As whoever `user` says, with this key and the certificate beside it.
+    pub fn by_certificate(&self, program: &str, key: &Path, user: &str) -> Command {
+        let mut command = self.client(program, user);
+        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-i"]).arg(key);
+        command.args(["-o", &format!("CertificateFile={}-cert.pub", key.display())]);
+        command
+    }
+
+    /// A client that knows the way and has nothing to prove itself with.
+    pub fn client(&self, program: &str, user: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(["-F", "/dev/null", "-o", "IdentitiesOnly=yes"]);
+        command.args(["-o", "StrictHostKeyChecking=yes", "-o", &self.known_hosts()]);
         command.args(["-o", &format!("Port={}", self.bastion.ssh_port), "-o", &format!("User={user}")]);
-        command.env("HOME", self.bastion.scratch()).stdin(Stdio::null());
+        command.env("HOME", self.bastion.scratch()).env_remove("SSH_AUTH_SOCK").stdin(Stdio::null());
         command
     }
 
     /// The option that makes a client trust the gateway's host authority and nothing else.
     pub fn known_hosts(&self) -> String {
         let path = self.bastion.scratch().join("known_hosts");
-        let authority = fs::read_to_string(self.bastion.data().join("ssh/host_ca.pub")).unwrap();
-        fs::write(&path, format!("@cert-authority * {authority}")).unwrap();
+        // Written once: clients may be reading it.
+        if !path.exists() {
+            let authority = fs::read_to_string(self.bastion.data().join("ssh/host_ca.pub")).unwrap();
+            let (whole, made) = (
+                format!("@cert-authority * {authority}"),
+                tempfile::NamedTempFile::new_in(self.bastion.scratch()).unwrap(),
+            );
+            fs::write(made.path(), whole).unwrap();
+            made.persist(&path).unwrap();
+        }
         format!("UserKnownHostsFile={}", path.display())
     }
 
@@ -194,6 +218,17 @@ impl Hosts {
     /// Runs a command on the host directly.
     pub fn run_directly(&self, command: &str) -> Finished {
         self.sshd.direct("ssh").args(["127.0.0.1", command]).output().unwrap().into()
+    }
+
+    /// How channels ended, once so many have: a client is gone before that is on record.
+    #[track_caller]
+    pub fn ended(&self, count: usize) -> Vec<serde_json::Value> {
+        let mut records = Vec::new();
+        wait_until("channels have ended", || {
+            records = self.records("channel_ended");
+            records.len() >= count
+        });
+        records
     }
 
     /// The records of the only recording of SSH there is, in order.

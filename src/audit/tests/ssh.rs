@@ -16,36 +16,6 @@ fn every_kind() -> Vec<Body> {
     let text = || Some("x".to_owned());
     let mark = CredentialMark { handle: "deploy".to_owned(), fingerprint: text() };
     let (ch, sha256) = (1, "00".repeat(32));
-    let full_file = File {
-        ch,
-        n: 3,
-        phase: FilePhase::Answered,
-        tool: "sftp".to_owned(),
-        op: "rename".to_owned(),
-        path: odd.clone(),
-        to: Some(Data::new(b"/srv/y")),
-        flags: text(),
-        attributes: text(),
-        read: Some(1),
-        written: Some(2),
-        sha256: Some(sha256.clone()),
-        outcome: Some("done".to_owned()),
-        message: text(),
-    };
-    let bare_file = File {
-        phase: FilePhase::Asked,
-        path: Data::new(b"/srv/x"),
-        to: None,
-        flags: None,
-        attributes: None,
-        read: None,
-        written: None,
-        sha256: None,
-        outcome: None,
-        message: None,
-        ..full_file.clone()
-    };
-    let odd_file = File { to: Some(odd.clone()), path: Data::new(b"a"), ..full_file.clone() };
     let opened = |destination, originator, credential| {
         let channel = ChannelKind::DirectTcpip;
         Body::ChannelOpened(ChannelOpened { ch, channel, destination, originator, credential })
@@ -67,7 +37,7 @@ fn every_kind() -> Vec<Body> {
         Body::ChannelRefused(ChannelRefused { ch: 0, what, destination, rule, needs })
     };
     let pty = |modes| Body::Pty(Pty { ch, term: "xterm".to_owned(), cols: 80, rows: 24, modes });
-    vec![
+    [
         opened(text(), text(), Some(mark)),
         opened(None, None, None),
         refused(text()),
@@ -86,9 +56,6 @@ fn every_kind() -> Vec<Body> {
         Body::Signal(Signal { ch, name: "INT".to_owned() }),
         Body::Eof(Eof { ch, from: Direction::In }),
         Body::StreamEnd(StreamEnd { ch, direction: Direction::Out, err: true, bytes: 9, head: 4, sha256 }),
-        Body::File(full_file),
-        Body::File(bare_file),
-        Body::File(odd_file),
         Body::Listen(Listen {
             ch: 0,
             address: "localhost".to_owned(),
@@ -100,6 +67,44 @@ fn every_kind() -> Vec<Body> {
         ended(Some(1), text(), text()),
         ended(None, None, None),
     ]
+    .into_iter()
+    .chain(files())
+    .collect()
+}
+
+fn files() -> [Body; 3] {
+    let text = || Some("x".to_owned());
+    let full_file = File {
+        ch: 1,
+        n: 3,
+        phase: FilePhase::Answered,
+        tool: "sftp".to_owned(),
+        op: "rename".to_owned(),
+        path: Data::new(b"/srv/\xff"),
+        to: Some(Data::new(b"/srv/y")),
+        flags: text(),
+        attributes: text(),
+        read: Some(1),
+        written: Some(2),
+        sha256: Some("00".repeat(32)),
+        outcome: Some("done".to_owned()),
+        message: text(),
+    };
+    let bare_file = File {
+        phase: FilePhase::Asked,
+        path: Data::new(b"/srv/x"),
+        to: None,
+        flags: None,
+        attributes: None,
+        read: None,
+        written: None,
+        sha256: None,
+        outcome: None,
+        message: None,
+        ..full_file.clone()
+    };
+    let odd_file = File { to: Some(Data::new(b"\xfe")), path: Data::new(b"a"), ..full_file.clone() };
+    [full_file, bare_file, odd_file].map(Body::File)
 }
 
 /// Records the bodies as one connection's and gives back its records, as JSON and as read.
@@ -112,6 +117,7 @@ async fn recorded(bodies: &[Body]) -> (House, Vec<serde_json::Value>, Vec<Body>)
         kex: Some("mlkem768x25519-sha256".to_owned()),
         auth: "publickey".to_owned(),
         key: Some("SHA256:x".to_owned()),
+        jump: None,
     });
     let recorder = journal.begin(opening).await.unwrap();
     recorder.record(bodies).await.unwrap();

@@ -72,6 +72,7 @@ async fn recording(bodies: impl IntoIterator<Item = (u64, Body)>, is_ended: bool
         kex: None,
         auth: "publickey".to_owned(),
         key: Some("SHA256:abc".to_owned()),
+        jump: None,
     });
     let recorder = journal.begin(opening).await.unwrap();
     for (after, body) in bodies {
@@ -210,7 +211,10 @@ async fn what_a_host_wrote_passes_for_no_line_of_the_transcript() {
     assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text:?}");
 }
 
-fn cast(house: &House, channel: Option<u32>) -> Result<(Header, Vec<(f64, String, String)>), ReplayError> {
+/// A time, a code, data.
+type Line = (f64, String, String);
+
+fn cast(house: &House, channel: Option<u32>) -> Result<(Header, Vec<Line>), ReplayError> {
     let mut bytes = Vec::new();
     replay_asciicast(house.dir(), &connection(1), channel, &mut bytes)?;
     let text = String::from_utf8(bytes).unwrap();

@@ -24,6 +24,8 @@ pub(super) struct Recorded {
     pub(super) events: Vec<Event>,
     /// Other channels with a terminal.
     pub(super) others: Vec<u32>,
+    /// Whether the recording has its end.
+    pub(super) is_whole: bool,
 }
 
 impl Recorded {
@@ -94,7 +96,7 @@ impl Gathering {
     pub(super) fn finish(self, is_whole: bool, to: &mut impl Write) -> io::Result<Option<Recorded>> {
         if let Some((header, channel, begins)) = self.begun {
             let others = self.cast.others().collect();
-            return Ok(Some(Recorded { header, channel, begins, events: self.events, others }));
+            return Ok(Some(Recorded { header, channel, begins, events: self.events, others, is_whole }));
         }
         if self.otherwise == Otherwise::Transcript {
             to.write_all(&self.text)?;

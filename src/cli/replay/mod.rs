@@ -24,6 +24,8 @@ use crate::domain::id::ConnectionId;
 use gather::{Gathering, Otherwise, Recorded};
 use player::Player;
 
+const STILL_OPEN: &str = "the recording has no end yet: the connection is live, or the node stopped";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The connection's id, or a unique beginning of it
@@ -133,6 +135,9 @@ async fn play(
         let (channel, others) = (recorded.channel, others.join(", "));
         out::note(format!("this is channel {channel}; --channel plays another with a terminal: {others}"));
     }
+    if !recorded.is_whole {
+        out::note(STILL_OPEN);
+    }
     let (cols, rows) = recorded.size();
     if terminal::size().is_some_and(|(width, height)| width < cols || height < rows) {
         out::note(format!("the recorded terminal was {cols}x{rows}: make this one as large to see it right"));
@@ -215,9 +220,7 @@ fn stream_files(dir: &Path, id: &ConnectionId, form: Form, channel: Option<u32>)
     });
     match replayed.map_err(|error| failure(&error))? {
         Replayed::Whole => {}
-        Replayed::StillOpen => {
-            out::note("the recording has no end yet: the connection is live, or the node stopped");
-        }
+        Replayed::StillOpen => out::note(STILL_OPEN),
     }
     Ok(Exit::Done)
 }

@@ -91,7 +91,7 @@ fn scp(arguments: &[Vec<u8>]) -> ProgramHint {
         (false, true) => ScpRole::Sink,
         _ => return ProgramHint::Other,
     };
-    let path = path.iter().map(|path| path.as_slice()).collect::<Vec<_>>().join(&b' ');
+    let path = path.join(&b' ');
     ProgramHint::Scp { role, recursive: has(&b'r'), path }
 }
 
@@ -136,16 +136,15 @@ fn words(command: &[u8]) -> Option<Vec<Vec<u8>>> {
     while let Some(byte) = bytes.next() {
         match (quote, byte) {
             (Some(b'\''), b'\'') | (Some(b'"'), b'"') => quote = None,
-            (Some(b'"') | None, b'$' | b'`') => return None,
+            (Some(b'"') | None, b'$' | b'`')
+            | (None, b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' | b'\n' | b'\r' | b'\0') => return None,
             (Some(b'"') | None, b'\\') => word.get_or_insert_default().push(bytes.next()?),
-            (Some(_), _) => word.get_or_insert_default().push(byte),
             (None, b'\'' | b'"') => {
                 word.get_or_insert_default();
                 quote = Some(byte);
             }
             (None, b' ' | b'\t') => words.extend(word.take()),
-            (None, b';' | b'&' | b'|' | b'<' | b'>' | b'(' | b')' | b'\n' | b'\r' | b'\0') => return None,
-            (None, _) => word.get_or_insert_default().push(byte),
+            (_, byte) => word.get_or_insert_default().push(byte),
         }
     }
     words.extend(word);

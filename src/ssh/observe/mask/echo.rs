@@ -35,9 +35,8 @@ impl Echo {
         for byte in typed {
             self.keys = match (self.keys, *byte) {
                 (_, 0x1b) => Keys::Escape,
-                (Keys::Escape, b'[') => Keys::Csi,
+                (Keys::Escape, b'[') | (Keys::Csi, 0x20..=0x3f) => Keys::Csi,
                 (Keys::Escape, b'O') => Keys::Ss3,
-                (Keys::Csi, 0x20..=0x3f) => Keys::Csi,
                 (Keys::Escape | Keys::Csi | Keys::Ss3, _) => Keys::Ground,
                 (Keys::Ground, byte) => {
                     self.key(byte, now_us, silent);

@@ -83,7 +83,7 @@ impl InputMask {
         let mut clear = 0;
         let mut rest = bytes;
         while !rest.is_empty() {
-            let length = rest.iter().position(ends_line).unwrap_or(rest.len());
+            let length = rest.iter().position(|byte| ends_line(*byte)).unwrap_or(rest.len());
             let (typed, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
             let start = bytes.len() - rest.len();
             if let Some(by) = self.typed(typed, now_us) {
@@ -91,7 +91,7 @@ impl InputMask {
                 stretches.push(MaskedInput::Masked { bytes: length, by });
                 clear = start + length;
             }
-            let ends = after.iter().take_while(|byte| ends_line(byte)).count();
+            let ends = after.iter().take_while(|byte| ends_line(**byte)).count();
             if ends > 0 {
                 self.masked = None;
                 self.echo.forget();
@@ -124,7 +124,7 @@ impl InputMask {
 }
 
 /// Enter, or what a terminal takes for an interrupt or an end.
-fn ends_line(byte: &u8) -> bool {
+fn ends_line(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n' | 0x03 | 0x04)
 }
 

@@ -63,7 +63,7 @@ impl Screen {
     pub(super) fn show(&mut self, mut bytes: &[u8], echo: &mut Echo) {
         while let [first, rest @ ..] = bytes {
             if matches!(self.state, State::Ground) {
-                let length = bytes.iter().position(is_control).unwrap_or(bytes.len());
+                let length = bytes.iter().position(|byte| is_control(*byte)).unwrap_or(bytes.len());
                 let (text, after) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
                 if !text.is_empty() {
                     self.text(text, echo);
@@ -107,19 +107,16 @@ impl Screen {
     fn byte(&mut self, byte: u8, echo: &mut Echo) {
         let state = std::mem::replace(&mut self.state, State::Ground);
         self.state = match (state, byte) {
-            (State::Ground, 0x1b) => State::Escape,
+            (State::Ground | State::Intermediate | State::Csi(_), 0x1b) => State::Escape,
             (State::Ground, byte) => {
                 self.control(byte);
                 State::Ground
             }
             (State::String, 0x1b) => State::StringEscape,
             // Bell ends a string; CAN and SUB end anything.
-            (State::String, 0x07) | (_, 0x18 | 0x1a) => State::Ground,
+            (State::String, 0x07) | (State::StringEscape, b'\\') | (_, 0x18 | 0x1a) => State::Ground,
             (State::String, _) => State::String,
-            (State::StringEscape, b'\\') => State::Ground,
-            (State::StringEscape, byte) => self.escape(byte, echo),
-            (State::Escape, byte) => self.escape(byte, echo),
-            (State::Intermediate | State::Csi(_), 0x1b) => State::Escape,
+            (State::StringEscape | State::Escape, byte) => self.escape(byte, echo),
             (state @ (State::Intermediate | State::Csi(_)), 0..0x20) => {
                 // Terminals obey a control inside of a sequence.
                 self.control(byte);
@@ -223,8 +220,8 @@ impl Parameters {
     }
 }
 
-fn is_control(byte: &u8) -> bool {
-    *byte < 0x20 || *byte == 0x7f
+fn is_control(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f
 }
 
 /// A later byte of a UTF-8 character.

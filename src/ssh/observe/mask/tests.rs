@@ -208,7 +208,7 @@ proptest! {
     #[test]
     fn nothing_after_a_prompt_is_clear_before_the_line_ends(
         before in prop::collection::vec(happens(), 0..10),
-        secret in prop::collection::vec(any::<u8>().prop_filter("no end", |byte| !ends_line(byte)), 1..60),
+        secret in prop::collection::vec(any::<u8>().prop_filter("no end", |byte| !ends_line(*byte)), 1..60),
         shown in prop::collection::vec(any::<u8>(), 0..60),
         size in 1_usize..20,
     ) {

@@ -6,7 +6,7 @@ use crate::ssh::observe::file::Times;
 /// Longer than any that OpenSSH sends or takes whole (its buffer has 16 KiB, names at most 4 KiB).
 pub(super) const LONGEST: usize = 16 * 1024;
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     /// `C0644 1234 name`
     File { mode: u32, size: u64, name: &'a [u8] },

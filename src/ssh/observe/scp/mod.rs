@@ -133,8 +133,7 @@ impl ScpObserver {
     /// The oldest of what waits for an answer has it.
     fn end(&mut self, failed: Option<Outcome>, events: &mut Vec<FileEvent>) -> Result<(), Lost> {
         match (self.awaited.pop_front(), failed) {
-            (Some(Awaited::Ready | Awaited::Line), _) => {}
-            (Some(Awaited::File), None) => {}
+            (Some(Awaited::Ready | Awaited::Line), _) | (Some(Awaited::File), None) => {}
             (Some(Awaited::File), Some(failed)) => self.sender.refuse_file(failed, events)?,
             (Some(Awaited::Directory(operation)), failed) => {
                 let refused = failed.is_some();

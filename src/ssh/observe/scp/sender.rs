@@ -141,7 +141,7 @@ impl Sender {
                     return Err(Lost::TooMany { of: "nested directories" });
                 }
                 self.lengths.push(self.directory.len());
-                self.directory = path.clone();
+                self.directory.clone_from(&path);
                 let operation = self.ask(FileOp::ScpDirectory, path, attributes, events);
                 Ok(Some(Awaited::Directory(Box::new(operation))))
             }

@@ -2,7 +2,8 @@
 //!
 //! 1. [`split`] cuts each direction into packets; the content of files streams through, unkept.
 //! 2. [`packet`] reads a packet inside its own length.
-//! 3. [`track`] joins requests and answers by id, and handles with the files they stand for.
+//! 3. [`track`] takes requests and [`answer`] joins them by id with their answers, and handles with
+//!    the files they stand for.
 //! 4. [`content`] hashes what is read and written of each file.
 //!
 //! Every operation that opens, lists or changes something is told when it is asked for and when it
@@ -13,6 +14,7 @@
 //! been given yet, and guess what it will be. Such a use is joined when it is answered: it counts,
 //! but has no hash. A handle that was never given and works all the same is [`Lost`].
 
+mod answer;
 mod content;
 mod files;
 mod packet;
@@ -146,6 +148,7 @@ fn read<'i>(
 ) -> Result<(), Failed<'i>> {
     let mut left = bytes;
     loop {
+        splitter.skip(&mut left);
         let (begun, rest) = (splitter.unfinished().len(), left);
         let read = match splitter.next(&mut left) {
             Ok(None) => return Ok(()),

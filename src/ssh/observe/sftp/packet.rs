@@ -33,6 +33,8 @@ pub(super) const ATTRS: u8 = 105;
 const EXTENDED: u8 = 200;
 pub(super) const EXTENDED_REPLY: u8 = 201;
 
+/// `SSH_FX_OK`.
+pub(super) const OK: u32 = 0;
 /// `SSH_FX_EOF`: how reading ends.
 pub(super) const EOF: u32 = 1;
 /// The draft allows no longer handles.

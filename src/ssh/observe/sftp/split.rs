@@ -68,15 +68,22 @@ impl Splitter {
         self.gathered.get(..length).unwrap_or(&self.gathered)
     }
 
+    /// Takes what is left of a packet of which no more is read: the next piece is another packet's.
+    pub(super) fn skip(&mut self, input: &mut &[u8]) {
+        if let State::Skip { left } = &mut self.state {
+            *left -= take(input, *left).1;
+            if *left == 0 {
+                self.state = State::Head;
+            }
+        }
+    }
+
     /// The next piece; `None` when all of `input` was taken.
     pub(super) fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Piece<'a>>, Lost> {
         self.clear();
-        if let State::Skip { left } = &mut self.state {
-            *left -= take(input, *left).1;
-            if *left > 0 {
-                return Ok(None);
-            }
-            self.state = State::Head;
+        self.skip(input);
+        if matches!(self.state, State::Skip { .. }) {
+            return Ok(None);
         }
         if let State::Content { left, then_skip } = &mut self.state {
             if *left > 0 && input.is_empty() {
@@ -215,9 +222,9 @@ mod tests {
     }
 
     /// Content is put together; everything else as it came.
-    fn pieces(side: Side, stream: &[u8], size: usize) -> Result<Vec<(u8, Vec<u8>)>, Lost> {
+    fn pieces(side: Side, stream: &[u8], every: usize) -> Result<Vec<(u8, Vec<u8>)>, Lost> {
         let (mut splitter, mut pieces, mut content) = (Splitter::new(side), Vec::new(), Vec::new());
-        for mut chunk in stream.chunks(size) {
+        for mut chunk in stream.chunks(every) {
             while let Some(piece) = splitter.next(&mut chunk)? {
                 match piece {
                     Piece::Packet { kind, body } => pieces.push((kind, body.to_vec())),
@@ -250,7 +257,7 @@ mod tests {
 
     #[test]
     fn lists_are_skipped_whatever_their_length() {
-        let name = packet(packet::NAME, &[1; 400_000]);
+        let name = packet(packet::NAME, &vec![1; 400_000]);
         let stream = [name, packet(packet::DATA, b"\0\0\0\x02\0\0\0\x01x")].concat();
         for size in [1, 1000, stream.len()] {
             let pieces = pieces(Side::Server, &stream, size).unwrap();

@@ -67,8 +67,8 @@ impl Watch {
     }
 }
 
-fn content(bytes: &[u8], from: u64) -> Option<Content> {
-    Some(Content { bytes: bytes.len() as u64, sha256: Some(sha256(&[bytes])), from })
+fn content(bytes: &[u8], from: u64) -> Content {
+    Content { bytes: bytes.len() as u64, sha256: Some(sha256(&[bytes])), from }
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_written_file_has_its_hash_when_it_is_closed() {
     watch.server(Stream::new().status(2, 0).status(3, 0).status(4, 0));
     let [file] = watch.answered()[..] else { panic!("{:?}", watch.events) };
     assert_eq!((file.n, &file.path[..], &file.outcome), (1, &b"up"[..], &Outcome::Done));
-    assert_eq!((file.read, file.written), (None, content(b"one two", 0)));
+    assert_eq!((file.read, file.written), (None, Some(content(b"one two", 0))));
 }
 
 #[test]
@@ -155,7 +155,10 @@ fn reads_that_overtake_each_other_are_hashed_in_order() {
     watch.client(Stream::new().close(5, b"h"));
     watch.server(Stream::new().status(5, 0));
     let [file] = watch.answered()[..] else { panic!("{:?}", watch.events) };
-    assert_eq!((file.read, file.written, &file.outcome), (content(b"abcdefgh", 0), None, &Outcome::Done));
+    assert_eq!(
+        (file.read, file.written, &file.outcome),
+        (Some(content(b"abcdefgh", 0)), None, &Outcome::Done)
+    );
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_short_read_that_is_asked_for_again_is_hashed() {
     watch.server(Stream::new().data(4, b"cd"));
     watch.client(Stream::new().close(5, b"h"));
     watch.server(Stream::new().status(5, 0));
-    assert_eq!(watch.answered()[0].read, content(b"abcdefgh", 0));
+    assert_eq!(watch.answered()[0].read, Some(content(b"abcdefgh", 0)));
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn appended_bytes_are_hashed_from_where_they_were_said_to_begin() {
     // A server that appends ignores the second offset.
     watch.client(Stream::new().write(2, b"h", 100, b"ab").write(3, b"h", 0, b"cd").close(4, b"h"));
     watch.server(Stream::new().status(2, 0).status(3, 0).status(4, 0));
-    assert_eq!(watch.answered()[0].written, content(b"abcd", 100));
+    assert_eq!(watch.answered()[0].written, Some(content(b"abcd", 100)));
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn a_close_that_overtakes_a_write_waits_for_it() {
     watch.server(Stream::new().status(3, 0));
     assert!(watch.answered().is_empty());
     watch.server(Stream::new().status(2, 0));
-    assert_eq!(watch.answered()[0].written, content(b"x", 0));
+    assert_eq!(watch.answered()[0].written, Some(content(b"x", 0)));
 }
 
 #[test]
@@ -213,7 +216,10 @@ fn a_handle_given_again_stands_for_the_new_file() {
     watch.client(Stream::new().write(4, b"h", 0, b"x").close(5, b"h"));
     watch.server(Stream::new().status(4, 0).status(5, 0));
     let files: Vec<_> = watch.answered().iter().map(|file| (file.path.to_vec(), file.written)).collect();
-    assert_eq!(files, [(b"first".to_vec(), content(b"", 0)), (b"second".to_vec(), content(b"x", 0))]);
+    assert_eq!(
+        files,
+        [(b"first".to_vec(), Some(content(b"", 0))), (b"second".to_vec(), Some(content(b"x", 0)))]
+    );
 }
 
 #[test]
@@ -263,7 +269,7 @@ fn what_is_open_at_the_end_has_an_unknown_outcome() {
             _ => None,
         })
         .collect();
-    assert_eq!(told, [(1, Outcome::Unknown, content(b"abc", 0)), (2, Outcome::Unknown, None)]);
+    assert_eq!(told, [(1, Outcome::Unknown, Some(content(b"abc", 0))), (2, Outcome::Unknown, None)]);
 }
 
 #[test]
@@ -312,6 +318,22 @@ fn the_packet_that_is_not_understood_is_counted_whole() {
         let events = watch.finish();
         let Some(FileEvent::Opaque { client, .. }) = events.last() else { panic!("{events:?}") };
         assert_eq!((client.bytes, client.sha256), (bad.len() as u64, sha256(&[&bad])), "cut every {size}");
+    }
+}
+
+#[test]
+fn what_was_skipped_is_not_counted_as_not_understood() {
+    let list = Stream::new().packet(104, 1, &[&[0; 50]]).bytes.clone();
+    let bad = Stream::new().packet(7, 1, &[b"anything"]).bytes.clone();
+    for size in [1, 10, 1000] {
+        let mut watch = Watch::new();
+        watch.client(Stream::new().packet(12, 1, &[&string(b"d")]));
+        for chunk in [&list[..], &bad].concat().chunks(size) {
+            watch.observer.server(chunk, &mut watch.events);
+        }
+        let events = watch.finish();
+        let Some(FileEvent::Opaque { server, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(server.sha256, sha256(&[&bad]), "cut every {size}");
     }
 }
 

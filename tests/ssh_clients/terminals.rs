@@ -1,0 +1,183 @@
+//! Channels with a terminal: sizes, modes, keys, and what is on record of them.
+
+use serde_json::Value;
+
+use crate::support::process::wait_until;
+use crate::terminal::Terminal;
+use crate::way::{Case, NAME, Way, fed, same, seen};
+
+/// A shell that says nothing of itself: no start files, an empty prompt.
+const SHELL: &str = "PS1= exec bash --noprofile --norc --noediting -i";
+
+fn terminal(way: &Way<'_>, options: &[&str], command: &str) -> Terminal {
+    let mut ssh = way.ssh(options);
+    if command.is_empty() {
+        ssh.arg(NAME)
+    } else {
+        ssh.args([NAME, command])
+    };
+    Terminal::start(&ssh, 101, 37)
+}
+
+const CASES: &[Case] = &[
+    ("-tt without a terminal of one's own", |way| {
+        let seen = seen(&mut way.ssh(&["-tt", NAME, "tty | sed s/[0-9]*$/N/; echo err >&2; exit 4"]));
+        seen.gives(4, "/dev/pts/N\r\nerr\r\n")
+    }),
+    ("without a terminal there is none", |way| way.run("tty").gives(1, "not a tty\n")),
+    ("-T has none either", |way| fed(&mut way.ssh(&["-T", NAME]), b"tty\n".into()).gives(1, "not a tty\n")),
+    ("the terminal's size and kind", |way| {
+        let (status, screen) = terminal(way, &["-t"], "stty size; echo $TERM").ends();
+        assert!(screen.starts_with("37 101\r\nxterm-256color\r\n"), "{screen}");
+        status
+    }),
+    ("the terminal's modes", |way| {
+        let (status, screen) = terminal(way, &["-t"], "stty -a").ends();
+        assert!(screen.contains("intr = ^C"), "{screen}");
+        status + &screen
+    }),
+    ("modes that somebody changed", |way| {
+        let line = format!(
+            "stty intr ^X erase ^H -ixon -iutf8 -onlcr; {} -t {NAME} 'stty -a'; echo [$?]",
+            way.ssh_line()
+        );
+        let mut command = way.program("sh");
+        let (status, screen) = Terminal::start(command.args(["-c", &line]), 80, 24).ends();
+        assert!(
+            screen.contains("intr = ^X") && screen.contains("-ixon") && screen.contains("[0]"),
+            "{screen}"
+        );
+        status + &screen
+    }),
+    ("a window that changes its size", |way| {
+        let mut terminal =
+            terminal(way, &["-t"], "trap 'stty size' WINCH; echo up; while sleep 0.1; do :; done");
+        terminal.shows("up\r\n");
+        terminal.resize(120, 50);
+        terminal.shows("50 120\r\n");
+        terminal.resize(7, 3);
+        terminal.shows("3 7\r\n");
+        terminal.types("\x03");
+        let (status, screen) = terminal.ends();
+        status + &screen
+    }),
+    ("^C interrupts the program and not the session", |way| {
+        let mut terminal = terminal(way, &["-t"], "trap 'echo caught' INT; echo up; sleep 600; echo after");
+        terminal.shows("up\r\n");
+        terminal.types("\x03");
+        let (status, screen) = terminal.ends();
+        assert!(screen.contains("^Ccaught\r\nafter\r\n"), "{screen}");
+        status + &screen
+    }),
+    ("^C ends a program", |way| {
+        let mut terminal = terminal(way, &["-t"], "echo up; exec sleep 600");
+        terminal.shows("up\r\n");
+        terminal.types("\x03");
+        let (status, screen) = terminal.ends();
+        status + &screen
+    }),
+    ("^Z, jobs, fg, ^D", |way| {
+        let mut terminal = terminal(way, &["-t"], SHELL);
+        terminal.types("stty -echo; echo u''p\n");
+        terminal.shows("up\r\n");
+        terminal.types("sh -c 'trap \"echo wo\"ken INT; echo as''leep; sleep 600'\n");
+        terminal.shows("asleep\r\n");
+        terminal.types("\x1a");
+        terminal.shows("Stopped");
+        terminal.types("jobs %1 | sed 's/^/job /'\n");
+        terminal.shows("job ");
+        terminal.types("fg\n");
+        terminal.shows("sleep 600'\r\nsh -c");
+        terminal.types("\x03");
+        terminal.shows("woken\r\n");
+        terminal.types("echo on''ward\n");
+        terminal.shows("onward\r\n");
+        terminal.types("\x04");
+        terminal.ends().0
+    }),
+    ("an interactive login shell", |way| {
+        let mut terminal = terminal(way, &[], "");
+        terminal.types("stty -echo; PS1=; shopt -q login_shell && echo lo''gin $-\n");
+        terminal.shows("login himB");
+        terminal.types("exit 6\n");
+        terminal.ends().0
+    }),
+    ("the escape that disconnects", |way| {
+        let mut terminal = terminal(way, &["-t"], "stty -echo; echo up; cat");
+        terminal.shows("up\r\n");
+        terminal.types("line\n");
+        terminal.shows("line\r\n");
+        terminal.types("~.");
+        terminal.ends().0
+    }),
+    ("a client that is killed hangs the terminal up", |way| {
+        let mark = way.place("hung-up");
+        let up = terminal(
+            way,
+            &["-t"],
+            &format!("trap 'touch {mark}; exit' HUP; echo up; while :; do sleep 0.1; done"),
+        );
+        up.shows("up\r\n");
+        drop(up);
+        wait_until("the program is told", || way.path("hung-up").exists());
+        "hung up".into()
+    }),
+    ("much output in a terminal", |way| {
+        let seen = seen(&mut way.ssh(&["-tt", NAME, "seq 1 100000"]));
+        assert!(seen.text().ends_with("99999\r\n100000\r\n"));
+        seen.success().to_string()
+    }),
+    ("a paste of 100 kB", |way| {
+        let mut terminal = terminal(way, &["-t"], "stty raw -echo; echo up; head -c 100000 | cksum");
+        terminal.shows("up\n");
+        terminal.types(&"0123456789abcdef".repeat(6250));
+        let (status, screen) = terminal.ends();
+        status + &screen
+    }),
+];
+
+#[test]
+fn a_terminal_is_through_the_gateway_what_it_is_directly() {
+    let hosts = crate::hosts();
+    same(&hosts, CASES);
+    hosts.bastion.verify().success();
+}
+
+#[test]
+fn what_is_typed_and_shown_in_a_terminal_is_on_record_with_its_sizes() {
+    let hosts = crate::hosts();
+    let way = Way::through(&hosts);
+    let mut ssh = terminal(&way, &["-t"], SHELL);
+    ssh.types("stty -echo; echo u''p\n");
+    ssh.shows("up\r\n");
+    ssh.resize(120, 50);
+    ssh.types("trap 'stty size' WINCH; stty size\n");
+    ssh.shows("50 120\r\n");
+    ssh.types("\x04");
+    assert_eq!(ssh.ends().0, "exit status: 0");
+    wait_until("its end is on record", || !hosts.records("channel_ended").is_empty());
+    let pty = &hosts.records("pty")[0];
+    assert_eq!(
+        (&pty["cols"], &pty["rows"], &pty["term"]),
+        (&101.into(), &37.into(), &"xterm-256color".into())
+    );
+    assert_eq!((&pty["modes"]["VINTR"], &pty["modes"]["ECHO"]), (&3.into(), &1.into()), "{pty}");
+    let resize = &hosts.records("resize")[0];
+    assert_eq!((&resize["cols"], &resize["rows"]), (&120.into(), &50.into()));
+    let text = |kind| {
+        hosts
+            .records(kind)
+            .iter()
+            .filter_map(|record| record["txt"].as_str().map(str::to_owned))
+            .collect::<String>()
+    };
+    assert!(
+        text("output").contains("up\r\n50 120\r\n") || text("output").contains("50 120\r\n"),
+        "{}",
+        text("output")
+    );
+    assert!(text("input").contains("stty -echo; echo u''p"), "{}", text("input"));
+    let ended = hosts.records("channel_ended");
+    assert_eq!(ended.iter().map(|ended| &ended["exit_status"]).collect::<Vec<_>>(), [&Value::from(0)]);
+    hosts.bastion.verify().success();
+}
