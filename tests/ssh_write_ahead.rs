@@ -201,7 +201,7 @@ fn whatever_reached_the_host_is_in_the_record_wherever_the_server_is_killed() {
     let opened: Vec<String> = records
         .iter()
         .filter(|record| record["kind"] == "file" && record["phase"] == "asked" && record["op"] == "open")
-        .map(|record| String::from_utf8(data(record)).unwrap())
+        .map(|record| record["path"].as_str().unwrap().to_owned())
         .collect();
     let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in fs::read_dir(&load.kept).unwrap() {
