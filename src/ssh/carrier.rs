@@ -219,16 +219,22 @@ impl Carrier {
         self.record(&[step("issued", Some(format!("a certificate for `{}`", self.login)))]).await?;
         // Also when this is dropped while it waits.
         let destroyed = Destroyed { recorder: &self.recorder, body: Some(step("destroyed", None)) };
-        let dialled =
-            client::dial(&self.target, &self.login, &credential, self.access.now(), &self.cut).await;
+        let dialling = client::dial(&self.target, &self.login, &credential, self.access.now(), &self.cut);
+        let dialled = tokio::select! {
+            biased;
+            reason = self.ending.begun() => Err(NotReached::Unreachable(reason.to_string())),
+            dialled = dialling => dialled.map_err(|error| self.not_reached(&error)),
+        };
         // The key is wiped here; without it the certificate opens nothing.
         drop(credential);
         destroyed.note().await.inspect_err(|error| self.unrecordable(error))?;
-        dialled.map_err(|error: DialError| {
-            let detail = error_chain(&error);
-            tracing::warn!(connection = %self.recorder.connection(), target = %self.target.target.name, error = detail, "target not reached");
-            NotReached::Unreachable(detail)
-        })
+        dialled
+    }
+
+    fn not_reached(&self, error: &DialError) -> NotReached {
+        let detail = error_chain(error);
+        tracing::warn!(connection = %self.recorder.connection(), target = %self.target.target.name, error = detail, "target not reached");
+        NotReached::Unreachable(detail)
     }
 
     /// An upstream connection for a forward: one that is idle, or a new one.

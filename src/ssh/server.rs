@@ -453,7 +453,9 @@ impl Callbacks {
     async fn granted(&mut self, channel: ChannelId) -> bool {
         let Some(answers) = self.answers.get_mut(&channel) else { return false };
         if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
-            return answer.unwrap_or(false);
+            // None: its task is over, and the channel as good as closed. A refusal would be read as the
+            // reason for that, by a client that has been told the real one.
+            return answer.unwrap_or(true);
         }
         // An answer that came late would be taken for that of the next request.
         self.answers.remove(&channel);

@@ -113,7 +113,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) async fn serve(
     carrier: &Carrier,
     channel: ClientChannel,
-    reply: Option<OpenReply>,
+    mut reply: Option<OpenReply>,
     prelude: Prelude,
 ) {
     let ch = carrier.number();
@@ -132,12 +132,16 @@ pub(super) async fn serve(
     };
     let (from, to) = channel.into_halves();
     let telling = carrier.telling.token();
-    let talking = Box::pin(talk(&shared, from, &to, reply, prelude));
+    let talking = Box::pin(talk(&shared, from, &to, &mut reply, prelude));
     let why = tokio::select! {
         biased;
         reason = carrier.ending.begun() => {
             let is_terminal = shared.is_terminal.load(Ordering::Relaxed);
             let tell = async {
+                // Only an open channel can say why.
+                if let Some(reply) = reply.take() {
+                    reply.accept().await;
+                }
                 goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
                 drop(telling);
             };
@@ -154,7 +158,7 @@ async fn talk(
     shared: &Shared<'_>,
     from: FromClient,
     to: &ToClient,
-    reply: Option<OpenReply>,
+    reply: &mut Option<OpenReply>,
     prelude: Prelude,
 ) -> Option<String> {
     let opened = Carrier::opened(shared.ch, ChannelKind::Session, None, None);
@@ -162,7 +166,7 @@ async fn talk(
         return None;
     }
     let reached = open(shared).await;
-    if let Some(reply) = reply {
+    if let Some(reply) = reply.take() {
         // Also when there is nothing to carry: only an open channel can say why.
         reply.accept().await;
     }
