@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -152,8 +152,20 @@ impl Drop for Postgres {
     }
 }
 
+/// A port that nothing listens on. The kernel's own choice could be taken for somebody's outgoing connection
+/// before it is used: this is none of those, and each test process begins elsewhere.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    let begin = std::process::id().wrapping_mul(157);
+    for _ in PORTS {
+        let next = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
+        let port = PORTS.start + u16::try_from(next % u32::from(PORTS.end - PORTS.start)).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free")
 }
 
 /// PostgreSQL refuses to run as root.
