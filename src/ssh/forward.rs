@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::carrier::{CONNECTION, Carrier, NotReached};
 use super::client::{FromTarget, Incoming, TargetChannel, ToTarget, Upstream};
@@ -53,7 +54,7 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
     match connect(carrier, ch, opening).await {
         Ok((upstream, target)) => {
             reply.accept().await;
-            if pipe.carry(channel, target).await {
+            if pipe.carry(channel, target, &CancellationToken::new()).await {
                 carrier.give_back(upstream);
             }
             pipe.end(None).await;
@@ -104,35 +105,37 @@ async fn connect(
     }
 }
 
-/// Connects a target's programs with the client's agent while its forwarding is `granted`; runs until
-/// dropped.
+/// Connects a target's programs with the client's agent while its forwarding is `granted`; ends what is
+/// open once it is `over`, and then itself. A client stays while a channel of its connection is open.
 pub(super) async fn agents(
     carrier: &Carrier,
     incoming: Option<boxed::Receiver<Incoming>>,
     granted: &AtomicBool,
+    over: &CancellationToken,
 ) {
-    let Some(mut incoming) = incoming else { return std::future::pending().await };
+    let Some(mut incoming) = incoming else { return over.cancelled().await };
     let mut open = FuturesUnordered::new();
     loop {
         tokio::select! {
             Some(()) = open.next() => {}
-            arrived = incoming.recv() => match arrived {
-                Some(Incoming::Agent { channel, reply }) if granted.load(Ordering::Relaxed) => {
+            () = over.cancelled() => break,
+            Some(arrived) = incoming.recv() => match arrived {
+                Incoming::Agent { channel, reply } if granted.load(Ordering::Relaxed) => {
                     open.push(async move {
                         if carrier.may(CONNECTION, "agent", &Use::Agent).await.is_err() {
                             return;
                         }
                         let Ok(client) = carrier.client.open_agent().await else { return };
                         reply.accept().await;
-                        toward_client(carrier, ChannelKind::Agent, (None, None), client, channel).await;
+                        toward_client(carrier, ChannelKind::Agent, (None, None), (client, channel), over).await;
                     });
                 }
                 // Nothing else was asked for: dropped replies refuse.
-                Some(_) => {}
-                None => return std::future::pending().await,
+                _ => {}
             },
         }
     }
+    while open.next().await.is_some() {}
 }
 
 /// Carries a channel that the target opened.
@@ -140,8 +143,8 @@ async fn toward_client(
     carrier: &Carrier,
     kind: ChannelKind,
     (destination, originator): (Option<String>, Option<String>),
-    client: ClientChannel,
-    target: TargetChannel,
+    (client, target): (ClientChannel, TargetChannel),
+    over: &CancellationToken,
 ) {
     let ch = carrier.number();
     let opened = Carrier::opened(ch, kind, destination, originator);
@@ -149,7 +152,7 @@ async fn toward_client(
         return;
     }
     let pipe = Pipe::new(carrier, ch);
-    pipe.carry(client, target).await;
+    pipe.carry(client, target, over).await;
     pipe.end(None).await;
 }
 
@@ -302,7 +305,14 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
             );
             let Ok(client) = carrier.client.open_forwarded_tcp(connected, originator).await else { return };
             reply.accept().await;
-            toward_client(carrier, ChannelKind::ForwardedTcpip, ends, client, channel).await;
+            toward_client(
+                carrier,
+                ChannelKind::ForwardedTcpip,
+                ends,
+                (client, channel),
+                &CancellationToken::new(),
+            )
+            .await;
         }
         Incoming::Path { path, channel, reply } if is_granted(&(path.clone(), 0)) => {
             let usage = Use::ListenStreamlocal { path: &path };
@@ -312,7 +322,14 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
             let Ok(client) = carrier.client.open_forwarded_path(path.clone()).await else { return };
             reply.accept().await;
             let ends = (Some(path), None);
-            toward_client(carrier, ChannelKind::ForwardedStreamlocal, ends, client, channel).await;
+            toward_client(
+                carrier,
+                ChannelKind::ForwardedStreamlocal,
+                ends,
+                (client, channel),
+                &CancellationToken::new(),
+            )
+            .await;
         }
         // Dropped replies refuse what nobody asked for.
         Incoming::Tcp { .. } | Incoming::Path { .. } | Incoming::Agent { .. } => {}
@@ -333,9 +350,9 @@ impl<'a> Pipe<'a> {
         Self { carrier, ch, began: Instant::now(), bytes_in: 0.into(), bytes_out: 0.into() }
     }
 
-    /// Until both sides have sent all, or one closes. Gives whether the target closed its side, so
+    /// Until both sides have sent all, or one closes, or it is `over`. Gives whether the target closed its side, so
     /// that nothing of this channel is left on its connection.
-    async fn carry(&self, client: ClientChannel, target: TargetChannel) -> bool {
+    async fn carry(&self, client: ClientChannel, target: TargetChannel, over: &CancellationToken) -> bool {
         let (from_client, to_client) = client.into_halves();
         let (mut from_target, to_target) = (target.from, target.to);
         let closed = {
@@ -345,6 +362,7 @@ impl<'a> Pipe<'a> {
             tokio::select! {
                 () = &mut inward => false,
                 () = &mut outward => true,
+                () = over.cancelled() => false,
                 _ = self.carrier.ending.begun() => false,
             }
         };

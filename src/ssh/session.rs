@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::carrier::{Carrier, NotReached};
 use super::client::{FromTarget, TargetChannel, ToTarget, Upstream};
@@ -196,8 +197,9 @@ async fn talk(
         early_eof: false,
     };
     let outward = outward(shared, target.from, to);
-    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
-    carry(inward, prelude, outward, agents).await;
+    let over = CancellationToken::new();
+    let agents = forward::agents(shared.carrier, incoming, &shared.agent, &over);
+    carry(inward, prelude, outward, agents, &over).await;
     drop(held(&shared.reached).take());
     let _gone = to.close().await;
     None
@@ -217,15 +219,16 @@ async fn carry(
     prelude: Prelude,
     outward: impl Future<Output = Stop>,
     agents: impl Future<Output = ()>,
+    over: &CancellationToken,
 ) {
-    tokio::pin!(outward);
+    tokio::pin!(outward, agents);
     let stopped = {
         let inbound = inward.run(prelude);
         tokio::pin!(inbound);
         tokio::select! {
             stopped = &mut inbound => stopped,
             stopped = &mut outward => stopped,
-            () = agents => Stop::TargetClosed,
+            () = &mut agents => Stop::TargetClosed,
         }
     };
     if matches!(stopped, Stop::ClientClosed) {
@@ -233,6 +236,8 @@ async fn carry(
         // What the program still says and how it ended is for the record alone now.
         let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
     }
+    over.cancel();
+    let _slow = tokio::time::timeout(CLOSE_WITHIN, agents).await;
 }
 
 /// Client to target.

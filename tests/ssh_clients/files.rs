@@ -255,7 +255,8 @@ fn each_file_that_was_copied_is_on_record_with_its_hash() {
     has("moved", "sftp remove - - - done".into());
     has("by-new", format!("sftp open - {size} {sum} done"));
     has("by-new", format!("sftp open {size} - {sum} done"));
-    has("by-old", format!("scp scp-file - {size} {sum} done"));
+    // The sender names the file as it is called where it comes from.
+    has("local", format!("scp scp-file - {size} {sum} done"));
     has("by-old", format!("scp scp-file {size} - {sum} done"));
     hosts.bastion.verify().success();
 }

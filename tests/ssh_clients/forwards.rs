@@ -308,3 +308,15 @@ fn x11_is_refused_and_the_command_runs_without() {
     let refused = &hosts.records("channel_refused")[0];
     assert_eq!((&refused["what"], &refused["target"]), (&"x11".into(), &HOST.into()), "{refused}");
 }
+
+/// A client stays as long as any channel of its connection is open.
+#[test]
+fn a_session_ends_though_a_program_on_the_host_still_holds_the_agent() {
+    let hosts = crate::hosts();
+    let way = Way::through(&hosts);
+    let program = "import os, socket, time\ns = socket.socket(socket.AF_UNIX)\n\
+        s.connect(os.environ['SSH_AUTH_SOCK'])\nif os.fork() == 0:\n os.closerange(0, 3)\n time.sleep(60)\n";
+    let line = format!("python3 -c \"{program}\"; echo done");
+    with_agent(&way, |ssh, _| seen(ssh.args(["-A", NAME, &line])).gives(0, "done\n"));
+    wait_until("both channels are on record", || hosts.records("channel_ended").len() == 2);
+}

@@ -19,7 +19,7 @@ use crate::support::process::{Running, pause};
 use crate::support::sshd::login;
 
 /// Longer than any client takes here.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_secs(100);
 
 /// The host's name in the configuration of both ways; on the gateway's, `closed` is a target whose
 /// labels open nothing.
