@@ -39,6 +39,10 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
         }
         Opening::Session => return,
     };
+    if let Err(why) = well_formed(opening) {
+        carrier.refused_as(ch, "forward", Some(destination), why).await;
+        return reply.prohibit(why.to_owned()).await;
+    }
     if let Err(why) = carrier.may(ch, "forward", &usage).await {
         return reply.prohibit(why).await;
     }
@@ -61,6 +65,24 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
         }
         Err(NotReached::Unrecordable) => {}
     }
+}
+
+/// Whether a destination is what rules take it for, and no longer than what is kept on record.
+fn well_formed(opening: &Opening) -> Result<(), &'static str> {
+    match opening {
+        // A name that is no path must not pass for a host's.
+        Opening::Path { path } if !is_path(path) => Err(PATHS),
+        Opening::Tcp { host, .. } if host.len() > LONGEST_HOST => Err("a host name has 255 bytes at most"),
+        Opening::Path { .. } | Opening::Tcp { .. } | Opening::Session => Ok(()),
+    }
+}
+
+/// The longest name of a host (RFC 1035, section 2.3.4), in bytes.
+const LONGEST_HOST: usize = 255;
+const PATHS: &str = "a socket is named by its absolute path";
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= LONGEST_HOST
 }
 
 async fn connect(
@@ -100,6 +122,9 @@ pub(super) async fn agents(
             Some(arrived) = incoming.recv() => match arrived {
                 Incoming::Agent { channel, reply } if granted.load(Ordering::Relaxed) => {
                     open.push(async move {
+                        if carrier.may(CONNECTION, "agent", &Use::Agent).await.is_err() {
+                            return;
+                        }
                         let Ok(client) = carrier.client.open_agent().await else { return };
                         reply.accept().await;
                         toward_client(carrier, ChannelKind::Agent, (None, None), (client, channel), over).await;
@@ -169,6 +194,10 @@ impl Listeners {
         path: String,
         answer: oneshot::Sender<bool>,
     ) {
+        if !is_path(&path) {
+            carrier.refused_as(CONNECTION, "listen", Some(path), PATHS).await;
+            return;
+        }
         let usage = Use::ListenStreamlocal { path: &path };
         let bound = match carrier.may(CONNECTION, "listen", &usage).await {
             Ok(()) => self.bind(carrier, &path, 0, true).await,
@@ -265,6 +294,11 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
     let is_granted = |place: &Place| held(granted).contains(place);
     match arrived {
         Incoming::Tcp { connected, originator, channel, reply } if is_granted(&connected) => {
+            // What was allowed when the target began to listen may no longer be.
+            let usage = Use::Listen { host: &connected.0, port: connected.1 };
+            if carrier.may(CONNECTION, "forwarded_tcpip", &usage).await.is_err() {
+                return;
+            }
             let ends = (
                 Some(format!("{}:{}", connected.0, connected.1)),
                 Some(format!("{}:{}", originator.0, originator.1)),
@@ -281,6 +315,10 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
             .await;
         }
         Incoming::Path { path, channel, reply } if is_granted(&(path.clone(), 0)) => {
+            let usage = Use::ListenStreamlocal { path: &path };
+            if carrier.may(CONNECTION, "forwarded_streamlocal", &usage).await.is_err() {
+                return;
+            }
             let Ok(client) = carrier.client.open_forwarded_path(path.clone()).await else { return };
             reply.accept().await;
             let ends = (Some(path), None);

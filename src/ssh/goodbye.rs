@@ -13,9 +13,9 @@ use crate::domain::text::on_one_line;
 use crate::gateway::stream::Activity;
 
 /// How long a client gets to take a goodbye.
-const TELL_WITHIN: Duration = Duration::from_millis(200);
-/// Of that, how long it may take nothing at all.
-const STALLED_AFTER: Duration = Duration::from_millis(40);
+const TELL_WITHIN: Duration = Duration::from_secs(1);
+/// It is not waited for where it takes nothing for so long.
+const STALLED_AFTER: Duration = Duration::from_millis(30);
 /// How long a client gets to say what the channel was for.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// A connection that was cut fails as one that broke.
@@ -42,22 +42,27 @@ impl Exit {
     /// gets.
     pub(super) async fn leave_after(mut self, told: impl Future<Output = ()>, why: Option<&str>) {
         let Some(why) = why else { return self.cut.cancel() };
-        let telling = async {
-            told.await;
-            self.handle.disconnect(&format!("sallyport: {}", on_one_line(why))).await;
-            // The client closes once it has read it.
-            self.running.ended().await;
+        let parting = async {
+            tokio::select! {
+                () = told => {}
+                () = self.activity.quiet_for(STALLED_AFTER) => {}
+            }
+            let closing = async {
+                self.handle.disconnect(&format!("sallyport: {}", on_one_line(why))).await;
+                // The client closes once it has read it.
+                self.running.ended().await;
+            };
+            tokio::select! {
+                () = closing => {}
+                () = self.activity.quiet_for(STALLED_AFTER) => {}
+            }
         };
-        tokio::select! {
-            () = telling => {}
-            () = self.activity.quiet_for(STALLED_AFTER) => {}
-            () = tokio::time::sleep(TELL_WITHIN) => {}
-        }
+        let _takes_its_time = tokio::time::timeout(TELL_WITHIN, parting).await;
         self.cut.cancel();
     }
 }
 
-/// Says why on the channel's standard error and closes it, within a budget of 200 ms.
+/// Says why on the channel's standard error and closes it, within what a client gets.
 pub(super) async fn tell(to: &ToClient, why: &str, is_terminal: bool, status: u32) {
     let telling = async {
         to.stderr(line(why, is_terminal)).await?;

@@ -10,6 +10,7 @@
 //! for is withdrawn, and a connection behind a jump gets its end on record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -21,12 +22,15 @@ use super::jump::{self, Jumped};
 use super::serve::{SshGateway, Visitor};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::Prelude;
-use crate::access::connect::RefusedConnection;
+use crate::access::connect::{RefusedConnection, end_reason};
 use crate::domain::deny::{Deny, EndReason};
+use crate::domain::id::PrincipalId;
 use crate::domain::session::Permit;
 
 /// Channels that a client without a permit may have open at once.
 const CHANNELS: usize = 16;
+/// How often it is looked whether a client's account is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NO_TARGET: &str = "name a target: ssh USER+TARGET@… or ssh -J USER@… TARGET";
 const AGAIN: &str = "your session has come on another channel: open this one again";
 /// `EX_TEMPFAIL`.
@@ -65,11 +69,14 @@ impl Lobby {
     /// Serves the client until a channel comes back with a permit, or the client goes or has to.
     pub(super) async fn wait(&mut self, visitor: &mut Visitor) -> Left {
         let gateway = Arc::clone(&self.gateway);
+        let dismissed = dismissed(&gateway, visitor.known.principal.id.clone());
+        tokio::pin!(dismissed);
         loop {
             let is_empty = self.open.is_empty() && self.jumps.is_empty();
             tokio::select! {
                 _ = visitor.exit.running.ended() => return Left::Gone,
                 () = gateway.stopping.cancelled(), if self.jumps.is_empty() => return Left::Told(EndReason::Shutdown),
+                deny = &mut dismissed => return Left::Told(end_reason(&deny)),
                 () = idle(&gateway, is_empty) => return Left::Told(EndReason::Idle),
                 Some(ended) = self.open.next() => {
                     if let Some(admitted) = ended {
@@ -156,6 +163,20 @@ impl Lobby {
             }
         };
         tokio::join!(jumped, asked);
+    }
+}
+
+/// Resolves when the client's account is there no more. Nothing else can end somebody who has no session:
+/// the hub does not know them.
+async fn dismissed(gateway: &SshGateway, principal: PrincipalId) -> Deny {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // A store that does not answer refuses whatever is asked of it.
+        if let Ok(account) = gateway.access.store.user_by_id(&principal).await
+            && account.is_none_or(|account| account.disabled)
+        {
+            return Deny::PrincipalGone;
+        }
     }
 }
 

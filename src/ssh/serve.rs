@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::authenticate::{Authenticator, Jump, Known};
 use super::carrier::{Carrier, Parts};
 use super::channels::Channels;
-use super::goodbye::Exit;
+use super::goodbye::{CUT_STATUS, Exit};
 use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
-use super::server::{self, ARRIVALS, Arrival, ClientChannel, Presence, Running};
+use super::server::{self, ARRIVALS, Arrival, ClientChannel, Opening, Presence, Running};
 use super::session::Prelude;
 use super::settings::Settings;
 use crate::access::Access;
@@ -240,7 +240,7 @@ impl SshGateway {
                 self.record_refusal(&visitor, &deny).await;
                 if let Some((channel, _)) = channel {
                     let (_, to) = channel.into_halves();
-                    super::goodbye::tell(&to, &deny.to_string(), true, super::goodbye::CUT_STATUS).await;
+                    super::goodbye::tell(&to, &deny.to_string(), true, CUT_STATUS).await;
                 }
                 visitor.exit.leave(Some(&deny.to_string())).await;
             }
@@ -273,7 +273,7 @@ impl SshGateway {
         carrier.telling.close();
         let why = (reason != EndReason::ClientClosed).then(|| reason.to_string());
         let leaving = exit.leave_after(carrier.telling.wait(), why.as_deref());
-        tokio::join!(hang_up(&carrier), beside(leaving, &mut arrivals));
+        tokio::join!(hang_up(&carrier), beside(leaving, &mut arrivals, why.as_deref().unwrap_or_default()));
         if tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await.is_err() {
             tracing::warn!(connection = %live.id(), "some channels did not end in time");
         }
@@ -288,16 +288,29 @@ async fn hang_up(carrier: &Carrier) {
     carrier.cut.cancel();
 }
 
-/// Refuses what the client still opens, so that nothing of it keeps a goodbye from it.
-async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut boxed::Receiver<Arrival>) {
+/// Answers what the client still opens, so that nothing of it keeps a goodbye from it.
+async fn beside(leaving: impl Future<Output = ()>, arrivals: &mut boxed::Receiver<Arrival>, why: &str) {
     tokio::pin!(leaving);
     loop {
+        let arrived = tokio::select! {
+            () = &mut leaving => return,
+            arrived = arrivals.recv() => arrived,
+        };
+        let answer = async {
+            match arrived {
+                Some(Arrival::Opened(Opening::Session, channel, reply)) => {
+                    reply.accept().await;
+                    super::goodbye::tell(&channel.to, why, false, CUT_STATUS).await;
+                }
+                Some(Arrival::Opened(_, _, reply)) => reply.prohibit(why.to_owned()).await,
+                // Dropped answers refuse.
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = &mut leaving => return,
-            // Dropped replies refuse.
-            arrived = arrivals.recv() => if arrived.is_none() {
-                return leaving.await;
-            },
+            () = answer => {}
         }
     }
 }

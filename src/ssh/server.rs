@@ -453,7 +453,9 @@ impl Callbacks {
     async fn granted(&mut self, channel: ChannelId) -> bool {
         let Some(answers) = self.answers.get_mut(&channel) else { return false };
         if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answers.recv()).await {
-            return answer.unwrap_or(false);
+            // None: its task is over, and the channel as good as closed. A refusal would be read as the
+            // reason for that, by a client that has been told the real one.
+            return answer.unwrap_or(true);
         }
         // An answer that came late would be taken for that of the next request.
         self.answers.remove(&channel);
@@ -732,13 +734,14 @@ impl Handler for Callbacks {
 
     async fn window_change_request(
         &mut self,
-        _channel: ChannelId,
+        channel: ChannelId,
         _col_width: u32,
         _row_height: u32,
         _pix_width: u32,
         _pix_height: u32,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), 0);
         Ok(())
     }
 
@@ -752,10 +755,11 @@ impl Handler for Callbacks {
 
     async fn signal(
         &mut self,
-        _channel: ChannelId,
-        _signal: Sig,
+        channel: ChannelId,
+        signal: Sig,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), signal_name(signal).len());
         Ok(())
     }
 
