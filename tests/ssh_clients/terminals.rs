@@ -9,6 +9,10 @@ use crate::way::{Case, NAME, Way, fed, same, seen};
 /// A shell that says nothing of itself: no start files, an empty prompt.
 const SHELL: &str = "PS1= exec bash --noprofile --norc --noediting -i";
 
+/// Says the terminal's size, and each time that it is another.
+const WATCH: &str =
+    "while :; do now=$(stty size); [ \"$now\" = \"$was\" ] || echo \"$now\"; was=$now; sleep 0.1; done";
+
 fn terminal(way: &Way<'_>, options: &[&str], command: &str) -> Terminal {
     let mut ssh = way.ssh(options);
     if command.is_empty() {
@@ -50,9 +54,8 @@ const CASES: &[Case] = &[
         format!("{status} {screen}")
     }),
     ("a window that changes its size", |way| {
-        let mut terminal =
-            terminal(way, &["-t"], "trap 'stty size' WINCH; echo up; while sleep 0.1; do :; done");
-        terminal.shows("up\r\n");
+        let mut terminal = terminal(way, &["-t"], WATCH);
+        terminal.shows("37 101\r\n");
         terminal.resize(120, 50);
         terminal.shows("50 120\r\n");
         terminal.resize(7, 3);

@@ -213,7 +213,9 @@ fn finish(command: &mut Command, input: Option<Vec<u8>>) -> Seen {
         pause();
     }
     let status = child.child().wait().unwrap().to_string();
-    feeding.map(|feeding| feeding.join().unwrap());
+    if let Some(feeding) = feeding {
+        feeding.join().unwrap();
+    }
     Seen { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
@@ -248,7 +250,7 @@ pub(crate) fn same(hosts: &Hosts, cases: &[Case]) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some((name, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match (show(case, &Way::direct(hosts)), show(case, &Way::through(hosts))) {
+            match (show(*case, &Way::direct(hosts)), show(*case, &Way::through(hosts))) {
                 (Ok(direct), Ok(through)) if direct == through => {}
                 (direct, through) => {
                     let failure = format!("{name}\n  direct:  {direct:?}\n  through: {through:?}");
@@ -267,7 +269,7 @@ pub(crate) fn same(hosts: &Hosts, cases: &[Case]) {
 }
 
 /// What a case gives, or how it fails; its directory has one name for all.
-fn show(case: &fn(&Way<'_>) -> String, way: &Way<'_>) -> Result<String, String> {
+fn show(case: fn(&Way<'_>) -> String, way: &Way<'_>) -> Result<String, String> {
     let directory = way.dir.path().display().to_string();
     let shown = catch_unwind(AssertUnwindSafe(|| case(way).replace(&directory, "DIRECTORY")));
     shown.map_err(|panic| match panic.downcast::<String>() {
