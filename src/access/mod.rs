@@ -138,8 +138,9 @@ impl Access {
         let now = self.rules();
         for entry in before.targets.all() {
             let name = &entry.target.name;
-            let Ok(after) = now.targets.find(name).and_then(|entry| entry.route.ssh()) else { continue };
-            if entry.route.ssh().is_ok_and(|before| before.is_reached_as(after)) {
+            let after = now.targets.find(name).and_then(|entry| entry.route.ssh());
+            let (Ok(before), Ok(after)) = (entry.route.ssh(), after) else { continue };
+            if before.is_reached_as(after) {
                 continue;
             }
             let why = format!("how `{name}` is reached was changed: connect anew");
