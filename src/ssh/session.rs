@@ -559,7 +559,7 @@ async fn outward(shared: &Shared<'_>, mut from: FromTarget, to: &ToClient) -> St
     }
 }
 
-/// How a program ended goes before the end of its output where it comes with it: PuTTY closes a channel
+/// How a program ended goes before the end of its output where it comes with it: `PuTTY` closes a channel
 /// as soon as both sides have said their ends, the library answers a close at once, and what came later
 /// would be lost. Gives what came instead.
 async fn status_first(shared: &Shared<'_>, from: &mut FromTarget, to: &ToClient) -> Option<Message> {
