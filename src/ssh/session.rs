@@ -38,6 +38,8 @@ use crate::domain::deny::EndReason;
 const BATCH: usize = 256 * 1024;
 /// How much is kept that came before the channel's program.
 const EARLY: usize = 64 * 1024;
+/// How long the end of a program's output is kept back for how the program ended.
+const STATUS_WITHIN: Duration = Duration::from_millis(200);
 /// How long a target may take to end a channel that the client has closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// What `ssh` itself says when the connection was the problem.
@@ -527,25 +529,26 @@ impl Inward<'_> {
 
 /// Target to client.
 async fn outward(shared: &Shared<'_>, mut from: FromTarget, to: &ToClient) -> Stop {
+    let mut ahead = None;
     loop {
-        let Some(message) = from.next().await else { return Stop::TargetClosed };
+        let next = match ahead.take() {
+            Some(message) => Some(message),
+            None => from.next().await,
+        };
+        let Some(message) = next else { return Stop::TargetClosed };
         let passed = match message {
             Message::Data(bytes) => shared.output(to, bytes, false).await,
             Message::Stderr(bytes) => shared.output(to, bytes, true).await,
-            Message::Eof => to.eof().await.map_err(Stop::from),
+            Message::Eof => {
+                ahead = status_first(shared, &mut from, to).await;
+                to.eof().await.map_err(Stop::from)
+            }
             Message::Close => return Stop::TargetClosed,
             Message::Answer(granted) => {
                 shared.answered(granted).await;
                 Ok(())
             }
-            Message::ExitStatus(status) => {
-                held(&shared.exit).status = Some(status);
-                to.exit_status(status).await.map_err(Stop::from)
-            }
-            Message::ExitSignal(signal) => {
-                held(&shared.exit).signal = Some(signal.clone());
-                to.exit_signal(signal).await.map_err(Stop::from)
-            }
+            exited @ (Message::ExitStatus(_) | Message::ExitSignal(_)) => shared.exited(to, exited).await,
             Message::Request(_) => Ok(()),
         };
         match passed {
@@ -556,7 +559,38 @@ async fn outward(shared: &Shared<'_>, mut from: FromTarget, to: &ToClient) -> St
     }
 }
 
+/// How a program ended goes before the end of its output where it comes with it: `PuTTY` closes a channel
+/// as soon as both sides have said their ends, the library answers a close at once, and what came later
+/// would be lost. Gives what came instead.
+async fn status_first(shared: &Shared<'_>, from: &mut FromTarget, to: &ToClient) -> Option<Message> {
+    match tokio::time::timeout(STATUS_WITHIN, from.next()).await.ok()? {
+        Some(exited @ (Message::ExitStatus(_) | Message::ExitSignal(_))) => {
+            // A client that is gone hears nothing.
+            let _gone = shared.exited(to, exited).await;
+            None
+        }
+        Some(other) => Some(other),
+        None => Some(Message::Close),
+    }
+}
+
 impl Shared<'_> {
+    /// Passes on how the program ended.
+    async fn exited(&self, to: &ToClient, how: Message) -> Result<(), Stop> {
+        match how {
+            Message::ExitStatus(status) => {
+                held(&self.exit).status = Some(status);
+                to.exit_status(status).await?;
+            }
+            Message::ExitSignal(signal) => {
+                held(&self.exit).signal = Some(signal.clone());
+                to.exit_signal(signal).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn elapsed_us(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
