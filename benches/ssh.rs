@@ -149,7 +149,7 @@ fn connects(world: &World) -> Row {
 fn spent(world: &World, before: [Duration; 3], per: f64) -> [f64; 3] {
     let mut spent = [0.0; 3];
     for (index, way) in WAYS.into_iter().enumerate() {
-        spent[index] = (world.cpu(way) - before[index]).as_secs_f64() / per;
+        spent[index] = world.cpu(way).saturating_sub(before[index]).as_secs_f64() / per;
     }
     spent
 }

@@ -16,8 +16,6 @@ mod multiplexed;
 #[path = "ssh_clients/others.rs"]
 mod others;
 mod support;
-#[path = "ssh_clients/terminal.rs"]
-mod terminal;
 #[path = "ssh_clients/terminals.rs"]
 mod terminals;
 #[path = "ssh_clients/way.rs"]

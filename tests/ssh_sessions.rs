@@ -1,8 +1,6 @@
 //! Sessions on hosts with the real `ssh` against a real `sshd`, through the gateway: what a person
 //! gets, and what is on record of it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 mod support;
 
 use support::Hosts;

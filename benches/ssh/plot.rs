@@ -8,7 +8,7 @@ const BAR: f64 = 16.0;
 const COLOURS: [&str; 3] = ["#9aa5b1", "#1f6feb", "#d29922"];
 
 /// `rows`: what was measured, and each way's ratio to the first.
-pub fn svg(ways: &[&str; 3], rows: &[(&str, [f64; 3])]) -> String {
+pub(crate) fn svg(ways: &[&str; 3], rows: &[(&str, [f64; 3])]) -> String {
     let group = BAR * 3.0 + 18.0;
     let (width, height) = (LEFT + UNIT * 3.0, 60.0 + group * rows.len() as f64);
     let mut text = format!(

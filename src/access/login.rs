@@ -110,9 +110,17 @@ impl Access {
         client: Option<SocketAddr>,
     ) -> Result<Principal, Refusal> {
         let account = self.check_password(name, password, client).await?;
-        let event = Event::done(Action::Login).by(&account.principal).from(client).with("way", "password");
-        self.record(event).await?;
         Ok(account.principal)
+    }
+
+    /// Records that somebody proved who they are at a gateway, by all that was asked of them.
+    pub async fn record_login(
+        &self,
+        principal: &Principal,
+        client: Option<SocketAddr>,
+        way: &str,
+    ) -> Result<(), Refusal> {
+        self.record(Event::done(Action::Login).by(principal).from(client).with("way", way)).await
     }
 
     async fn check_password(

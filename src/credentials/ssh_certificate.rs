@@ -96,7 +96,7 @@ mod tests {
 
     /// What `ssh-keygen -L` says of a certificate, line by line.
     fn listed(ends_after: Duration, source_address: Option<&str>) -> Vec<String> {
-        let issuer = SshCertificates::new(ssh::generate_ed25519());
+        let certificates = SshCertificates::new(ssh::generate_ed25519());
         let wanted = CertificateFor {
             id: "sallyport ses/con/1",
             login: "deploy",
@@ -104,13 +104,13 @@ mod tests {
             now: NOW,
             ends_at: NOW.plus(ends_after),
         };
-        let issued = issuer.issue(&wanted).unwrap();
+        let issued = certificates.issue(&wanted).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("id-cert.pub");
         std::fs::write(&path, issued.certificate.to_openssh().unwrap()).unwrap();
         let output = Command::new("ssh-keygen").env("TZ", "UTC").arg("-Lf").arg(path).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains(&ssh::fingerprint(&issuer.authority())), "{text}");
+        assert!(text.contains(&ssh::fingerprint(&certificates.authority())), "{text}");
         assert!(text.contains(&issued.fingerprint), "{text}");
         text.lines().map(|line| line.trim().to_owned()).collect()
     }

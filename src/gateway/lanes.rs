@@ -144,7 +144,7 @@ mod tests {
             let (mut client, stream) = pair().await;
             let carrying = lanes.carry(stream, |stream| async move {
                 let _stream = stream;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
             let gone = tokio::time::timeout(std::time::Duration::from_millis(20), carrying).await;
             assert!(gone.is_err());

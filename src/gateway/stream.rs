@@ -184,7 +184,7 @@ mod tests {
         let reading = async { read.read_u8().await.unwrap_err() };
         let writing = async {
             loop {
-                if let Err(error) = write.write_all(&[0; 65536]).await {
+                if let Err(error) = write.write_all(&[0; 8192]).await {
                     return error;
                 }
             }

@@ -20,6 +20,7 @@ use super::prompt::{Interrupted, Prompt};
 use super::serve::SshGateway;
 use super::server::{ClientChannel, FromClient};
 use super::session::Prelude;
+use super::settings::Settings;
 use crate::access::Caller;
 use crate::access::connect::Wanted;
 use crate::access::refusal::Refusal;
@@ -31,6 +32,8 @@ use crate::domain::time::{humane, parse_duration};
 
 /// How often the store is asked how a request stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many of a client's variables are remembered until there is a host to set them on.
+const VARIABLES: usize = 64;
 
 /// For whom questions are asked.
 pub(super) struct Asker {
@@ -88,7 +91,7 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
     };
     let ClientChannel { mut from, to } = channel;
     let mut prelude = Prelude::default();
-    let purpose = purpose(&mut from, &mut prelude).await?;
+    let purpose = purpose(&mut from, &mut prelude, &asker.gateway.settings).await?;
     if matches!(purpose, Purpose::Program) || prelude.pty.is_none() {
         let told = told(deny.as_ref());
         goodbye::explain(from, &to, &told, REFUSED_STATUS, prelude.pty.is_some(), true).await;
@@ -112,17 +115,26 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
 }
 
 /// Answers requests until the one that says what the channel is for.
-async fn purpose(from: &mut FromClient, prelude: &mut Prelude) -> Option<Purpose> {
+async fn purpose(from: &mut FromClient, prelude: &mut Prelude, settings: &Settings) -> Option<Purpose> {
     loop {
         let Message::Request(request) = from.next().await? else { continue };
+        if request.is_too_long() {
+            if request.is_answered() {
+                from.answer(false);
+            }
+            continue;
+        }
         match request {
             Request::Pty(pty) => {
                 prelude.pty = Some(pty);
                 from.answer(true);
             }
             Request::Env { name, value } => {
-                prelude.env.push((name, value));
-                from.answer(true);
+                let wanted = settings.accepts_env(&name) && prelude.env.len() < VARIABLES;
+                if wanted {
+                    prelude.env.push((name, value));
+                }
+                from.answer(wanted);
             }
             Request::Resize(window) => resize(prelude, window),
             Request::Signal(_) => {}

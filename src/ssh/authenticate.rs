@@ -241,7 +241,7 @@ impl Authenticator {
         }
         match self.access.authenticate_password(&user, password, Some(self.client)).await {
             Ok(principal) => match self.access.has_second_factor(&principal.id).await {
-                Ok(false) => self.decide(claimed, principal),
+                Ok(false) => self.logged_in(claimed, principal, "password").await,
                 Ok(true) => {
                     self.exchange = Exchange::Code(principal);
                     Interactive::Ask { prompt: ASK_CODE, told: String::new() }
@@ -277,6 +277,13 @@ impl Authenticator {
 
     async fn code(&mut self, claimed: &str, principal: Principal, code: &Secret<String>) -> Interactive {
         match self.access.check_second_factor(&principal, code.expose().trim(), Some(self.client)).await {
+            Ok(()) => self.logged_in(claimed, principal, "password and second factor").await,
+            Err(refusal) => self.reject(&refusal),
+        }
+    }
+
+    async fn logged_in(&mut self, claimed: &str, principal: Principal, way: &str) -> Interactive {
+        match self.access.record_login(&principal, Some(self.client), way).await {
             Ok(()) => self.decide(claimed, principal),
             Err(refusal) => self.reject(&refusal),
         }

@@ -19,6 +19,7 @@ use crate::audit::ssh::{ChannelKind, ChannelOpened, ChannelRefused};
 use crate::audit::{Recorder, Totals, Unrecordable};
 use crate::config::SshTarget;
 use crate::credentials::ssh_certificate::CertificateFor;
+use crate::domain::decision::Rule;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::session::Permit;
 use crate::domain::time::Timestamp;
@@ -186,9 +187,8 @@ impl Carrier {
     pub(super) async fn refused(&self, ch: u32, what: &str, destination: Option<String>, deny: &Deny) {
         let (rule, needs) = match deny {
             Deny::PolicyRefused { rules } => {
-                let join = |part: &dyn Fn(&crate::domain::decision::Rule) -> String| {
-                    rules.iter().map(part).collect::<Vec<_>>().join("; ")
-                };
+                let join =
+                    |part: &dyn Fn(&Rule) -> String| rules.iter().map(part).collect::<Vec<_>>().join("; ");
                 (join(&|rule| rule.id.clone()), join(&|rule| rule.needs.clone()))
             }
             other => (other.code().to_owned(), other.to_string()),
@@ -196,6 +196,12 @@ impl Carrier {
         let refused = ChannelRefused { ch, what: what.to_owned(), destination, rule, needs };
         // Should it fail, the connection has been told to end.
         let _ended = self.record(&[Body::ChannelRefused(refused)]).await;
+    }
+
+    /// As [`Self::refused`], for what no policy has a say in.
+    pub(super) async fn refused_as(&self, ch: u32, what: &str, destination: Option<String>, why: &str) {
+        let rule = Rule { id: what.to_owned(), needs: why.to_owned() };
+        self.refused(ch, what, destination, &Deny::PolicyRefused { rules: vec![rule] }).await;
     }
 
     /// A connection to the target that is this caller's alone. Its credential is on record before the

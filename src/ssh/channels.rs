@@ -8,8 +8,8 @@ use super::carrier::{CONNECTION, Carrier};
 use super::forward::{self, Listeners};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::{self, Prelude};
-use crate::domain::decision::Rule;
-use crate::domain::deny::Deny;
+use crate::audit::record::Body;
+use crate::audit::ssh::ChannelRefused;
 
 /// Takes what a client opens, each in a task of its own.
 pub(super) struct Channels<'a> {
@@ -51,9 +51,7 @@ impl<'a> Channels<'a> {
                 self.carrier.tasks.spawn(work);
             }
             Arrival::Refused(what) => {
-                let rule =
-                    Rule { id: what.to_owned(), needs: "this kind of channel is not offered".to_owned() };
-                carrier.refused(CONNECTION, what, None, &Deny::PolicyRefused { rules: vec![rule] }).await;
+                carrier.refused_as(CONNECTION, what, None, "this kind of channel is not offered").await;
             }
         }
     }
@@ -86,9 +84,19 @@ impl<'a> Channels<'a> {
     }
 
     async fn full(&self, reply: Option<OpenReply>) {
+        let limit = self.carrier.settings.max_channels;
+        let why = format!("this connection has its limit of {limit} channels open");
+        let refused = ChannelRefused {
+            ch: CONNECTION,
+            what: "channel".to_owned(),
+            destination: None,
+            rule: "max_channels".to_owned(),
+            needs: why.clone(),
+        };
+        // Queued and not waited for: nothing goes to the target, and a flood must not stop the others.
+        let _ended = self.carrier.note(Body::ChannelRefused(refused)).await;
         if let Some(reply) = reply {
-            let limit = self.carrier.settings.max_channels;
-            reply.prohibit(format!("this connection has its limit of {limit} channels open")).await;
+            reply.prohibit(why).await;
         }
     }
 }

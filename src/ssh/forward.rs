@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::carrier::{CONNECTION, Carrier, NotReached};
 use super::client::{FromTarget, Incoming, TargetChannel, ToTarget, Upstream};
@@ -38,6 +39,10 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
         }
         Opening::Session => return,
     };
+    if let Err(why) = well_formed(opening) {
+        carrier.refused_as(ch, "forward", Some(destination), why).await;
+        return reply.prohibit(why.to_owned()).await;
+    }
     if let Err(why) = carrier.may(ch, "forward", &usage).await {
         return reply.prohibit(why).await;
     }
@@ -49,7 +54,7 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
     match connect(carrier, ch, opening).await {
         Ok((upstream, target)) => {
             reply.accept().await;
-            if pipe.carry(channel, target).await {
+            if pipe.carry(channel, target, &CancellationToken::new()).await {
                 carrier.give_back(upstream);
             }
             pipe.end(None).await;
@@ -60,6 +65,24 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
         }
         Err(NotReached::Unrecordable) => {}
     }
+}
+
+/// Whether a destination is what rules take it for, and no longer than what is kept on record.
+fn well_formed(opening: &Opening) -> Result<(), &'static str> {
+    match opening {
+        // A name that is no path must not pass for a host's.
+        Opening::Path { path } if !is_path(path) => Err(PATHS),
+        Opening::Tcp { host, .. } if host.len() > LONGEST_HOST => Err("a host name has 255 bytes at most"),
+        Opening::Path { .. } | Opening::Tcp { .. } | Opening::Session => Ok(()),
+    }
+}
+
+/// The longest name of a host (RFC 1035, section 2.3.4), in bytes.
+const LONGEST_HOST: usize = 255;
+const PATHS: &str = "a socket is named by its absolute path";
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= LONGEST_HOST
 }
 
 async fn connect(
@@ -82,32 +105,37 @@ async fn connect(
     }
 }
 
-/// Connects a target's programs with the client's agent while its forwarding is `granted`; runs until
-/// dropped.
+/// Connects a target's programs with the client's agent while its forwarding is `granted`; ends what is
+/// open once it is `over`, and then itself. A client stays while a channel of its connection is open.
 pub(super) async fn agents(
     carrier: &Carrier,
     incoming: Option<boxed::Receiver<Incoming>>,
     granted: &AtomicBool,
+    over: &CancellationToken,
 ) {
-    let Some(mut incoming) = incoming else { return std::future::pending().await };
+    let Some(mut incoming) = incoming else { return over.cancelled().await };
     let mut open = FuturesUnordered::new();
     loop {
         tokio::select! {
             Some(()) = open.next() => {}
-            arrived = incoming.recv() => match arrived {
-                Some(Incoming::Agent { channel, reply }) if granted.load(Ordering::Relaxed) => {
+            () = over.cancelled() => break,
+            Some(arrived) = incoming.recv() => match arrived {
+                Incoming::Agent { channel, reply } if granted.load(Ordering::Relaxed) => {
                     open.push(async move {
+                        if carrier.may(CONNECTION, "agent", &Use::Agent).await.is_err() {
+                            return;
+                        }
                         let Ok(client) = carrier.client.open_agent().await else { return };
                         reply.accept().await;
-                        toward_client(carrier, ChannelKind::Agent, (None, None), client, channel).await;
+                        toward_client(carrier, ChannelKind::Agent, (None, None), (client, channel), over).await;
                     });
                 }
                 // Nothing else was asked for: dropped replies refuse.
-                Some(_) => {}
-                None => return std::future::pending().await,
+                _ => {}
             },
         }
     }
+    while open.next().await.is_some() {}
 }
 
 /// Carries a channel that the target opened.
@@ -115,8 +143,8 @@ async fn toward_client(
     carrier: &Carrier,
     kind: ChannelKind,
     (destination, originator): (Option<String>, Option<String>),
-    client: ClientChannel,
-    target: TargetChannel,
+    (client, target): (ClientChannel, TargetChannel),
+    over: &CancellationToken,
 ) {
     let ch = carrier.number();
     let opened = Carrier::opened(ch, kind, destination, originator);
@@ -124,7 +152,7 @@ async fn toward_client(
         return;
     }
     let pipe = Pipe::new(carrier, ch);
-    pipe.carry(client, target).await;
+    pipe.carry(client, target, over).await;
     pipe.end(None).await;
 }
 
@@ -166,6 +194,10 @@ impl Listeners {
         path: String,
         answer: oneshot::Sender<bool>,
     ) {
+        if !is_path(&path) {
+            carrier.refused_as(CONNECTION, "listen", Some(path), PATHS).await;
+            return;
+        }
         let usage = Use::ListenStreamlocal { path: &path };
         let bound = match carrier.may(CONNECTION, "listen", &usage).await {
             Ok(()) => self.bind(carrier, &path, 0, true).await,
@@ -262,19 +294,42 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
     let is_granted = |place: &Place| held(granted).contains(place);
     match arrived {
         Incoming::Tcp { connected, originator, channel, reply } if is_granted(&connected) => {
+            // What was allowed when the target began to listen may no longer be.
+            let usage = Use::Listen { host: &connected.0, port: connected.1 };
+            if carrier.may(CONNECTION, "forwarded_tcpip", &usage).await.is_err() {
+                return;
+            }
             let ends = (
                 Some(format!("{}:{}", connected.0, connected.1)),
                 Some(format!("{}:{}", originator.0, originator.1)),
             );
             let Ok(client) = carrier.client.open_forwarded_tcp(connected, originator).await else { return };
             reply.accept().await;
-            toward_client(carrier, ChannelKind::ForwardedTcpip, ends, client, channel).await;
+            toward_client(
+                carrier,
+                ChannelKind::ForwardedTcpip,
+                ends,
+                (client, channel),
+                &CancellationToken::new(),
+            )
+            .await;
         }
         Incoming::Path { path, channel, reply } if is_granted(&(path.clone(), 0)) => {
+            let usage = Use::ListenStreamlocal { path: &path };
+            if carrier.may(CONNECTION, "forwarded_streamlocal", &usage).await.is_err() {
+                return;
+            }
             let Ok(client) = carrier.client.open_forwarded_path(path.clone()).await else { return };
             reply.accept().await;
             let ends = (Some(path), None);
-            toward_client(carrier, ChannelKind::ForwardedStreamlocal, ends, client, channel).await;
+            toward_client(
+                carrier,
+                ChannelKind::ForwardedStreamlocal,
+                ends,
+                (client, channel),
+                &CancellationToken::new(),
+            )
+            .await;
         }
         // Dropped replies refuse what nobody asked for.
         Incoming::Tcp { .. } | Incoming::Path { .. } | Incoming::Agent { .. } => {}
@@ -295,9 +350,9 @@ impl<'a> Pipe<'a> {
         Self { carrier, ch, began: Instant::now(), bytes_in: 0.into(), bytes_out: 0.into() }
     }
 
-    /// Until both sides have sent all, or one closes. Gives whether the target closed its side, so
+    /// Until both sides have sent all, or one closes, or it is `over`. Gives whether the target closed its side, so
     /// that nothing of this channel is left on its connection.
-    async fn carry(&self, client: ClientChannel, target: TargetChannel) -> bool {
+    async fn carry(&self, client: ClientChannel, target: TargetChannel, over: &CancellationToken) -> bool {
         let (from_client, to_client) = client.into_halves();
         let (mut from_target, to_target) = (target.from, target.to);
         let closed = {
@@ -307,6 +362,7 @@ impl<'a> Pipe<'a> {
             tokio::select! {
                 () = &mut inward => false,
                 () = &mut outward => true,
+                () = over.cancelled() => false,
                 _ = self.carrier.ending.begun() => false,
             }
         };

@@ -4,6 +4,13 @@
 
 use bytes::Bytes;
 
+/// Names of terminals, variables, subsystems and signals, in bytes.
+const LONGEST_NAME: usize = 255;
+/// A variable's value, in bytes; a record keeps no more of one.
+const LONGEST_VALUE: usize = 16 * 1024;
+/// A command, in bytes; a record keeps no more of one, and no system runs a longer one.
+const LONGEST_COMMAND: usize = 128 * 1024;
+
 /// A message of a channel, in the order in which it came.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -20,10 +27,12 @@ pub(super) enum Message {
 }
 
 impl Message {
-    /// How many bytes of a channel's window it took.
+    /// How many bytes it makes us keep, of messages that a peer may send without waiting for us.
     pub(super) const fn len(&self) -> Option<usize> {
         match self {
             Self::Data(bytes) | Self::Stderr(bytes) => Some(bytes.len()),
+            Self::Request(Request::Signal(name)) => Some(name.len()),
+            Self::Request(Request::Resize(_)) => Some(0),
             _ => None,
         }
     }
@@ -48,6 +57,17 @@ impl Request {
     /// the client's next message back so long, which is what keeps answers in order.
     pub(super) const fn is_answered(&self) -> bool {
         !matches!(self, Self::Resize(_) | Self::Signal(_))
+    }
+
+    /// Whether it is longer than what a record keeps whole: nothing goes to a target that is not kept.
+    pub(super) const fn is_too_long(&self) -> bool {
+        match self {
+            Self::Pty(pty) => pty.term.len() > LONGEST_NAME,
+            Self::Env { name, value } => name.len() > LONGEST_NAME || value.len() > LONGEST_VALUE,
+            Self::Exec(command) => command.len() > LONGEST_COMMAND,
+            Self::Subsystem(name) | Self::Signal(name) => name.len() > LONGEST_NAME,
+            Self::Shell | Self::Resize(_) | Self::Agent | Self::X11 => false,
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! A client's connection from its first byte to its last, phase by phase:
 //!
-//! 1. [`recognise`]: keys exchanged, the client authenticated → [`Visitor`]
-//! 2. `access::admit`: principal and target's name → permit; without one the [`lobby`] tells what to
+//! 1. `recognise`: keys exchanged, the client authenticated → [`Visitor`]
+//! 2. `access::admit`: principal and target's name → permit; without one the [`lobby`](super::lobby) tells what to
 //!    do, and may come back with a permit
 //! 3. `gateway::live::begin`: registered, checked once more, its beginning durable
-//! 4. [`carry`]: each channel in a task of its own, until something ends
+//! 4. `carry`: each channel in a task of its own, until something ends
 //! 5. goodbye in every channel, programs on the target ended, both sides' connections closed; the end
 //!    written down
 

@@ -734,13 +734,14 @@ impl Handler for Callbacks {
 
     async fn window_change_request(
         &mut self,
-        _channel: ChannelId,
+        channel: ChannelId,
         _col_width: u32,
         _row_height: u32,
         _pix_width: u32,
         _pix_height: u32,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), 0);
         Ok(())
     }
 
@@ -754,10 +755,11 @@ impl Handler for Callbacks {
 
     async fn signal(
         &mut self,
-        _channel: ChannelId,
-        _signal: Sig,
+        channel: ChannelId,
+        signal: Sig,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.flow.arrived(channel.into(), signal_name(signal).len());
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::carrier::{Carrier, NotReached};
 use super::client::{FromTarget, TargetChannel, ToTarget, Upstream};
@@ -29,12 +30,14 @@ use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use super::watch::Watch;
 use crate::access::usage::Use;
 use crate::audit::Unrecordable;
-use crate::audit::record::{Body, Direction};
+use crate::audit::record::{Body, Direction, Notice};
 use crate::audit::ssh::{self as record, ChannelEnded, ChannelKind, Data, ProgramKind};
 use crate::domain::deny::EndReason;
 
 /// How much is gathered for one wait for the disk.
 const BATCH: usize = 256 * 1024;
+/// How much is kept that came before the channel's program.
+const EARLY: usize = 64 * 1024;
 /// How long a target may take to end a channel that the client has closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// What `ssh` itself says when the connection was the problem.
@@ -182,10 +185,21 @@ async fn talk(
     let incoming = upstream.incoming();
     let to_target = Arc::new(target.to);
     *held(&shared.reached) = Some((upstream, Arc::clone(&to_target)));
-    let inward = Inward { shared, from, client: to, to: to_target, told: None, held: None, started: false };
+    let inward = Inward {
+        shared,
+        from,
+        client: to,
+        to: to_target,
+        told: None,
+        held: None,
+        started: false,
+        early: Vec::new(),
+        early_eof: false,
+    };
     let outward = outward(shared, target.from, to);
-    let agents = forward::agents(shared.carrier, incoming, &shared.agent);
-    carry(inward, prelude, outward, agents).await;
+    let over = CancellationToken::new();
+    let agents = forward::agents(shared.carrier, incoming, &shared.agent, &over);
+    carry(inward, prelude, outward, agents, &over).await;
     drop(held(&shared.reached).take());
     let _gone = to.close().await;
     None
@@ -205,15 +219,16 @@ async fn carry(
     prelude: Prelude,
     outward: impl Future<Output = Stop>,
     agents: impl Future<Output = ()>,
+    over: &CancellationToken,
 ) {
-    tokio::pin!(outward);
+    tokio::pin!(outward, agents);
     let stopped = {
         let inbound = inward.run(prelude);
         tokio::pin!(inbound);
         tokio::select! {
             stopped = &mut inbound => stopped,
             stopped = &mut outward => stopped,
-            () = agents => Stop::TargetClosed,
+            () = &mut agents => Stop::TargetClosed,
         }
     };
     if matches!(stopped, Stop::ClientClosed) {
@@ -221,6 +236,8 @@ async fn carry(
         // What the program still says and how it ended is for the record alone now.
         let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
     }
+    over.cancel();
+    let _slow = tokio::time::timeout(CLOSE_WITHIN, agents).await;
 }
 
 /// Client to target.
@@ -235,6 +252,10 @@ struct Inward<'a> {
     held: Option<Message>,
     /// A program was asked for: a channel runs one.
     started: bool,
+    /// Came before a program was asked for. A target takes nothing then, and waiting for it would
+    /// keep everything else of the client's back.
+    early: Vec<Bytes>,
+    early_eof: bool,
 }
 
 impl Inward<'_> {
@@ -253,7 +274,9 @@ impl Inward<'_> {
                 None => self.from.next().await.ok_or(Stop::ClientClosed)?,
             };
             match message {
+                Message::Data(bytes) if !self.started => self.keep_early(bytes).await?,
                 Message::Data(bytes) => self.data(bytes).await?,
+                Message::Eof if !self.started => self.early_eof = true,
                 Message::Eof => {
                     self.note(Body::Eof(record::Eof { ch: self.shared.ch, from: Direction::In })).await?;
                     self.to.eof().await?;
@@ -266,12 +289,37 @@ impl Inward<'_> {
                         self.from.answer(granted);
                     }
                     self.told = None;
+                    self.pass_early().await?;
                 }
                 // Not a client's to send (RFC 4254, section 6.10), or of no use to the target.
                 Message::Stderr(_) | Message::Answer(_) | Message::ExitStatus(_) | Message::ExitSignal(_) => {
                 }
             }
         }
+    }
+
+    /// What waited for the program, once there is one.
+    async fn pass_early(&mut self) -> Result<(), Stop> {
+        if !self.started {
+            return Ok(());
+        }
+        for bytes in std::mem::take(&mut self.early) {
+            self.data(bytes).await?;
+        }
+        if std::mem::take(&mut self.early_eof) {
+            self.to.eof().await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_early(&mut self, bytes: Bytes) -> Result<(), Stop> {
+        let kept: usize = self.early.iter().map(Bytes::len).sum();
+        if kept + bytes.len() > EARLY {
+            self.refused("early_data", "a program is asked for before what it is to read").await;
+            return Err(Stop::Refused);
+        }
+        self.early.push(bytes);
+        Ok(())
     }
 
     /// Asks the target for what the client asked before.
@@ -350,6 +398,10 @@ impl Inward<'_> {
     /// What to answer, if the client wants to know.
     async fn request(&mut self, request: Request) -> Result<bool, Stop> {
         let ch = self.shared.ch;
+        if request.is_too_long() {
+            self.refused("too_long", "a request longer than what is kept on record is not passed on").await;
+            return Ok(false);
+        }
         match request {
             Request::Pty(pty) => self.pty(&pty).await,
             Request::Env { name, value } => self.env(name, value).await,
@@ -385,13 +437,12 @@ impl Inward<'_> {
     }
 
     async fn refused(&self, what: &str, why: &str) {
-        let rule = crate::domain::decision::Rule { id: what.to_owned(), needs: why.to_owned() };
-        let deny = crate::domain::deny::Deny::PolicyRefused { rules: vec![rule] };
-        self.shared.carrier.refused(self.shared.ch, what, None, &deny).await;
+        self.shared.carrier.refused_as(self.shared.ch, what, None, why).await;
     }
 
     async fn pty(&mut self, pty: &Pty) -> Result<bool, Stop> {
         if self.started {
+            self.refused("pty", "a terminal is asked for before the program").await;
             return Ok(false);
         }
         let modes = pty.modes.iter().map(|(code, value)| (super::modes::name(*code), *value)).collect();
@@ -421,7 +472,7 @@ impl Inward<'_> {
         let passed = !self.started && self.shared.carrier.settings.accepts_env(&name);
         let data = Data::new(value.as_bytes());
         let body = record::Env { ch: self.shared.ch, name: name.clone(), value: data, passed };
-        self.note(Body::Env(body)).await?;
+        self.shared.carrier.record(&[Body::Env(body)]).await?;
         if passed {
             self.to.env(&name, &value).await?;
         }
@@ -430,6 +481,7 @@ impl Inward<'_> {
 
     async fn program(&mut self, how: ProgramKind, command: &Bytes, usage: &Use<'_>) -> Result<bool, Stop> {
         if std::mem::replace(&mut self.started, true) {
+            self.refused("second_program", "a channel runs one program").await;
             return Ok(false);
         }
         let ch = self.shared.ch;
@@ -456,11 +508,15 @@ impl Inward<'_> {
 
     async fn agent(&mut self) -> Result<bool, Stop> {
         if self.started || self.shared.agent.load(Ordering::Relaxed) {
+            self.refused("agent", "the agent is forwarded once, and before the program").await;
             return Ok(false);
         }
         if self.shared.carrier.may(self.shared.ch, "agent", &Use::Agent).await.is_err() {
             return Ok(false);
         }
+        // On record before there is a socket to it on the host.
+        let text = format!("channel {}: the client's agent is forwarded", self.shared.ch);
+        self.shared.carrier.record(&[Body::Notice(Notice { text })]).await?;
         let answered = self.will_ask();
         self.to.agent().await?;
         let granted = self.target_says(answered).await;

@@ -42,11 +42,12 @@ struct Streams {
     rsync: Option<RsyncObserver>,
 }
 
-/// A transfer of files, and its standard error.
+/// A transfer of files, and beside it the streams that it goes over: what the observer waits for, skips
+/// or does not understand is in them.
 #[derive(Debug)]
 struct Files {
     observer: Transfer,
-    error: StreamObserver,
+    streams: Streams,
     events: Vec<FileEvent>,
 }
 
@@ -118,8 +119,11 @@ impl Watch {
             ProgramHint::Other => return None,
         };
         let hint = observer.tool().to_owned();
-        let error = StreamObserver::new(self.head);
-        self.kind = Kind::Files(Box::new(Files { observer, error, events: Vec::new() }));
+        // A subsystem is what the host says that it is. A command may be anything, whatever its name:
+        // what it reads is kept like that of any other.
+        let head = if how == ProgramKind::Subsystem { 0 } else { self.head };
+        let streams = Streams { error: StreamObserver::new(self.head), ..Streams::new(head, None) };
+        self.kind = Kind::Files(Box::new(Files { observer, streams, events: Vec::new() }));
         Some(hint)
     }
 
@@ -148,9 +152,7 @@ impl Watch {
                 bodies.push(output(ch, bytes, err));
             }
             Kind::Streams(streams) => streams.output(ch, bytes, err, bodies),
-            Kind::Files(files) if err => {
-                bodies.extend(files.error.push(bytes).map(|head| output(ch, head, true)));
-            }
+            Kind::Files(files) if err => files.streams.output(ch, bytes, true, bodies),
             Kind::Files(_) => self.transfer(Direction::Out, bytes, bodies),
             Kind::Finished => {}
         }
@@ -166,15 +168,33 @@ impl Watch {
             bodies.extend(file_body(self.ch, tool, &event));
         }
         if lost {
-            // What it is instead is a stream, from these bytes on.
-            let error = std::mem::replace(&mut files.error, StreamObserver::new(0));
-            let mut streams = Streams { error, ..Streams::new(self.head, None) };
-            match direction {
-                Direction::In => streams.input(self.ch, bytes, bodies),
-                Direction::Out => streams.output(self.ch, bytes, false, bodies),
-            }
-            self.kind = Kind::Streams(Box::new(streams));
+            self.lose(bodies);
         }
+        // Not before the bytes are known to be understood: what they are instead is kept from them on.
+        match (&mut self.kind, direction) {
+            (Kind::Files(files), Direction::In) => files.streams.input(self.ch, bytes, bodies),
+            (Kind::Files(files), Direction::Out) => files.streams.output(self.ch, bytes, false, bodies),
+            (Kind::Streams(streams), Direction::In) => streams.input(self.ch, bytes, bodies),
+            (Kind::Streams(streams), Direction::Out) => streams.output(self.ch, bytes, false, bodies),
+            (Kind::Terminal(_) | Kind::Finished, _) => {}
+        }
+    }
+
+    /// From here on the channel is a stream like any other. Streams that were kept go on; of those
+    /// that were counted only, a new count and a head begin.
+    fn lose(&mut self, bodies: &mut Vec<Body>) {
+        let Kind::Files(files) = std::mem::replace(&mut self.kind, Kind::Finished) else { return };
+        let Streams { input, output, error, .. } = files.streams;
+        let renew = |observer: StreamObserver, direction, bodies: &mut Vec<Body>| {
+            if observer.limit() > 0 {
+                return observer;
+            }
+            bodies.extend(stream_end(self.ch, direction, false, observer));
+            StreamObserver::new(self.head)
+        };
+        let input = renew(input, Direction::In, bodies);
+        let output = renew(output, Direction::Out, bodies);
+        self.kind = Kind::Streams(Box::new(Streams { input, output, error, rsync: None }));
     }
 
     /// What is known at the end only.
@@ -184,11 +204,11 @@ impl Watch {
             Kind::Terminal(_) | Kind::Finished => {}
             Kind::Streams(streams) => streams.finish(ch, bodies),
             Kind::Files(files) => {
-                let Files { observer, error, mut events } = *files;
+                let Files { observer, streams, mut events } = *files;
                 let tool = observer.tool();
                 observer.finish(&mut events);
                 bodies.extend(events.iter().filter_map(|event| file_body(ch, tool, event)));
-                bodies.extend(stream_end(ch, Direction::Out, true, error));
+                streams.finish(ch, bodies);
             }
         }
     }
@@ -256,7 +276,7 @@ fn file_body(ch: u32, tool: &str, event: &FileEvent) -> Option<Body> {
         FileEvent::Lost { why } => {
             Some(Body::Notice(Notice { text: format!("channel {ch} is not understood as {tool}: {why}") }))
         }
-        // Counted by the streams that took its place.
+        // Counted by the streams beside it.
         FileEvent::Opaque { .. } => None,
     }
 }
@@ -295,8 +315,47 @@ mod tests {
         watch.output(b"after", true, &mut bodies);
         watch.finish(&mut bodies);
         assert!(kinds(&bodies).starts_with(&["output", "notice", "input"]), "{bodies:?}");
+        let summed_up = |bodies: &[Body]| {
+            let ends = bodies.iter().filter_map(|body| match body {
+                Body::StreamEnd(end) if end.direction == Direction::In => Some(end.bytes),
+                _ => None,
+            });
+            ends.sum::<u64>()
+        };
+        assert_eq!(summed_up(&bodies), 9);
         let Some(Body::StreamEnd(end)) = bodies.last() else { panic!("{bodies:?}") };
         assert_eq!((end.err, end.bytes), (true, 11));
+    }
+
+    /// Something that is called like an SFTP server need not be one.
+    #[test]
+    fn what_an_observer_waits_for_or_skips_is_kept_all_the_same() {
+        let waits = b"\0\0\xff\xff\x01\nid >/tmp/x\n".to_vec();
+        let mut skips = b"\0\0\0\x05\x01\0\0\0\x03".to_vec();
+        skips.extend_from_slice(b"\x01\0\0\0\x06\0\0\0\x01\0\0\0\x01h\0\0\0\0\0\0\0\0\0\xff\xff\xff\nid\n");
+        for sent in [waits, skips] {
+            for how in [ProgramKind::Exec, ProgramKind::Subsystem] {
+                let (mut watch, mut bodies) = (Watch::new(1, 1024), Vec::new());
+                let name: &[u8] = if how == ProgramKind::Exec { b"/x/sftp-server" } else { b"sftp" };
+                assert_eq!(watch.program(how, &Bytes::copy_from_slice(name)).as_deref(), Some("sftp"));
+                for piece in sent.chunks(7) {
+                    watch.input(piece, 0, &mut bodies);
+                }
+                watch.finish(&mut bodies);
+                let (mut kept, mut counted) = (Vec::new(), 0);
+                for body in &bodies {
+                    match body {
+                        Body::Input(input) => kept.extend(input.data.bytes()),
+                        Body::StreamEnd(end) if end.direction == Direction::In => counted += end.bytes,
+                        _ => {}
+                    }
+                }
+                assert_eq!(counted, sent.len() as u64, "{how:?}");
+                if how == ProgramKind::Exec {
+                    assert_eq!(kept, sent, "{how:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -242,7 +242,7 @@ fn each_file_that_was_copied_is_on_record_with_its_hash() {
         scp(&way, &[option], &way.place("local"), &format!("{NAME}:{}", way.place(name)));
         scp(&way, &[option], &format!("{NAME}:{}", way.place(name)), &way.place("two"));
     }
-    wait_until("all are on record", || hosts.records("connection_ended").len() == 5);
+    wait_until("all are on record", || hosts.records("ended").len() == 5);
     let files = hosts.records("file");
     let has = |name: &str, line: String| {
         let found = on_record(&files, name);
@@ -255,8 +255,9 @@ fn each_file_that_was_copied_is_on_record_with_its_hash() {
     has("moved", "sftp remove - - - done".into());
     has("by-new", format!("sftp open - {size} {sum} done"));
     has("by-new", format!("sftp open {size} - {sum} done"));
-    has("by-old", format!("scp open - {size} {sum} done"));
-    has("by-old", format!("scp open {size} - {sum} done"));
+    // The sender names the file as it is called where it comes from.
+    has("local", format!("scp scp-file - {size} {sum} done"));
+    has("by-old", format!("scp scp-file {size} - {sum} done"));
     hosts.bastion.verify().success();
 }
 
@@ -269,7 +270,7 @@ fn rsync_and_git_are_on_record_as_what_they_are() {
     let mut command = way.program("git");
     command.env("GIT_SSH_COMMAND", way.ssh_line());
     seen(command.args(["ls-remote", &format!("ssh://{NAME}/no/such/repository")]));
-    wait_until("both are on record", || hosts.records("connection_ended").len() == 2);
+    wait_until("both are on record", || hosts.records("ended").len() == 2);
     let hints: Vec<_> = hosts.records("program").iter().map(|program| program["hint"].clone()).collect();
     assert_eq!(hints, ["rsync", "git"]);
     let notices = hosts.records("notice");

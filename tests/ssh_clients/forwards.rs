@@ -259,7 +259,7 @@ fn forwards_are_on_record_by_destination_and_bytes() {
     assert_eq!((tcp(local, b"123").len(), tcp(remote, b"12345").len()), (4, 6));
     wait_until("both have ended", || hosts.records("channel_ended").len() == 2);
     client.signal(rustix::process::Signal::TERM);
-    wait_until("the connection has ended", || !hosts.records("connection_ended").is_empty());
+    wait_until("the connection has ended", || !hosts.records("ended").is_empty());
     let opened = hosts.records("channel_opened");
     let of = |kind: &str| {
         opened.iter().find(|opened| opened["channel"] == kind).unwrap_or_else(|| panic!("{opened:?}"))
@@ -307,4 +307,16 @@ fn x11_is_refused_and_the_command_runs_without() {
     assert_eq!((seen.status.as_str(), seen.text().as_str()), ("exit status: 0", "[]\n"), "{seen}");
     let refused = &hosts.records("channel_refused")[0];
     assert_eq!((&refused["what"], &refused["target"]), (&"x11".into(), &HOST.into()), "{refused}");
+}
+
+/// A client stays as long as any channel of its connection is open.
+#[test]
+fn a_session_ends_though_a_program_on_the_host_still_holds_the_agent() {
+    let hosts = crate::hosts();
+    let way = Way::through(&hosts);
+    let program = "import os, socket, time\ns = socket.socket(socket.AF_UNIX)\n\
+        s.connect(os.environ['SSH_AUTH_SOCK'])\nif os.fork() == 0:\n os.closerange(0, 3)\n time.sleep(60)\n";
+    let line = format!("python3 -c \"{program}\"; echo done");
+    with_agent(&way, |ssh, _| seen(ssh.args(["-A", NAME, &line])).gives(0, "done\n"));
+    wait_until("both channels are on record", || hosts.records("channel_ended").len() == 2);
 }

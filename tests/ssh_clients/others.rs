@@ -139,7 +139,8 @@ const CASES: &[Case] = &[
         let bytes = noise(5_000_000, 54);
         let piped = crate::way::fed(&mut dbclient(way, &[], "cat"), bytes.clone());
         assert!(piped.stdout == bytes, "{piped}");
-        let old = seen(&mut dbclient(way, &["-c", "aes128-ctr"], "echo old")).success().text();
+        let old =
+            seen(&mut dbclient(way, &["-c", "chacha20-poly1305@openssh.com"], "echo old")).success().text();
         // It names the host in its messages.
         shown.split("stderr").next().unwrap().to_owned() + &old
     }),
@@ -154,7 +155,7 @@ fn other_clients_notice_nothing_but_another_address() {
     let config = hosts.bastion.config_file();
     let public = key.with_extension("pub");
     let arguments =
-        ["user", "ssh-key", "add", "alice", "--config", config.to_str().unwrap(), public.to_str().unwrap()];
+        ["user", "key", "add", "alice", "--config", config.to_str().unwrap(), public.to_str().unwrap()];
     hosts.bastion.operator(&arguments).success();
     same(&hosts, CASES);
     hosts.bastion.verify().success();

@@ -3,11 +3,15 @@
 use serde_json::Value;
 
 use crate::support::process::wait_until;
-use crate::terminal::Terminal;
+use crate::support::terminal::Terminal;
 use crate::way::{Case, NAME, Way, fed, same, seen};
 
 /// A shell that says nothing of itself: no start files, an empty prompt.
 const SHELL: &str = "PS1= exec bash --noprofile --norc --noediting -i";
+
+/// Says the terminal's size, and each time that it is another.
+const WATCH: &str =
+    "while :; do now=$(stty size); [ \"$now\" = \"$was\" ] || echo \"$now\"; was=$now; sleep 0.1; done";
 
 fn terminal(way: &Way<'_>, options: &[&str], command: &str) -> Terminal {
     let mut ssh = way.ssh(options);
@@ -16,7 +20,7 @@ fn terminal(way: &Way<'_>, options: &[&str], command: &str) -> Terminal {
     } else {
         ssh.args([NAME, command])
     };
-    Terminal::start(&ssh, 101, 37)
+    Terminal::start_sized(&ssh, 101, 37)
 }
 
 const CASES: &[Case] = &[
@@ -27,14 +31,14 @@ const CASES: &[Case] = &[
     ("without a terminal there is none", |way| way.run("tty").gives(1, "not a tty\n")),
     ("-T has none either", |way| fed(&mut way.ssh(&["-T", NAME]), b"tty\n".into()).gives(1, "not a tty\n")),
     ("the terminal's size and kind", |way| {
-        let (status, screen) = terminal(way, &["-t"], "stty size; echo $TERM").ends();
+        let (status, screen) = terminal(way, &["-t"], "stty size; echo $TERM").finish();
         assert!(screen.starts_with("37 101\r\nxterm-256color\r\n"), "{screen}");
-        status
+        status.to_string()
     }),
     ("the terminal's modes", |way| {
-        let (status, screen) = terminal(way, &["-t"], "stty -a").ends();
+        let (status, screen) = terminal(way, &["-t"], "stty -a").finish();
         assert!(screen.contains("intr = ^C"), "{screen}");
-        status + &screen
+        format!("{status} {screen}")
     }),
     ("modes that somebody changed", |way| {
         let line = format!(
@@ -42,39 +46,38 @@ const CASES: &[Case] = &[
             way.ssh_line()
         );
         let mut command = way.program("sh");
-        let (status, screen) = Terminal::start(command.args(["-c", &line]), 80, 24).ends();
+        let (status, screen) = Terminal::start(command.args(["-c", &line])).finish();
         assert!(
             screen.contains("intr = ^X") && screen.contains("-ixon") && screen.contains("[0]"),
             "{screen}"
         );
-        status + &screen
+        format!("{status} {screen}")
     }),
     ("a window that changes its size", |way| {
-        let mut terminal =
-            terminal(way, &["-t"], "trap 'stty size' WINCH; echo up; while sleep 0.1; do :; done");
-        terminal.shows("up\r\n");
+        let mut terminal = terminal(way, &["-t"], WATCH);
+        terminal.shows("37 101\r\n");
         terminal.resize(120, 50);
         terminal.shows("50 120\r\n");
         terminal.resize(7, 3);
         terminal.shows("3 7\r\n");
         terminal.types("\x03");
-        let (status, screen) = terminal.ends();
-        status + &screen
+        let (status, screen) = terminal.finish();
+        format!("{status} {screen}")
     }),
     ("^C interrupts the program and not the session", |way| {
         let mut terminal = terminal(way, &["-t"], "trap 'echo caught' INT; echo up; sleep 600; echo after");
         terminal.shows("up\r\n");
         terminal.types("\x03");
-        let (status, screen) = terminal.ends();
+        let (status, screen) = terminal.finish();
         assert!(screen.contains("^Ccaught\r\nafter\r\n"), "{screen}");
-        status + &screen
+        format!("{status} {screen}")
     }),
     ("^C ends a program", |way| {
         let mut terminal = terminal(way, &["-t"], "echo up; exec sleep 600");
         terminal.shows("up\r\n");
         terminal.types("\x03");
-        let (status, screen) = terminal.ends();
-        status + &screen
+        let (status, screen) = terminal.finish();
+        format!("{status} {screen}")
     }),
     ("^Z, jobs, fg, ^D", |way| {
         let mut terminal = terminal(way, &["-t"], SHELL);
@@ -93,14 +96,14 @@ const CASES: &[Case] = &[
         terminal.types("echo on''ward\n");
         terminal.shows("onward\r\n");
         terminal.types("\x04");
-        terminal.ends().0
+        terminal.finish().0.to_string()
     }),
     ("an interactive login shell", |way| {
         let mut terminal = terminal(way, &[], "");
         terminal.types("stty -echo; PS1=; shopt -q login_shell && echo lo''gin $-\n");
         terminal.shows("login himB");
         terminal.types("exit 6\n");
-        terminal.ends().0
+        terminal.finish().0.to_string()
     }),
     ("the escape that disconnects", |way| {
         let mut terminal = terminal(way, &["-t"], "stty -echo; echo up; cat");
@@ -108,11 +111,11 @@ const CASES: &[Case] = &[
         terminal.types("line\n");
         terminal.shows("line\r\n");
         terminal.types("~.");
-        terminal.ends().0
+        terminal.finish().0.to_string()
     }),
     ("a client that is killed hangs the terminal up", |way| {
         let mark = way.place("hung-up");
-        let up = terminal(
+        let mut up = terminal(
             way,
             &["-t"],
             &format!("trap 'touch {mark}; exit' HUP; echo up; while :; do sleep 0.1; done"),
@@ -131,8 +134,8 @@ const CASES: &[Case] = &[
         let mut terminal = terminal(way, &["-t"], "stty raw -echo; echo up; head -c 100000 | cksum");
         terminal.shows("up\n");
         terminal.types(&"0123456789abcdef".repeat(6250));
-        let (status, screen) = terminal.ends();
-        status + &screen
+        let (status, screen) = terminal.finish();
+        format!("{status} {screen}")
     }),
 ];
 
@@ -154,7 +157,7 @@ fn what_is_typed_and_shown_in_a_terminal_is_on_record_with_its_sizes() {
     ssh.types("trap 'stty size' WINCH; stty size\n");
     ssh.shows("50 120\r\n");
     ssh.types("\x04");
-    assert_eq!(ssh.ends().0, "exit status: 0");
+    assert_eq!(ssh.finish().0, 0);
     wait_until("its end is on record", || !hosts.records("channel_ended").is_empty());
     let pty = &hosts.records("pty")[0];
     assert_eq!(

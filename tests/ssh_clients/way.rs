@@ -19,7 +19,7 @@ use crate::support::process::{Running, pause};
 use crate::support::sshd::login;
 
 /// Longer than any client takes here.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_secs(100);
 
 /// The host's name in the configuration of both ways; on the gateway's, `closed` is a target whose
 /// labels open nothing.
@@ -85,7 +85,11 @@ impl<'a> Way<'a> {
     /// A program of the client's machine, with nothing of the test's surroundings.
     pub(crate) fn program(&self, name: impl AsRef<Path>) -> Command {
         let mut command = Command::new(name.as_ref());
-        command.env("HOME", self.dir.path()).stdin(Stdio::null()).current_dir(self.dir.path());
+        command
+            .env("HOME", self.dir.path())
+            .env("TERM", "xterm-256color")
+            .stdin(Stdio::null())
+            .current_dir(self.dir.path());
         for name in ["SSH_AUTH_SOCK", "DISPLAY", "LANG", "LC_ALL", "LANGUAGE"] {
             command.env_remove(name);
         }
@@ -209,7 +213,9 @@ fn finish(command: &mut Command, input: Option<Vec<u8>>) -> Seen {
         pause();
     }
     let status = child.child().wait().unwrap().to_string();
-    feeding.map(|feeding| feeding.join().unwrap());
+    if let Some(feeding) = feeding {
+        feeding.join().unwrap();
+    }
     Seen { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
@@ -244,7 +250,7 @@ pub(crate) fn same(hosts: &Hosts, cases: &[Case]) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         while let Some((name, case)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match (show(case, &Way::direct(hosts)), show(case, &Way::through(hosts))) {
+            match (show(*case, &Way::direct(hosts)), show(*case, &Way::through(hosts))) {
                 (Ok(direct), Ok(through)) if direct == through => {}
                 (direct, through) => {
                     let failure = format!("{name}\n  direct:  {direct:?}\n  through: {through:?}");
@@ -263,7 +269,7 @@ pub(crate) fn same(hosts: &Hosts, cases: &[Case]) {
 }
 
 /// What a case gives, or how it fails; its directory has one name for all.
-fn show(case: &fn(&Way<'_>) -> String, way: &Way<'_>) -> Result<String, String> {
+fn show(case: fn(&Way<'_>) -> String, way: &Way<'_>) -> Result<String, String> {
     let directory = way.dir.path().display().to_string();
     let shown = catch_unwind(AssertUnwindSafe(|| case(way).replace(&directory, "DIRECTORY")));
     shown.map_err(|panic| match panic.downcast::<String>() {

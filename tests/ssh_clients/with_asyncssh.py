@@ -31,11 +31,6 @@ async def main():
         many = await asyncio.gather(*[connection.run(f"echo {n}; exit {n}") for n in range(20)])
         print("many", [(done.stdout, done.exit_status) for done in many])
 
-        process = await connection.create_process("trap 'echo caught; exit 3' USR1; echo up; while :; do sleep 0.1; done")
-        await process.stdout.readline()
-        process.send_signal("USR1")
-        print("sent a signal", await process.stdout.read(), (await process.wait()).exit_status)
-
         process = await connection.create_process(
             "stty size; read -r x; stty size; echo $TERM $LC_MARK $x",
             term_type="vt100", term_size=(90, 30), env={"LC_MARK": "marked", "FOO": "no"},

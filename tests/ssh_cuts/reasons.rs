@@ -25,6 +25,7 @@ struct Case {
     undo: fn(&Hosts),
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cases() -> Vec<Case> {
     let no_more = |why: &str| json!({ "end": "no_longer_permitted", "why": why });
     vec![

@@ -152,17 +152,20 @@ impl Drop for Postgres {
     }
 }
 
+/// A port that nothing listens on. The kernel's own choice could be taken for somebody's outgoing connection
+/// before it is used: this is none of those, and each test process begins elsewhere.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Below those that the system gives to clients: one of them would otherwise be taken by some client
-    // before a server listens on it.
-    let first = u16::try_from(std::process::id() % 1000).unwrap() * 12;
-    loop {
-        let port = 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    let begin = std::process::id().wrapping_mul(157);
+    for _ in PORTS {
+        let next = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
+        let port = PORTS.start + u16::try_from(next % u32::from(PORTS.end - PORTS.start)).unwrap();
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
+    panic!("no port of {PORTS:?} is free")
 }
 
 /// PostgreSQL refuses to run as root.

@@ -135,7 +135,8 @@ pub fn login() -> String {
 }
 
 /// Everything that the default labels keep closed.
-pub const OPEN: &str = "forward = \"any\", listen = \"allowed\", agent-forwarding = \"allowed\"";
+pub const OPEN: &str =
+    "forward = \"any\", listen = \"allowed\", agent-forwarding = \"allowed\", subsystems = \"any\"";
 
 /// A gateway with an SSH target behind it: `web-1` (dev), and `web-prod` (prod) at the same host.
 #[derive(Debug)]

@@ -160,10 +160,11 @@ async fn a_transcript_reads_as_the_screen_and_the_streams_did() {
 00:00:01.510  #2 in  | first
 00:00:01.520  #2 nothing more to the target
 00:00:01.520  #2 out | uid=0
-00:00:01.520  #2 out | (not text from here on)
+00:00:01.520  #2 out | (not text)
 00:00:01.520  #2 err | cat: x
 00:00:01.520  #2 stream from the target: 4000 bytes, the first 12 kept, sha256 00ff
 00:00:01.520  #2 in  | second
+00:00:01.520  #2 out | no
 00:00:01.520  #2 channel ended: exit status 1 (10 bytes in, 20 bytes out, 1.500 s)
 00:00:02.020  #1 typed ls\\r
 00:00:02.030  #1 | alice@web:~$ ls

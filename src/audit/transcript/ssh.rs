@@ -144,11 +144,12 @@ fn end_of_typing(keys: &[u8]) -> Option<usize> {
     enter.or_else(|| (keys.len() >= LONGEST).then_some(LONGEST))
 }
 
-/// A stream that no terminal shows, in lines. Once it turns out not to be text, the rest of it is left
-/// out: its size and hash are in its `stream_end`.
+/// A stream that no terminal shows, in lines. Lines that are not text are left out, with a word for as
+/// many as follow each other, and what comes after them is shown: one byte must hide nothing.
 #[derive(Debug, Default)]
 struct Lines {
     line: Vec<u8>,
+    /// The last line was not text.
     is_binary: bool,
 }
 
@@ -159,7 +160,7 @@ impl Lines {
             if *byte == b'\n' || self.line.len() >= LONGEST {
                 lines.extend(self.rest());
             }
-            if *byte != b'\n' && !self.is_binary {
+            if *byte != b'\n' {
                 self.line.push(*byte);
             }
         }
@@ -168,12 +169,15 @@ impl Lines {
 
     fn rest(&mut self) -> Option<String> {
         let line = std::mem::take(&mut self.line);
-        if self.is_binary || line.is_empty() {
+        if line.is_empty() {
             return None;
         }
         let whole = line.strip_suffix(b"\r").unwrap_or(&line);
         match std::str::from_utf8(whole) {
-            Ok(text) if !text.contains('\0') => Some(on_one_line(text)),
+            Ok(text) if !text.contains('\0') => {
+                self.is_binary = false;
+                Some(on_one_line(text))
+            }
             // A long line may be cut within a character.
             Err(error) if line.len() >= LONGEST && error.error_len().is_none() => {
                 let (text, begun) = line.split_at_checked(error.valid_up_to())?;
@@ -181,8 +185,8 @@ impl Lines {
                 Some(on_one_line(&String::from_utf8_lossy(text)))
             }
             _ => {
-                self.is_binary = true;
-                Some("(not text from here on)".to_owned())
+                let told = std::mem::replace(&mut self.is_binary, true);
+                (!told).then(|| "(not text)".to_owned())
             }
         }
     }

@@ -54,9 +54,13 @@ impl ProgramHint {
             && matches!(base_name(first), b"sudo" | b"doas" | b"exec" | b"command" | b"nice")
         {
             words = rest;
+            // `sudo -n`, as scripts have it. What other options take as an argument is not known here.
             while let [option, rest @ ..] = words
                 && option.starts_with(b"-")
             {
+                if option != b"-n" || first.ends_with(b"nice") {
+                    return Self::Other;
+                }
                 words = rest;
             }
         }

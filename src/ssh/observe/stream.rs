@@ -35,6 +35,11 @@ impl StreamObserver {
         bytes.get(..kept).filter(|head| !head.is_empty())
     }
 
+    /// How many bytes from the first on are kept.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// How many bytes have passed so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
