@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use sallyport::crypto::ssh::{Certificate, PrivateKey, parse_private};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 
 use super::process::{PATIENCE, wait_until};
 use super::sshd::{HOST, Hosts};
@@ -40,6 +41,8 @@ struct Peer {
     /// The same socket that the client has.
     socket: TcpStream,
     received: Arc<AtomicU64>,
+    /// Reads, while the client does.
+    _reader: JoinSet<()>,
 }
 
 /// When a client's socket was closed by the other side.
@@ -109,7 +112,7 @@ impl Peers {
         let certificate = std::fs::read_to_string(home.join("id_ed25519-cert.pub")).unwrap();
         let proof = (Arc::new(key), Certificate::from_openssh(&certificate).unwrap());
         let port = hosts.bastion.ssh_port;
-        let reads = |number: usize| if number % 2 == 0 { Reads::All } else { Reads::Nothing };
+        let reads = |number: usize| if number.is_multiple_of(2) { Reads::All } else { Reads::Nothing };
         let peers =
             (0..count).map(|number| runtime.block_on(Peer::start(port, &proof, reads(number)))).collect();
         let peers = Self { runtime, peers };
@@ -204,7 +207,8 @@ impl Peer {
         stalled.store(reads == Reads::Nothing, Ordering::Relaxed);
         let received = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&received);
-        tokio::spawn(async move {
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
             let _connection = handle;
             while let Some(message) = channel.wait().await {
                 if let russh::ChannelMsg::Data { data } = message {
@@ -212,6 +216,6 @@ impl Peer {
                 }
             }
         });
-        Self { reads, socket, received }
+        Self { reads, socket, received, _reader: reader }
     }
 }
