@@ -2,6 +2,12 @@
 //! direction, a byte for the length, that many bytes.
 #![cfg_attr(not(test), expect(dead_code, reason = "each fuzz target calls one of them"))]
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use sallyport::crypto::ssh::certificate::{check_host_certificate, check_user_certificate};
+use sallyport::crypto::ssh::source_address::SourceAddresses;
+use sallyport::crypto::ssh::{Certificate, PublicKey, parse_public, public_line};
+use sallyport::gateway::login::Login;
 use sallyport::ssh::observe::file::FileEvent;
 use sallyport::ssh::observe::mask::{InputMask, MaskedInput, Masking};
 use sallyport::ssh::observe::program::ScpRole;
@@ -84,4 +90,47 @@ pub(crate) fn mask(bytes: &[u8]) {
     let mut stretches = Vec::new();
     mask.input(b"secret", now, &mut stretches);
     assert!(matches!(stretches[..], [MaskedInput::Masked { bytes: 6, .. }]));
+}
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const PRINCIPAL: &str = "alice";
+
+/// A certificate as it comes over the wire, checked against the authority that it names itself: what is
+/// accepted says all that it must, and nothing is accepted where nobody is trusted.
+pub(crate) fn certificate(bytes: &[u8]) {
+    let Ok(certificate) = Certificate::from_bytes(bytes) else { return };
+    let authority = [PublicKey::from(certificate.signature_key().clone())];
+    let (from, until) = (certificate.valid_after(), certificate.valid_before());
+    for now in [from, until.saturating_sub(1), until, 0, u64::MAX] {
+        let user = check_user_certificate(&certificate, &authority, PRINCIPAL, CLIENT, now);
+        let host = check_host_certificate(&certificate, &authority, PRINCIPAL, now);
+        assert!(user.is_err() || host.is_err(), "of one type alone");
+        if user.is_ok() || host.is_ok() {
+            assert!(from <= now && now < until);
+            let names = certificate.valid_principals();
+            assert!(names.iter().any(|name| name.eq_ignore_ascii_case(PRINCIPAL)));
+            assert!(certificate.critical_options().keys().all(|name| name == "source-address"));
+        }
+        assert!(check_user_certificate(&certificate, &[], PRINCIPAL, CLIENT, now).is_err());
+        assert!(check_host_certificate(&certificate, &[], PRINCIPAL, now).is_err());
+    }
+}
+
+/// What people write: login names, public keys, addresses. What is read is written as it was.
+pub(crate) fn names(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(login) = Login::parse(&text) {
+        let wanted = login.wanted.as_ref().map(|wanted| {
+            let access = wanted.access.as_ref().map(|access| format!("+{access}"));
+            format!("+{}{}", wanted.target, access.unwrap_or_default())
+        });
+        assert_eq!(format!("{}{}", login.user, wanted.unwrap_or_default()), text);
+    }
+    if let Ok(key) = parse_public(&text) {
+        let line = public_line(&key, key.comment().as_str_lossy());
+        assert_eq!(parse_public(&line).map(|again| again.key_data().clone()), Ok(key.key_data().clone()));
+    }
+    if let Ok(sources) = text.parse::<SourceAddresses>() {
+        let _either = sources.contain(CLIENT);
+    }
 }

@@ -11,6 +11,8 @@ mod after;
 mod clients;
 #[path = "ssh_cuts/lobby.rs"]
 mod lobby;
+#[path = "ssh_cuts/many.rs"]
+mod many;
 #[path = "ssh_cuts/moments.rs"]
 mod moments;
 #[path = "ssh_cuts/reasons.rs"]

@@ -1,4 +1,4 @@
-//! The fuzzing corpus of what reads an SSH connection's bytes, replayed with the usual compiler.
+//! The fuzzing corpus of what reads an SSH connection's bytes, and what people and certificates say, replayed with the usual compiler.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 use proptest::prelude::*;
@@ -7,7 +7,13 @@ use proptest::prelude::*;
 mod entries;
 
 type Entry = (&'static str, fn(&[u8]));
-const ENTRIES: [Entry; 3] = [("sftp", entries::sftp), ("scp", entries::scp), ("mask", entries::mask)];
+const ENTRIES: [Entry; 5] = [
+    ("sftp", entries::sftp),
+    ("scp", entries::scp),
+    ("mask", entries::mask),
+    ("certificate", entries::certificate),
+    ("names", entries::names),
+];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

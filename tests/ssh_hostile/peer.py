@@ -97,7 +97,7 @@ class Peer:
         self.open(number, window)
         if not self.wait(OPEN_CONFIRMATION):
             sys.exit("not opened")
-        return struct.unpack(">I", self.last[OPEN_CONFIRMATION][5:9])[0]
+        return struct.unpack(">I", self.last[OPEN_CONFIRMATION][4:8])[0]
 
     def ask(self, channel, kind, payload=b"", reply=True):
         head = bytes([CHANNEL_REQUEST]) + struct.pack(">I", channel) + string(kind)
@@ -214,6 +214,7 @@ def main():
             floods(peer, given.what, int(given.count))
     except (OSError, EOFError, paramiko.SSHException) as error:
         print("broken:", error)
+        peer.ended()
     for kind, count in sorted(peer.seen.items()):
         print(f"message {kind}: {count}")
     print("alive" if peer.transport.is_active() else "closed")

@@ -24,6 +24,7 @@ pub mod disk;
 pub mod postgres;
 pub mod process;
 pub mod shell;
+pub mod ssh_peers;
 pub mod sshd;
 pub mod terminal;
 pub mod wire;
