@@ -40,7 +40,7 @@ fn who_asks_on_the_spot_is_let_go_with_the_reason() {
     let (mut shell, request) = asking(&hosts);
     shell.types("\x03");
     assert_eq!(shell.ends(), Some(77), "{}", shell.err());
-    shell.says("sallyport: withdrawn");
+    shell.says("is withdrawn");
     assert_eq!(hosts.bastion.request("alice", &request)["state"], "cancelled");
 
     // The session that was granted is revoked before or after it is used.

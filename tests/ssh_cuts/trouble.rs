@@ -33,9 +33,10 @@ fn a_full_disk_cuts_who_types_and_who_only_waits_before_anything_goes_unrecorded
     let mut flood = Shell::start(ssh.args(["-tt", "localhost", "echo pid[$$]; exec yes"]));
     let in_flood = flood.value("pid");
     for shell in [&mut flood, &mut waiting] {
-        assert_eq!(shell.ends(), Some(255), "{}", shell.err());
-        shell.says(TOLD);
+        assert_eq!(shell.ends(), Some(255));
     }
+    // Who takes a flood may not come to the last line within the time that a goodbye has.
+    waiting.says(TOLD);
     for pid in [in_waiting, in_flood] {
         wait_until("nothing runs on the host", || !clients::runs(&pid));
     }
