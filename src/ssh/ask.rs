@@ -19,7 +19,7 @@ use super::message::{Message, Request};
 use super::prompt::{Interrupted, Prompt};
 use super::serve::SshGateway;
 use super::server::{ClientChannel, FromClient};
-use super::session::Prelude;
+use super::session::{Prelude, VARIABLES};
 use super::settings::Settings;
 use crate::access::Caller;
 use crate::access::connect::Wanted;
@@ -32,8 +32,6 @@ use crate::domain::time::{humane, parse_duration};
 
 /// How often the store is asked how a request stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// So many of a client's variables are remembered until there is a host to set them on.
-const VARIABLES: usize = 64;
 
 /// For whom questions are asked.
 pub(super) struct Asker {

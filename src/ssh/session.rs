@@ -36,6 +36,8 @@ use crate::domain::deny::EndReason;
 
 /// How much is gathered for one wait for the disk.
 const BATCH: usize = 256 * 1024;
+/// So many variables may be set on the target.
+pub(super) const VARIABLES: usize = 64;
 /// How much is kept that came before the channel's program.
 const EARLY: usize = 64 * 1024;
 /// How long the end of a program's output is kept back for how the program ended.
@@ -197,6 +199,7 @@ async fn talk(
         started: false,
         early: Vec::new(),
         early_eof: false,
+        variables: 0,
     };
     let outward = outward(shared, target.from, to);
     let over = CancellationToken::new();
@@ -258,6 +261,8 @@ struct Inward<'a> {
     /// keep everything else of the client's back.
     early: Vec<Bytes>,
     early_eof: bool,
+    /// How many have been set on the target.
+    variables: usize,
 }
 
 impl Inward<'_> {
@@ -471,12 +476,16 @@ impl Inward<'_> {
     }
 
     async fn env(&mut self, name: String, value: String) -> Result<bool, Stop> {
-        let passed = !self.started && self.shared.carrier.settings.accepts_env(&name);
+        let accepted = self.shared.carrier.settings.accepts_env(&name);
+        let passed = accepted && !self.started && self.variables < VARIABLES;
         let data = Data::new(value.as_bytes());
         let body = record::Env { ch: self.shared.ch, name: name.clone(), value: data, passed };
-        self.shared.carrier.record(&[Body::Env(body)]).await?;
         if passed {
+            self.variables += 1;
+            self.shared.carrier.record(&[Body::Env(body)]).await?;
             self.to.env(&name, &value).await?;
+        } else {
+            self.note(Body::Env(body)).await?;
         }
         Ok(passed)
     }
