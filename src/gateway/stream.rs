@@ -33,15 +33,16 @@ impl Abrupt for TcpStream {
     }
 }
 
-/// How often it is looked whether anything has moved.
+/// How often it is looked whether anything was taken.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// How much has moved over a stream, counted in reads and writes that did something.
+/// How much a peer has taken of a stream, counted in writes that did something. What it sends says nothing
+/// of whether it reads.
 #[derive(Debug, Clone, Default)]
 pub struct Activity(Arc<AtomicU64>);
 
 impl Activity {
-    fn moved(&self) {
+    fn taken(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -49,7 +50,7 @@ impl Activity {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Resolves once nothing has moved for `time`, counted from now. Counts looks and not the time
+    /// Resolves once nothing has been taken for `time`, counted from now. Counts looks and not the time
     /// itself: on a thread that is late with everything, nothing moves either. Cancel-safe.
     pub async fn quiet_for(&self, time: Duration) {
         let mut seen = self.count();
@@ -84,10 +85,10 @@ impl<S: Abrupt> Revocable<S> {
         self.activity.clone()
     }
 
-    /// Notes what moved.
+    /// Notes what was taken.
     fn noted<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if matches!(outcome, Poll::Ready(Ok(_))) {
-            self.activity.moved();
+            self.activity.taken();
         }
         outcome
     }
@@ -110,8 +111,7 @@ impl<S: Abrupt + AsyncRead + Unpin> AsyncRead for Revocable<S> {
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
         let Self { stream, ahead, .. } = &mut *self;
-        let read = scratch::poll_read_ahead(stream, ahead, context, buffer);
-        self.noted(read)
+        scratch::poll_read_ahead(stream, ahead, context, buffer)
     }
 }
 
@@ -197,20 +197,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_is_quiet_when_nothing_moves_and_not_while_something_does() {
+    async fn a_stream_is_quiet_when_nothing_is_taken_and_not_while_something_is() {
         let (mut stream, mut peer) = pair(&CancellationToken::new()).await;
         let activity = stream.activity();
         let (quiet, often) = (Duration::from_millis(200), Duration::from_millis(20));
         let moving = async {
             loop {
-                peer.write_all(b"x").await.unwrap();
-                stream.read_u8().await.unwrap();
+                stream.write_all(b"x").await.unwrap();
+                peer.read_u8().await.unwrap();
                 tokio::time::sleep(often).await;
             }
         };
         tokio::select! {
             () = moving => {}
-            () = activity.quiet_for(quiet) => panic!("bytes were moving"),
+            () = activity.quiet_for(quiet) => panic!("bytes were taken"),
             () = tokio::time::sleep(3 * quiet) => {}
         }
         tokio::time::timeout(10 * quiet, activity.quiet_for(quiet)).await.unwrap();
