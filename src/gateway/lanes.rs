@@ -149,8 +149,14 @@ mod tests {
             let gone = tokio::time::timeout(std::time::Duration::from_millis(20), carrying).await;
             assert!(gone.is_err());
             assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0, "closed");
+            // The socket is closed a moment before its place is free, on another thread.
             let carried = |lane: &Lane| lane.carried.load(Ordering::Relaxed);
-            assert_eq!(lanes.lanes.iter().map(carried).sum::<usize>(), 0);
+            let freed = async {
+                while lanes.lanes.iter().map(carried).sum::<usize>() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(10), freed).await.expect("its place is free");
         });
     }
 
