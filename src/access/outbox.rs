@@ -4,7 +4,10 @@
 //! left in the outbox is recorded at the next start; the journal tells the last outbox id that it
 //! holds, so that nothing is recorded twice.
 
+use std::sync::Arc;
+
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
 use crate::audit::ControlEntry;
 use crate::domain::event::{Action, Event};
@@ -19,6 +22,7 @@ const BATCH: u32 = 256;
 pub(super) struct Outbox {
     /// The last outbox id that is durable in the journal. Held while draining: one at a time, in order.
     recorded: Mutex<i64>,
+    beside: TaskTracker,
 }
 
 impl Access {
@@ -46,12 +50,25 @@ impl Access {
         self.journal.healthy().map_err(|error| Refusal::Unrecordable { detail: error.to_string() })
     }
 
+    /// As [`Self::publish`], waited for by nobody: for events that tell what is on record otherwise. What
+    /// fails stays in the outbox for the next time.
+    pub fn publish_beside(self: &Arc<Self>) {
+        let access = Arc::clone(self);
+        self.outbox.beside.spawn(async move {
+            if let Err(error) = access.publish().await {
+                tracing::error!(%error, "events wait in the outbox to be recorded");
+            }
+        });
+    }
+
     /// Makes every event that is in the outbox durable in the audit log.
     pub async fn publish(&self) -> Result<(), Refusal> {
         let mut recorded = self.outbox.recorded.lock().await;
         loop {
             let waiting = self.store.outbox(BATCH).await?;
             let Some(last) = waiting.last().map(|outgoing| outgoing.id) else { return Ok(()) };
+            // What comes from now on, its own step publishes.
+            let is_all = waiting.len() < BATCH as usize;
             let entries: Vec<ControlEntry> = waiting
                 .into_iter()
                 .filter(|outgoing| outgoing.id > *recorded)
@@ -69,6 +86,9 @@ impl Access {
             }
             *recorded = last.max(*recorded);
             self.store.outbox_done(last).await?;
+            if is_all {
+                return Ok(());
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::crypto;
 use crate::crypto::ssh::certificate::{CertificateOrder, sign_user};
-use crate::crypto::ssh::{self, Certificate, PrivateKey};
+use crate::crypto::ssh::{self, Algorithm, Certificate, PrivateKey};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::PrincipalId;
 use crate::domain::name::UserName;
@@ -191,6 +191,11 @@ impl Access {
         let ca = self.logins.ssh_user_ca.as_ref().ok_or(Refusal::NoSshGateway)?;
         let malformed = |error: &dyn std::error::Error| Refusal::Malformed(error.to_string());
         let key = ssh::parse_public(line).map_err(|error| malformed(&error))?;
+        // Of other kinds the gateway could not tell an offered key from an offered certificate.
+        if key.algorithm() != Algorithm::Ed25519 {
+            let why = "only Ed25519 keys are certified: make one with `ssh-keygen -t ed25519`";
+            return Err(Refusal::Malformed(why.to_owned()));
+        }
         let principal = &who.caller.principal;
         let key_id =
             KeyId { principal: principal.id.clone(), name: principal.name.clone(), token: who.token.clone() };

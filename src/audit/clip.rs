@@ -78,7 +78,7 @@ pub(super) fn clipped(mut body: Body) -> Body {
             clip_some(&mut program.hint, NAME);
         }
         Body::Signal(signal) => clip(&mut signal.name, NAME),
-        Body::StreamEnd(end) => clip(&mut end.sha256, NAME),
+        Body::StreamEnd(sum) | Body::StreamSoFar(sum) => clip(&mut sum.sha256, NAME),
         Body::File(file) => self::file(file),
         Body::Listen(listen) => clip(&mut listen.address, TEXT),
         Body::ChannelEnded(ended) => {

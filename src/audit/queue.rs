@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -52,6 +53,26 @@ struct State {
     shut: Option<Unrecordable>,
 }
 
+/// What a look at the queue gave.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// All that waited.
+    Jobs(VecDeque<Job>),
+    /// Nothing came in time.
+    Nothing,
+    /// The queue is shut and empty.
+    Shut,
+}
+
+impl State {
+    fn taken(&mut self) -> Taken {
+        if !self.jobs.is_empty() {
+            return Taken::Jobs(std::mem::take(&mut self.jobs));
+        }
+        if self.shut.is_some() { Taken::Shut } else { Taken::Nothing }
+    }
+}
+
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements that hold the lock.
@@ -71,13 +92,22 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for jobs and takes all there are; none once the queue is shut and empty.
-    pub(super) fn take(&self) -> VecDeque<Job> {
+    /// Waits for jobs and takes all there are.
+    pub(super) fn take(&self) -> Taken {
         let mut state = self.lock();
         while state.jobs.is_empty() && state.shut.is_none() {
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::take(&mut state.jobs)
+        state.taken()
+    }
+
+    /// As [`Self::take`], until `due` at the latest.
+    pub(super) fn take_until(&self, due: Instant) -> Taken {
+        let time = due.saturating_duration_since(Instant::now());
+        let empty = |state: &mut State| state.jobs.is_empty() && state.shut.is_none();
+        let waited = self.filled.wait_timeout_while(self.lock(), time, empty);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.taken()
     }
 
     /// Takes nothing more; gives what was not yet taken.

@@ -21,7 +21,7 @@ use crate::domain::time::Timestamp;
 
 pub use super::ssh::{
     ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, Data, Env, Eof, File, FilePhase, Input, Listen,
-    Output, Program, ProgramKind, Pty, Resize, Signal, SshClient, StreamEnd,
+    Output, Program, ProgramKind, Pty, Resize, Signal, SshClient, StreamSum,
 };
 
 /// Longest parameter value that is kept whole, in bytes; of a longer one its head, length and hash.
@@ -152,7 +152,9 @@ pub enum Body {
     Resize(Resize),
     Signal(Signal),
     Eof(Eof),
-    StreamEnd(StreamEnd),
+    StreamEnd(StreamSum),
+    /// As [`Self::StreamEnd`], while it goes on.
+    StreamSoFar(StreamSum),
     File(File),
     Listen(Listen),
     ChannelEnded(ChannelEnded),
@@ -181,6 +183,7 @@ impl Body {
             Self::Signal(_) => "signal",
             Self::Eof(_) => "eof",
             Self::StreamEnd(_) => "stream_end",
+            Self::StreamSoFar(_) => "stream_so_far",
             Self::File(_) => "file",
             Self::Listen(_) => "listen",
             Self::ChannelEnded(_) => "channel_ended",

@@ -187,7 +187,7 @@ pub struct Eof {
 
 /// A byte stream of which only the head is kept, by size and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamEnd {
+pub struct StreamSum {
     pub ch: u32,
     pub direction: Direction,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -1,9 +1,11 @@
 //! The one thread that owns the journal's files. It takes all that waits, writes it once, syncs
-//! once, and then tells everybody who waits (group commit).
+//! once, and then tells everybody who waits (group commit). Records that nobody waits for are written
+//! at once too, and synced with the next that somebody waits for, or [`SYNC_WITHIN`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Unrecordable;
 use super::chain::{Log, RecordingChain, record_hash};
@@ -11,7 +13,7 @@ use super::encode::{self, Effect, Fields, Stamp};
 use super::line::{LONGEST_RECORD, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
-use super::queue::{Done, Job, Queue, Task};
+use super::queue::{Done, Job, Queue, Taken, Task};
 use super::record::{Ended, Recovered, StatementEnd, StatementOutcome, Totals};
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
@@ -21,6 +23,9 @@ use crate::domain::id::{ConnectionId, NodeId};
 pub(super) const LARGEST_BATCH: usize = 4 << 20;
 /// Upper bound of what a recovery may discard.
 pub(super) const LARGEST_TEAR: u64 = (LARGEST_BATCH + 2 * LONGEST_RECORD) as u64;
+
+/// How long what is written and nobody waits for may stay without a sync.
+const SYNC_WITHIN: Duration = Duration::from_millis(50);
 
 /// An open recording.
 #[derive(Debug, Clone)]
@@ -59,8 +64,16 @@ pub(super) struct Writer<M> {
     sizes: Sizes,
     /// Lines not yet written; they belong at `position.offset - buffer.len()`.
     buffer: Vec<u8>,
+    /// What has been written since the last sync.
+    unsynced: Option<Unsynced>,
     /// Write into the reserve: the next file could not be allocated.
     last_gasp: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unsynced {
+    bytes: usize,
+    due: Instant,
 }
 
 /// Why the writer stops for ever.
@@ -96,7 +109,7 @@ impl From<Broken> for Undone {
 
 impl<M: Medium> Writer<M> {
     pub(super) fn new(medium: M, key: SigningKey, position: Position, sizes: Sizes) -> Self {
-        Self { medium, key, position, sizes, buffer: Vec::new(), last_gasp: false }
+        Self { medium, key, position, sizes, buffer: Vec::new(), unsynced: None, last_gasp: false }
     }
 
     fn node(&self) -> &NodeId {
@@ -124,13 +137,17 @@ impl<M: Medium> Writer<M> {
     /// Works until the journal is closed or broken, then says which.
     pub(super) fn run(mut self, queue: &Queue, broken: impl FnOnce(&Unrecordable)) {
         loop {
-            let jobs = queue.take();
-            if jobs.is_empty() {
-                return;
-            }
-            let stamp = jobs.back().map(|job| job.stamp);
+            let taken = match self.unsynced {
+                Some(Unsynced { due, .. }) => queue.take_until(due),
+                None => queue.take(),
+            };
             let mut waiting = Vec::new();
-            match self.batch(jobs, &mut waiting) {
+            let (stamp, outcome) = match taken {
+                Taken::Shut => return,
+                Taken::Nothing => (None, self.sync().map(|()| false)),
+                Taken::Jobs(jobs) => (jobs.back().map(|job| job.stamp), self.batch(jobs, &mut waiting)),
+            };
+            match outcome {
                 Ok(false) => {}
                 Ok(true) => {
                     reject(queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
@@ -178,7 +195,12 @@ impl<M: Medium> Writer<M> {
             };
             waiting.extend(job.done.map(|done| (done, result)));
         }
-        self.flush()?;
+        let is_due = self.unsynced.is_some_and(|unsynced| unsynced.due <= Instant::now());
+        if waiting.is_empty() && !closed && !is_due {
+            self.write()?;
+        } else {
+            self.flush()?;
+        }
         drop(rooms);
         for (done, result) in waiting.drain(..) {
             // A caller that was cancelled no longer listens; its record is durable all the same.
@@ -307,7 +329,8 @@ impl<M: Medium> Writer<M> {
         self.buffer.extend_from_slice(&line);
         self.position.offset = self.position.offset.saturating_add(length);
         self.position.log.push(&hash);
-        if self.buffer.len() >= LARGEST_BATCH {
+        let unsynced = self.unsynced.map_or(0, |unsynced| unsynced.bytes);
+        if self.buffer.len().saturating_add(unsynced) >= LARGEST_BATCH {
             self.flush()?;
         }
         Ok(hash)
@@ -337,7 +360,13 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
+    /// Writes what is gathered and makes it durable, with what was written before.
     fn flush(&mut self) -> Result<(), Broken> {
+        self.write()?;
+        self.sync()
+    }
+
+    fn write(&mut self) -> Result<(), Broken> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -345,8 +374,19 @@ impl<M: Medium> Writer<M> {
         let start = self.position.offset.saturating_sub(length);
         let written = self.medium.write(start, &self.buffer);
         written.map_err(|error| Broken::io("cannot write to the journal", &error))?;
-        self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))?;
+        let unsynced =
+            self.unsynced.get_or_insert_with(|| Unsynced { bytes: 0, due: Instant::now() + SYNC_WITHIN });
+        unsynced.bytes = unsynced.bytes.saturating_add(self.buffer.len());
         self.buffer.clear();
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Broken> {
+        if self.unsynced.is_none() {
+            return Ok(());
+        }
+        self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))?;
+        self.unsynced = None;
         Ok(())
     }
 

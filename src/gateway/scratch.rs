@@ -4,16 +4,23 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
+/// What is read at once, for owners that take all of it.
 const SCRATCH: usize = 64 * 1024;
+/// What is read ahead at once.
+const AHEAD: usize = 256 * 1024;
+/// So many buffers a thread keeps for reading ahead.
+const SPARE: usize = 2;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
+    static SPARES: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Polls one read into the thread's buffer and hands what came to `take`.
@@ -48,31 +55,66 @@ pub async fn read<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Bytes> {
     poll_fn(|context| poll_read(reader, context, Bytes::copy_from_slice)).await
 }
 
-/// As a plain read into `buffer`, but with one call of the system for many small ones: what came beside
-/// what was asked for waits in `ahead`, which is empty on an idle connection.
-pub fn poll_read_ahead<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    ahead: &mut Bytes,
-    context: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    if !ahead.is_empty() {
-        let ready = ahead.split_to(ahead.len().min(buffer.remaining()));
-        buffer.put_slice(&ready);
-        if ahead.is_empty() {
-            // Not even an empty slice of what came keeps it alive.
-            *ahead = Bytes::new();
+/// What came beside what was asked for; holds no memory when that is nothing.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    buffer: Option<Box<[u8]>>,
+    left: Range<usize>,
+}
+
+impl Ahead {
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// As a plain read into `buffer`, but with one call of the system for many small ones.
+    pub fn poll_read<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_empty() {
+            if buffer.remaining() >= AHEAD {
+                return Pin::new(reader).poll_read(context, buffer);
+            }
+            ready!(self.fill(reader, context))?;
         }
-        return Poll::Ready(Ok(()));
+        let ready = self.buffer.as_ref().and_then(|bytes| bytes.get(self.left.clone())).unwrap_or_default();
+        let ready = ready.get(..buffer.remaining()).unwrap_or(ready);
+        buffer.put_slice(ready);
+        self.left.start += ready.len();
+        if self.is_empty() {
+            self.give_back();
+        }
+        Poll::Ready(Ok(()))
     }
-    if buffer.remaining() >= SCRATCH {
-        return Pin::new(reader).poll_read(context, buffer);
+
+    fn fill<R: AsyncRead + Unpin>(
+        &mut self,
+        reader: &mut R,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let spare = SPARES.with_borrow_mut(Vec::pop);
+        let bytes = self.buffer.insert(spare.unwrap_or_else(|| vec![0; AHEAD].into_boxed_slice()));
+        let mut read = ReadBuf::new(bytes);
+        let outcome = Pin::new(reader).poll_read(context, &mut read);
+        self.left = 0..read.filled().len();
+        if self.is_empty() {
+            self.give_back();
+        }
+        outcome
     }
-    poll_read(reader, context, |bytes| {
-        let (asked, rest) = bytes.split_at_checked(buffer.remaining()).unwrap_or((bytes, &[]));
-        buffer.put_slice(asked);
-        *ahead = Bytes::copy_from_slice(rest);
-    })
+
+    fn give_back(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            SPARES.with_borrow_mut(|spares| {
+                if spares.len() < SPARE {
+                    spares.push(buffer);
+                }
+            });
+        }
+    }
 }
 
 #[cfg(test)]
@@ -98,17 +140,17 @@ mod tests {
         let sent: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
         near.write_all(&sent).await.unwrap();
         drop(near);
-        let (mut ahead, mut got) = (Bytes::new(), Vec::new());
-        for asked in [1, 4, 16, 70_000, 3].into_iter().cycle() {
+        let (mut ahead, mut got) = (Ahead::default(), Vec::new());
+        for asked in [1, 4, 16, 70_000, 300_000, 3].into_iter().cycle() {
             let mut space = vec![0; asked];
             let mut buffer = ReadBuf::new(&mut space);
-            poll_fn(|context| poll_read_ahead(&mut far, &mut ahead, context, &mut buffer)).await.unwrap();
+            poll_fn(|context| ahead.poll_read(&mut far, context, &mut buffer)).await.unwrap();
             if buffer.filled().is_empty() {
                 break;
             }
             got.extend_from_slice(buffer.filled());
         }
         assert_eq!(got, sent);
-        assert!(ahead.is_empty());
+        assert!(ahead.is_empty() && ahead.buffer.is_none());
     }
 }

@@ -13,12 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::scratch;
+use super::scratch::Ahead;
 
 /// What is done to the transport when it is cut.
 pub trait Abrupt {
@@ -69,7 +68,7 @@ impl Activity {
 #[derive(Debug)]
 pub struct Revocable<S: Abrupt> {
     stream: S,
-    ahead: Bytes,
+    ahead: Ahead,
     activity: Activity,
     cut: CancellationToken,
     until_cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -78,7 +77,7 @@ pub struct Revocable<S: Abrupt> {
 impl<S: Abrupt> Revocable<S> {
     pub fn new(stream: S, cut: CancellationToken) -> Self {
         let until_cut = Box::pin(cut.clone().cancelled_owned());
-        Self { stream, ahead: Bytes::new(), activity: Activity::default(), cut, until_cut }
+        Self { stream, ahead: Ahead::default(), activity: Activity::default(), cut, until_cut }
     }
 
     pub fn activity(&self) -> Activity {
@@ -111,7 +110,7 @@ impl<S: Abrupt + AsyncRead + Unpin> AsyncRead for Revocable<S> {
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
         let Self { stream, ahead, .. } = &mut *self;
-        scratch::poll_read_ahead(stream, ahead, context, buffer)
+        ahead.poll_read(stream, context, buffer)
     }
 }
 

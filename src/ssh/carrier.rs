@@ -2,23 +2,22 @@
 //! and what ends them all.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::{self, DialError, Upstream};
 use super::server::ClientHandle;
 use super::settings::Settings;
+use super::way::Way;
 use crate::access::Access;
-use crate::access::credential::error_chain;
 use crate::access::usage::Use;
-use crate::audit::record::{Body, Credential, CredentialMark};
+use crate::audit::record::Body;
 use crate::audit::ssh::{ChannelKind, ChannelOpened, ChannelRefused};
 use crate::audit::{Recorder, Totals, Unrecordable};
 use crate::config::SshTarget;
-use crate::credentials::ssh_certificate::CertificateFor;
 use crate::domain::decision::Rule;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::session::Permit;
@@ -38,14 +37,13 @@ pub(super) struct Carrier {
     pub login: String,
     pub client: ClientHandle,
     pub ending: Ending,
-    /// Closes every connection to the target.
-    pub cut: CancellationToken,
     /// The tasks of its channels.
     pub tasks: TaskTracker,
     /// Held by each channel that has something to say to its client at the end, until it is said.
     pub telling: TaskTracker,
-    /// Upstream connections that carry no channel at the moment.
-    idle_upstreams: Mutex<Vec<Upstream>>,
+    pub way: Way,
+    /// For as many channels as one connection may have, whoever opened them.
+    places: Arc<Semaphore>,
     channels: AtomicU32,
     last_byte: AtomicU64,
     from_client: AtomicU64,
@@ -73,19 +71,6 @@ impl Ending {
     }
 }
 
-/// Why a target's connection is not there for a channel.
-#[derive(Debug)]
-pub(super) enum NotReached {
-    Unreachable(String),
-    Unrecordable,
-}
-
-impl From<Unrecordable> for NotReached {
-    fn from(_: Unrecordable) -> Self {
-        Self::Unrecordable
-    }
-}
-
 /// The parts of a [`Carrier`] that are the connection's own.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -96,12 +81,14 @@ pub(super) struct Parts {
     pub target: Arc<SshTarget>,
     pub login: String,
     pub client: ClientHandle,
+    pub way: Way,
 }
 
 impl Carrier {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { access, settings, permit, recorder, target, login, client } = parts;
+        let Parts { access, settings, permit, recorder, target, login, client, way } = parts;
         let now = micros(access.now());
+        let places = Arc::new(Semaphore::new(settings.max_channels));
         Self {
             access,
             settings,
@@ -111,10 +98,10 @@ impl Carrier {
             login,
             client,
             ending: Ending::default(),
-            cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
             telling: TaskTracker::new(),
-            idle_upstreams: Mutex::default(),
+            way,
+            places,
             channels: AtomicU32::new(CONNECTION),
             last_byte: AtomicU64::new(now),
             from_client: AtomicU64::new(0),
@@ -198,70 +185,32 @@ impl Carrier {
         let _ended = self.record(&[Body::ChannelRefused(refused)]).await;
     }
 
+    /// A place for one more channel, if there is one.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Records that there was none; gives what to tell.
+    pub(super) async fn note_full(&self) -> String {
+        let limit = self.settings.max_channels;
+        let why = format!("this connection has its limit of {limit} channels open");
+        self.note_refused("channel", "max_channels", why.clone()).await;
+        why
+    }
+
+    /// As [`Self::refused_as`], queued and not waited for: nothing goes to the target, and a flood of them
+    /// must not stop the others.
+    pub(super) async fn note_refused(&self, what: &str, rule: &str, needs: String) {
+        let (what, rule) = (what.to_owned(), rule.to_owned());
+        let refused = ChannelRefused { ch: CONNECTION, what, destination: None, rule, needs };
+        // Should it fail, the connection has been told to end.
+        let _ended = self.note(Body::ChannelRefused(refused)).await;
+    }
+
     /// As [`Self::refused`], for what no policy has a say in.
     pub(super) async fn refused_as(&self, ch: u32, what: &str, destination: Option<String>, why: &str) {
         let rule = Rule { id: what.to_owned(), needs: why.to_owned() };
         self.refused(ch, what, destination, &Deny::PolicyRefused { rules: vec![rule] }).await;
-    }
-
-    /// A connection to the target that is this caller's alone. Its credential is on record before the
-    /// target sees it.
-    pub(super) async fn reach(&self, ch: u32) -> Result<Upstream, NotReached> {
-        let session = self.permit.session();
-        let id = format!("sallyport {}/{}/{ch}", session.id, self.recorder.connection());
-        let order = CertificateFor {
-            id: &id,
-            login: &self.login,
-            source_address: self.target.source_address.as_deref(),
-            now: self.access.now(),
-            ends_at: session.ends_at,
-        };
-        let issued = self.settings.certificates.issue(&order);
-        let credential = issued.map_err(|error| NotReached::Unreachable(error.to_string()))?;
-        let mark = CredentialMark { handle: id.clone(), fingerprint: Some(credential.fingerprint.clone()) };
-        let step = |step: &str, detail: Option<String>| {
-            Body::Credential(Credential { step: step.to_owned(), mark: mark.clone(), detail })
-        };
-        self.record(&[step("issued", Some(format!("a certificate for `{}`", self.login)))]).await?;
-        // Also when this is dropped while it waits.
-        let destroyed = Destroyed { recorder: &self.recorder, body: Some(step("destroyed", None)) };
-        let dialling = client::dial(&self.target, &self.login, &credential, self.access.now(), &self.cut);
-        let dialled = tokio::select! {
-            biased;
-            reason = self.ending.begun() => Err(NotReached::Unreachable(reason.to_string())),
-            dialled = dialling => dialled.map_err(|error| self.not_reached(&error)),
-        };
-        // The key is wiped here; without it the certificate opens nothing.
-        drop(credential);
-        destroyed.note().await.inspect_err(|error| self.unrecordable(error))?;
-        dialled
-    }
-
-    fn not_reached(&self, error: &DialError) -> NotReached {
-        let detail = error_chain(error);
-        tracing::warn!(connection = %self.recorder.connection(), target = %self.target.target.name, error = detail, "target not reached");
-        NotReached::Unreachable(detail)
-    }
-
-    /// An upstream connection for a forward: one that is idle, or a new one.
-    pub(super) async fn borrow_upstream(&self, ch: u32) -> Result<Upstream, NotReached> {
-        let idle = self.idle_upstreams().pop();
-        match idle {
-            Some(upstream) if !upstream.is_closed() => Ok(upstream),
-            _ => self.reach(ch).await,
-        }
-    }
-
-    /// Keeps an upstream connection for the next forward.
-    pub(super) fn give_back(&self, upstream: Upstream) {
-        let mut idle = self.idle_upstreams();
-        if idle.len() < self.settings.idle_upstreams && !upstream.is_closed() {
-            idle.push(upstream);
-        }
-    }
-
-    fn idle_upstreams(&self) -> std::sync::MutexGuard<'_, Vec<Upstream>> {
-        self.idle_upstreams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn opened(
@@ -271,33 +220,6 @@ impl Carrier {
         originator: Option<String>,
     ) -> Body {
         Body::ChannelOpened(ChannelOpened { ch, channel, destination, originator, credential: None })
-    }
-}
-
-/// Records that a credential is no more.
-struct Destroyed<'a> {
-    recorder: &'a Recorder,
-    body: Option<Body>,
-}
-
-impl Destroyed<'_> {
-    async fn note(mut self) -> Result<(), Unrecordable> {
-        if let Some(body) = self.body.clone() {
-            let noted = self.recorder.note_wait(body).await;
-            self.body = None;
-            noted?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Destroyed<'_> {
-    fn drop(&mut self) {
-        if let Some(body) = self.body.take()
-            && let Err(error) = self.recorder.note(body)
-        {
-            tracing::warn!(connection = %self.recorder.connection(), %error, "a credential's destruction is not on record");
-        }
     }
 }
 

@@ -2,26 +2,20 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use super::carrier::{CONNECTION, Carrier};
+use super::carrier::Carrier;
 use super::forward::{self, Listeners};
 use super::server::{Arrival, ClientChannel, OpenReply, Opening};
 use super::session::{self, Prelude};
-use crate::audit::record::Body;
-use crate::audit::ssh::ChannelRefused;
 
 /// Takes what a client opens, each in a task of its own.
 pub(super) struct Channels<'a> {
     carrier: &'a Arc<Carrier>,
     listeners: Arc<Listeners>,
-    places: Arc<Semaphore>,
 }
 
 impl<'a> Channels<'a> {
     pub(super) fn new(carrier: &'a Arc<Carrier>) -> Self {
-        let places = Arc::new(Semaphore::new(carrier.settings.max_channels));
-        Self { carrier, listeners: Arc::default(), places }
+        Self { carrier, listeners: Arc::default() }
     }
 
     pub(super) async fn take(&self, arrival: Arrival) {
@@ -51,7 +45,7 @@ impl<'a> Channels<'a> {
                 self.carrier.tasks.spawn(work);
             }
             Arrival::Refused(what) => {
-                carrier.refused_as(CONNECTION, what, None, "this kind of channel is not offered").await;
+                carrier.note_refused(what, what, "this kind of channel is not offered".to_owned()).await;
             }
         }
     }
@@ -62,7 +56,7 @@ impl<'a> Channels<'a> {
         reply: Option<OpenReply>,
         prelude: Prelude,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.carrier.place() else {
             return self.full(reply).await;
         };
         let carrier = Arc::clone(self.carrier);
@@ -73,7 +67,7 @@ impl<'a> Channels<'a> {
     }
 
     async fn serve_forward(&self, opening: Opening, channel: ClientChannel, reply: OpenReply) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.carrier.place() else {
             return self.full(Some(reply)).await;
         };
         let carrier = Arc::clone(self.carrier);
@@ -84,17 +78,7 @@ impl<'a> Channels<'a> {
     }
 
     async fn full(&self, reply: Option<OpenReply>) {
-        let limit = self.carrier.settings.max_channels;
-        let why = format!("this connection has its limit of {limit} channels open");
-        let refused = ChannelRefused {
-            ch: CONNECTION,
-            what: "channel".to_owned(),
-            destination: None,
-            rule: "max_channels".to_owned(),
-            needs: why.clone(),
-        };
-        // Queued and not waited for: nothing goes to the target, and a flood must not stop the others.
-        let _ended = self.carrier.note(Body::ChannelRefused(refused)).await;
+        let why = self.carrier.note_full().await;
         if let Some(reply) = reply {
             reply.prohibit(why).await;
         }

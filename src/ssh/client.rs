@@ -1,7 +1,8 @@
 //! The target's leg: the library's client, in our own words. One of the two files that name it.
 //!
-//! 1. [`dial`]: connect, verify the host's key, prove the one-connection certificate.
-//! 2. [`Upstream::open_session`] and its siblings open what the client opened.
+//! 1. [`meet`]: connect, exchange keys, verify the host's.
+//! 2. [`Met::prove`]: log in with the one-connection certificate.
+//! 3. [`Upstream::open_session`] and its siblings open what the client opened.
 //!
 //! A target may open nothing towards us but what was asked for: forwarded connections while there
 //! is a listener, the client's agent where its forwarding was granted. They come as [`Incoming`].
@@ -28,7 +29,7 @@ use crate::domain::time::Timestamp;
 use crate::gateway::boxed;
 use crate::gateway::stream::Revocable;
 
-/// For each of: name looked up and connected; keys exchanged and the credential taken.
+/// For each of: name looked up and connected; keys exchanged; the credential taken.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// Channels that the target opened and nobody has looked at yet.
 const INCOMING: usize = 8;
@@ -272,14 +273,26 @@ impl Upstream {
     }
 }
 
-/// Connects to `target` as `login`. Everything ends when `cut` is cancelled.
-pub(super) async fn dial(
+/// A host that is who it should be, and does not know us yet.
+pub(super) struct Met {
+    handle: Handle<Callbacks>,
+    flow: Arc<Flow>,
+    incoming: boxed::Receiver<Incoming>,
+    address: String,
+}
+
+impl std::fmt::Debug for Met {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Met")
+    }
+}
+
+/// Connects to `target`, exchanges keys and verifies the host's. Everything ends when `cut` is cancelled.
+pub(super) async fn meet(
     target: &SshTarget,
-    login: &str,
-    credential: &OneConnection,
     now: Timestamp,
     cut: &CancellationToken,
-) -> Result<Upstream, DialError> {
+) -> Result<Met, DialError> {
     let address = || target.address.to_string();
     let connecting = async {
         match target.connect_to {
@@ -295,21 +308,19 @@ pub(super) async fn dial(
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     let stream = Revocable::new(stream, cut.clone());
-    let speaking = Box::pin(speak(target, login, credential, now, stream));
-    match tokio::time::timeout(DIAL_WITHIN, speaking).await {
-        Ok(spoken) => spoken,
+    let exchanging = Box::pin(exchange_keys(target, now, stream));
+    match tokio::time::timeout(DIAL_WITHIN, exchanging).await {
+        Ok(met) => met,
         Err(_) => Err(DialError::TimedOut { address: address() }),
     }
 }
 
-async fn speak(
+async fn exchange_keys(
     target: &SshTarget,
-    login: &str,
-    credential: &OneConnection,
     now: Timestamp,
     stream: Revocable<TcpStream>,
-) -> Result<Upstream, DialError> {
-    let address = || target.address.to_string();
+) -> Result<Met, DialError> {
+    let address = target.address.to_string();
     let (arrived, incoming) = boxed::channel(INCOMING);
     let untrusted = Arc::new(Mutex::new(None));
     let flow = Flow::with_targets();
@@ -332,20 +343,32 @@ async fn speak(
         preferred: preferred(target),
         ..russh::client::Config::default()
     });
-    let protocol = |source| DialError::Protocol { address: address(), source };
-    let connected = russh::client::connect_stream(config, stream, callbacks).await;
-    let mut handle = connected.map_err(|source| {
-        match untrusted.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(why) => DialError::HostKey { address: address(), why },
-            None => protocol(source),
-        }
-    })?;
-    let key = Arc::new(credential.key.clone());
-    let proved = handle.authenticate_openssh_cert(login, key, credential.certificate.clone()).await;
-    if !proved.map_err(protocol)?.success() {
-        return Err(DialError::Refused { address: address(), login: login.to_owned() });
+    match russh::client::connect_stream(config, stream, callbacks).await {
+        Ok(handle) => Ok(Met { handle, flow, incoming, address }),
+        Err(source) => Err(match untrusted.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(why) => DialError::HostKey { address, why },
+            None => DialError::Protocol { address, source },
+        }),
     }
-    Ok(Upstream { handle, flow, incoming: Some(incoming) })
+}
+
+impl Met {
+    pub(super) fn is_closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Logs in with the one-connection certificate.
+    pub(super) async fn prove(self, login: &str, credential: &OneConnection) -> Result<Upstream, DialError> {
+        let Self { mut handle, flow, incoming, address } = self;
+        let key = Arc::new(credential.key.clone());
+        let proving = handle.authenticate_openssh_cert(login, key, credential.certificate.clone());
+        match tokio::time::timeout(DIAL_WITHIN, Box::pin(proving)).await {
+            Ok(Ok(proved)) if proved.success() => Ok(Upstream { handle, flow, incoming: Some(incoming) }),
+            Ok(Ok(_)) => Err(DialError::Refused { address, login: login.to_owned() }),
+            Ok(Err(source)) => Err(DialError::Protocol { address, source }),
+            Err(_) => Err(DialError::TimedOut { address }),
+        }
+    }
 }
 
 /// A host with several keys shows the first that both sides like: only those are asked for that

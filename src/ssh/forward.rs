@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::{CONNECTION, Carrier, NotReached};
+use super::carrier::{CONNECTION, Carrier};
 use super::client::{FromTarget, Incoming, TargetChannel, ToTarget, Upstream};
 use super::message::Message;
+use super::reach::NotReached;
 use super::server::{ClientChannel, FromClient, OpenReply, Opening, ToClient};
 use crate::access::usage::Use;
 use crate::audit::record::Body;
@@ -47,11 +48,8 @@ pub(super) async fn direct(carrier: &Carrier, opening: &Opening, channel: Client
         return reply.prohibit(why).await;
     }
     let opened = Carrier::opened(ch, kind, Some(destination), originator);
-    if carrier.record(&[opened]).await.is_err() {
-        return;
-    }
     let pipe = Pipe::new(carrier, ch);
-    match connect(carrier, ch, opening).await {
+    match connect(carrier, ch, opened, opening).await {
         Ok((upstream, target)) => {
             reply.accept().await;
             if pipe.carry(channel, target, &CancellationToken::new()).await {
@@ -88,13 +86,22 @@ fn is_path(path: &str) -> bool {
 async fn connect(
     carrier: &Carrier,
     ch: u32,
+    opened: Body,
     opening: &Opening,
 ) -> Result<(Upstream, TargetChannel), NotReached> {
-    let upstream = carrier.borrow_upstream(ch).await?;
-    let opened = match opening {
-        Opening::Tcp { host, port, .. } => upstream.open_tcp(host, *port).await,
-        Opening::Path { path } => upstream.open_path(path).await,
-        Opening::Session => upstream.open_session().await,
+    let upstream = carrier.borrow_upstream(ch, opened).await?;
+    let opening = async {
+        match opening {
+            Opening::Tcp { host, port, .. } => upstream.open_tcp(host, *port).await,
+            Opening::Path { path } => upstream.open_path(path).await,
+            Opening::Session => upstream.open_session().await,
+        }
+    };
+    // A target may take minutes to find out that a destination does not answer.
+    let opened = tokio::select! {
+        biased;
+        reason = carrier.ending.begun() => return Err(NotReached::Unreachable(reason.to_string())),
+        opened = opening => opened,
     };
     match opened {
         Ok(target) => Ok((upstream, target)),
@@ -122,6 +129,7 @@ pub(super) async fn agents(
             Some(arrived) = incoming.recv() => match arrived {
                 Incoming::Agent { channel, reply } if granted.load(Ordering::Relaxed) => {
                     open.push(async move {
+                        let Some(_place) = place(carrier).await else { return };
                         if carrier.may(CONNECTION, "agent", &Use::Agent).await.is_err() {
                             return;
                         }
@@ -185,7 +193,10 @@ impl Listeners {
             Ok(()) => self.bind(carrier, &address, port, false).await,
             Err(_) => None,
         };
-        let _gone = answer.send(bound);
+        if let Err(Some(bound)) = answer.send(bound) {
+            // Nobody waits any more: it was refused.
+            self.let_go(carrier, (address, bound), false).await;
+        }
     }
 
     pub(super) async fn listen_path(
@@ -203,16 +214,23 @@ impl Listeners {
             Ok(()) => self.bind(carrier, &path, 0, true).await,
             Err(_) => None,
         };
-        let _gone = answer.send(bound.is_some());
+        if answer.send(bound.is_some()).is_err() && bound.is_some() {
+            self.let_go(carrier, (path, 0), true).await;
+        }
     }
 
     pub(super) async fn unlisten(
         &self,
         carrier: &Carrier,
-        (address, port): Place,
+        place: Place,
         streamlocal: bool,
         answer: oneshot::Sender<bool>,
     ) {
+        let _gone = answer.send(self.let_go(carrier, place, streamlocal).await);
+    }
+
+    /// Whether the target listened there, and does no more.
+    async fn let_go(&self, carrier: &Carrier, (address, port): Place, streamlocal: bool) -> bool {
         let state = self.state.lock().await;
         let removed = held(&state.granted).remove(&(address.clone(), port));
         let mut done = false;
@@ -226,7 +244,7 @@ impl Listeners {
                 Listen { ch: CONNECTION, address, port, streamlocal, granted: done, cancelled: true };
             let _ended = carrier.note(Body::Listen(listen)).await;
         }
-        let _gone = answer.send(done);
+        done
     }
 
     /// Gives the port, 0 for a path.
@@ -241,8 +259,10 @@ impl Listeners {
         let upstream = match &state.upstream {
             Some(upstream) if !upstream.is_closed() => Arc::clone(upstream),
             _ => {
-                let mut reached = carrier.reach(CONNECTION).await.ok()?;
+                let mut reached = carrier.reach(CONNECTION, None).await.ok()?;
                 let incoming = reached.incoming()?;
+                // What the former connection listened on ended with it.
+                held(&state.granted).clear();
                 let granted = Arc::clone(&state.granted);
                 carrier.tasks.spawn({
                     let carrier = Arc::clone(carrier);
@@ -292,6 +312,7 @@ async fn accept(
 
 async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::Mutex<HashSet<Place>>) {
     let is_granted = |place: &Place| held(granted).contains(place);
+    let Some(_place) = place(carrier).await else { return };
     match arrived {
         Incoming::Tcp { connected, originator, channel, reply } if is_granted(&connected) => {
             // What was allowed when the target began to listen may no longer be.
@@ -334,6 +355,15 @@ async fn accept_one(carrier: &Carrier, arrived: Incoming, granted: &std::sync::M
         // Dropped replies refuse what nobody asked for.
         Incoming::Tcp { .. } | Incoming::Path { .. } | Incoming::Agent { .. } => {}
     }
+}
+
+/// For a channel that the target opened; without one, that is on record.
+async fn place(carrier: &Carrier) -> Option<OwnedSemaphorePermit> {
+    let place = carrier.place();
+    if place.is_none() {
+        carrier.note_full().await;
+    }
+    place
 }
 
 /// Bytes both ways between two channels.

@@ -4,7 +4,7 @@
 //!   [`message`] is what goes between them, [`flow`] keeps a fast sender back.
 //! - [`authenticate`]: from a proof to a principal; [`lobby`], [`ask`], [`jump`]: before there is a permit.
 //! - [`channels`]: what is opened under a permit; [`session`] and [`forward`] carry it, [`carrier`] is what
-//!   they share, [`goodbye`] what is said at the end.
+//!   they share, [`reach`] and [`way`] lead to the target, [`goodbye`] is what is said at the end.
 //! - [`observe`] is pure and looks at the bytes beside their way; [`watch`] makes records of it.
 
 mod ask;
@@ -23,11 +23,13 @@ mod modes;
 pub mod observe;
 mod presence;
 mod prompt;
+mod reach;
 mod serve;
 mod server;
 mod session;
 mod settings;
 mod watch;
+mod way;
 
 pub use serve::SshGateway;
 pub use settings::Settings;

@@ -25,6 +25,7 @@ use super::presence::Presences;
 use super::server::{self, ARRIVALS, Arrival, ClientChannel, Opening, Presence, Running};
 use super::session::Prelude;
 use super::settings::Settings;
+use super::way::Way;
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
 use crate::audit::Unrecordable;
@@ -230,12 +231,15 @@ impl SshGateway {
                 let (target, access) = (permit.target().name.clone(), permit.access().clone());
                 return Err(Deny::AccessGone { target, access });
             };
+            let way = Way::begin(Arc::clone(&target), self.access.now());
             let arrival = arrival(&visitor);
             let live = live::begin(&self.access, &permit, &arrival).await?;
-            Ok((live, target, login))
+            Ok((live, target, login, way))
         };
         match begun.await {
-            Ok((live, target, login)) => self.carry(visitor, live, target, login, channel).await,
+            Ok((live, target, login, way)) => {
+                self.carry(visitor, live, (target, login, way), channel).await;
+            }
             Err(deny) => {
                 self.record_refusal(&visitor, &deny).await;
                 if let Some((channel, _)) = channel {
@@ -251,8 +255,7 @@ impl SshGateway {
         &self,
         visitor: Visitor,
         live: LiveConnection,
-        target: Arc<SshTarget>,
-        login: String,
+        (target, login, way): (Arc<SshTarget>, String, Way),
         first: Option<(ClientChannel, Prelude)>,
     ) {
         let Visitor { mut arrivals, mut exit, .. } = visitor;
@@ -264,6 +267,7 @@ impl SshGateway {
             target,
             login,
             client: exit.handle.clone(),
+            way,
         }));
         let reason = conversation(&carrier, &live, &mut arrivals, &mut exit.running, first).await;
         // From here on nothing of the client's goes to the target any more; why, before the target's
@@ -285,7 +289,7 @@ impl SshGateway {
 /// Gives the channels time to end what runs on the target, and closes every connection to it.
 async fn hang_up(carrier: &Carrier) {
     let _does_not_answer = tokio::time::timeout(HANG_UP_WITHIN, carrier.tasks.wait()).await;
-    carrier.cut.cancel();
+    carrier.way.cut.cancel();
 }
 
 /// Answers what the client still opens, so that nothing of it keeps a goodbye from it.

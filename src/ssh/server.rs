@@ -241,7 +241,8 @@ impl FromClient {
 pub(super) fn from_library(message: ChannelMsg) -> Option<Message> {
     Some(match message {
         ChannelMsg::Data { data } => Message::Data(data),
-        ChannelMsg::ExtendedData { data, ext: STDERR } => Message::Stderr(data),
+        // The one type that there is (RFC 4254, section 5.2); bytes of another are not lost at least.
+        ChannelMsg::ExtendedData { data, .. } => Message::Stderr(data),
         ChannelMsg::Eof => Message::Eof,
         ChannelMsg::Close => Message::Close,
         ChannelMsg::RequestPty {

@@ -21,11 +21,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::{Carrier, NotReached};
+use super::carrier::Carrier;
 use super::client::{FromTarget, TargetChannel, ToTarget, Upstream};
 use super::forward;
 use super::goodbye;
 use super::message::{ExitSignal, Message, Pty, Request};
+use super::reach::NotReached;
 use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use super::watch::Watch;
 use crate::access::usage::Use;
@@ -168,10 +169,6 @@ async fn talk(
     reply: &mut Option<OpenReply>,
     prelude: Prelude,
 ) -> Option<String> {
-    let opened = Carrier::opened(shared.ch, ChannelKind::Session, None, None);
-    if shared.carrier.record(&[opened]).await.is_err() {
-        return None;
-    }
     let reached = open(shared).await;
     if let Some(reply) = reply.take() {
         // Also when there is nothing to carry: only an open channel can say why.
@@ -211,7 +208,8 @@ async fn talk(
 }
 
 async fn open(shared: &Shared<'_>) -> Result<(Upstream, TargetChannel), NotReached> {
-    let upstream = shared.carrier.reach(shared.ch).await?;
+    let opened = Carrier::opened(shared.ch, ChannelKind::Session, None, None);
+    let upstream = shared.carrier.reach(shared.ch, Some(opened)).await?;
     match upstream.open_session().await {
         Ok(channel) => Ok((upstream, channel)),
         Err(error) => Err(NotReached::Unreachable(error.to_string())),
@@ -617,7 +615,7 @@ impl Shared<'_> {
 
     async fn output(&self, to: &ToClient, bytes: Bytes, err: bool) -> Result<(), Stop> {
         let mut bodies = Vec::new();
-        held(&self.watch).output(&bytes, err, &mut bodies);
+        held(&self.watch).output(&bytes, err, self.elapsed_us(), &mut bodies);
         for body in bodies {
             self.carrier.note(body).await?;
         }

@@ -137,28 +137,28 @@ impl Watch {
                 mask.input(bytes, now_us, &mut stretches);
                 bodies.extend(stretches.iter().map(|stretch| typed(ch, stretch)));
             }
-            Kind::Streams(streams) => streams.input(ch, bytes, bodies),
-            Kind::Files(_) => self.transfer(Direction::In, bytes, bodies),
+            Kind::Streams(streams) => streams.input(ch, bytes, now_us, bodies),
+            Kind::Files(_) => self.transfer(Direction::In, bytes, now_us, bodies),
             Kind::Finished => {}
         }
     }
 
-    /// Bytes on their way to the client.
-    pub(super) fn output(&mut self, bytes: &[u8], err: bool, bodies: &mut Vec<Body>) {
+    /// Bytes on their way to the client. `now_us` never goes back.
+    pub(super) fn output(&mut self, bytes: &[u8], err: bool, now_us: u64, bodies: &mut Vec<Body>) {
         let ch = self.ch;
         match &mut self.kind {
             Kind::Terminal(mask) => {
                 mask.output(bytes);
                 bodies.push(output(ch, bytes, err));
             }
-            Kind::Streams(streams) => streams.output(ch, bytes, err, bodies),
-            Kind::Files(files) if err => files.streams.output(ch, bytes, true, bodies),
-            Kind::Files(_) => self.transfer(Direction::Out, bytes, bodies),
+            Kind::Streams(streams) => streams.output(ch, bytes, err, now_us, bodies),
+            Kind::Files(files) if err => files.streams.output(ch, bytes, true, now_us, bodies),
+            Kind::Files(_) => self.transfer(Direction::Out, bytes, now_us, bodies),
             Kind::Finished => {}
         }
     }
 
-    fn transfer(&mut self, direction: Direction, bytes: &[u8], bodies: &mut Vec<Body>) {
+    fn transfer(&mut self, direction: Direction, bytes: &[u8], now_us: u64, bodies: &mut Vec<Body>) {
         let Kind::Files(files) = &mut self.kind else { return };
         let tool = files.observer.tool();
         files.observer.observe(direction, bytes, &mut files.events);
@@ -172,10 +172,14 @@ impl Watch {
         }
         // Not before the bytes are known to be understood: what they are instead is kept from them on.
         match (&mut self.kind, direction) {
-            (Kind::Files(files), Direction::In) => files.streams.input(self.ch, bytes, bodies),
-            (Kind::Files(files), Direction::Out) => files.streams.output(self.ch, bytes, false, bodies),
-            (Kind::Streams(streams), Direction::In) => streams.input(self.ch, bytes, bodies),
-            (Kind::Streams(streams), Direction::Out) => streams.output(self.ch, bytes, false, bodies),
+            (Kind::Files(files), Direction::In) => files.streams.input(self.ch, bytes, now_us, bodies),
+            (Kind::Files(files), Direction::Out) => {
+                files.streams.output(self.ch, bytes, false, now_us, bodies);
+            }
+            (Kind::Streams(streams), Direction::In) => streams.input(self.ch, bytes, now_us, bodies),
+            (Kind::Streams(streams), Direction::Out) => {
+                streams.output(self.ch, bytes, false, now_us, bodies);
+            }
             (Kind::Terminal(_) | Kind::Finished, _) => {}
         }
     }
@@ -220,15 +224,17 @@ impl Streams {
         Self { input: stream(), output: stream(), error: stream(), rsync }
     }
 
-    fn input(&mut self, ch: u32, bytes: &[u8], bodies: &mut Vec<Body>) {
+    fn input(&mut self, ch: u32, bytes: &[u8], now_us: u64, bodies: &mut Vec<Body>) {
         let seen = self.rsync.as_mut().and_then(|rsync| rsync.client(bytes));
         bodies.extend(seen.map(|seen| rsync_seen(seen.version)));
         if let Some(head) = self.input.push(bytes) {
             bodies.push(Body::Input(record::Input { ch, data: Data::new(head), masked: None }));
         }
+        let sum = self.input.so_far(now_us);
+        bodies.extend(sum.map(|sum| Body::StreamSoFar(summed(ch, Direction::In, false, &sum))));
     }
 
-    fn output(&mut self, ch: u32, bytes: &[u8], err: bool, bodies: &mut Vec<Body>) {
+    fn output(&mut self, ch: u32, bytes: &[u8], err: bool, now_us: u64, bodies: &mut Vec<Body>) {
         let head = if err {
             self.error.push(bytes)
         } else {
@@ -237,6 +243,8 @@ impl Streams {
             self.output.push(bytes)
         };
         bodies.extend(head.map(|head| output(ch, head, err)));
+        let sum = if err { self.error.so_far(now_us) } else { self.output.so_far(now_us) };
+        bodies.extend(sum.map(|sum| Body::StreamSoFar(summed(ch, Direction::Out, err, &sum))));
     }
 
     fn finish(self, ch: u32, bodies: &mut Vec<Body>) {
@@ -264,9 +272,13 @@ fn rsync_seen(version: u32) -> Body {
 }
 
 fn stream_end(ch: u32, direction: Direction, err: bool, observer: StreamObserver) -> Option<Body> {
-    let StreamSummary { bytes, sha256, head } = observer.finish();
-    let end = record::StreamEnd { ch, direction, err, bytes, head, sha256: hex(&sha256) };
-    (bytes > 0).then_some(Body::StreamEnd(end))
+    let sum = observer.finish();
+    (sum.bytes > 0).then(|| Body::StreamEnd(summed(ch, direction, err, &sum)))
+}
+
+fn summed(ch: u32, direction: Direction, err: bool, sum: &StreamSummary) -> record::StreamSum {
+    let &StreamSummary { bytes, sha256, head } = sum;
+    record::StreamSum { ch, direction, err, bytes, head, sha256: hex(&sha256) }
 }
 
 fn file_body(ch: u32, tool: &str, event: &FileEvent) -> Option<Body> {
@@ -296,7 +308,7 @@ mod tests {
         let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
         watch.input(b"0123456789", 0, &mut bodies);
         watch.input(b"more", 0, &mut bodies);
-        watch.output(b"out", false, &mut bodies);
+        watch.output(b"out", false, 0, &mut bodies);
         watch.finish(&mut bodies);
         assert_eq!(kinds(&bodies), ["input", "output", "stream_end", "stream_end"]);
         let Body::Input(input) = &bodies[0] else { panic!("{bodies:?}") };
@@ -310,9 +322,9 @@ mod tests {
         let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
         let command = Bytes::from_static(b"scp -t /tmp/x");
         assert_eq!(watch.program(ProgramKind::Exec, &command).as_deref(), Some("scp"));
-        watch.output(b"before", true, &mut bodies);
+        watch.output(b"before", true, 0, &mut bodies);
         watch.input(b"rm -rf /\n", 0, &mut bodies);
-        watch.output(b"after", true, &mut bodies);
+        watch.output(b"after", true, 0, &mut bodies);
         watch.finish(&mut bodies);
         assert!(kinds(&bodies).starts_with(&["output", "notice", "input"]), "{bodies:?}");
         let summed_up = |bodies: &[Body]| {

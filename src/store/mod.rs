@@ -226,7 +226,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     // The outbox. Events appended alone are for what changes no state (a refusal, a read).
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()>;
     async fn outbox(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
-    /// Removes everything up to and including `id`: it is durable in the audit log.
+    /// Everything up to and including `id` is durable in the audit log, and handed out no more. Should
+    /// this process die soon, the next one may be handed it again.
     async fn outbox_done(&self, id: i64) -> StoreResult<()>;
     /// Sees to it that ids are given out above `above` only. When the store was behind it, because
     /// it was restored from a backup, this gives the highest id that it had given out, and stores

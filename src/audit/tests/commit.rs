@@ -28,6 +28,36 @@ async fn many_waiters_share_a_sync() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_is_written_at_once_and_synced_with_what_comes_next_or_soon() {
+    let house = House::new();
+    let faults = Faults::none();
+    let journal = house.open_on(&faults);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    let syncs = || faults.syncs.load(Ordering::SeqCst);
+    let before = syncs();
+    for n in 0..20 {
+        let text = format!("note {n}");
+        recorder.note_wait(note(&text)).await.unwrap();
+        eventually(|| String::from_utf8(data(house.dir())).unwrap().contains(&text)).await;
+    }
+    recorder.record(&[statement(1, "SELECT 1")]).await.unwrap();
+    let with_it = syncs() - before;
+    assert!((1..20).contains(&with_it), "{with_it} syncs for 20 notes and a record");
+    recorder.note_wait(note("last")).await.unwrap();
+    eventually(|| syncs() == before + with_it + 1).await;
+}
+
+/// Fails when `holds` does not come true within 10 s.
+async fn eventually(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("in time");
+}
+
+#[tokio::test]
 async fn what_was_recorded_is_in_the_file_before_the_caller_goes_on() {
     let house = House::new();
     let (journal, _) = house.open();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::audit::record::{
     ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, CredentialMark, Data, Direction, Env, Eof,
-    File, FilePhase, Input, Listen, Output, Program, ProgramKind, Pty, Resize, Signal, SshClient, StreamEnd,
+    File, FilePhase, Input, Listen, Output, Program, ProgramKind, Pty, Resize, Signal, SshClient, StreamSum,
 };
 
 /// One of every kind, with as much in it as it can hold, then with as little.
@@ -55,7 +55,15 @@ fn every_kind() -> Vec<Body> {
         Body::Resize(Resize { ch, cols: 132, rows: 50 }),
         Body::Signal(Signal { ch, name: "INT".to_owned() }),
         Body::Eof(Eof { ch, from: Direction::In }),
-        Body::StreamEnd(StreamEnd { ch, direction: Direction::Out, err: true, bytes: 9, head: 4, sha256 }),
+        Body::StreamSoFar(StreamSum {
+            ch,
+            direction: Direction::In,
+            err: false,
+            bytes: 8,
+            head: 4,
+            sha256: sha256.clone(),
+        }),
+        Body::StreamEnd(StreamSum { ch, direction: Direction::Out, err: true, bytes: 9, head: 4, sha256 }),
         Body::Listen(Listen {
             ch: 0,
             address: "localhost".to_owned(),

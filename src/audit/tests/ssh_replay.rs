@@ -6,7 +6,7 @@ use super::*;
 use crate::audit::asciicast::{Header, replay_asciicast};
 use crate::audit::record::{
     ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, Data, Direction, Eof, Input, Output, Program,
-    ProgramKind, Pty, Resize, SshClient, StreamEnd,
+    ProgramKind, Pty, Resize, SshClient, StreamSum,
 };
 use crate::audit::replay::ReplayError;
 
@@ -106,7 +106,7 @@ fn busy() -> Vec<(u64, Body)> {
         (0, errors(2, b"cat: x\n")),
         (
             0,
-            Body::StreamEnd(StreamEnd {
+            Body::StreamEnd(StreamSum {
                 ch: 2,
                 direction: Direction::Out,
                 err: false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::audit::record::{
     Body, ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, Data, Direction, Env, File, FilePhase,
-    Listen, Program, ProgramKind, Pty, StreamEnd,
+    Listen, Program, ProgramKind, Pty, StreamSum,
 };
 use crate::domain::text::on_one_line;
 
@@ -19,7 +19,8 @@ pub(super) fn event(body: &Body) -> Option<(u32, String)> {
         Body::Resize(size) => (size.ch, format!("resized to {}x{}", size.cols, size.rows)),
         Body::Signal(signal) => (signal.ch, format!("signal {}", on_one_line(&signal.name))),
         Body::Eof(eof) => (eof.ch, format!("nothing more {}", way(eof.from, false))),
-        Body::StreamEnd(end) => (end.ch, stream_end(end)),
+        Body::StreamEnd(sum) => (sum.ch, stream("stream", sum)),
+        Body::StreamSoFar(sum) => (sum.ch, stream("so far, stream", sum)),
         Body::File(operation) => (operation.ch, file(operation)),
         Body::Listen(asked) => (asked.ch, listen(asked)),
         Body::ChannelEnded(ended) => (ended.ch, channel_ended(ended)),
@@ -100,10 +101,10 @@ const fn way(direction: Direction, err: bool) -> &'static str {
     }
 }
 
-fn stream_end(end: &StreamEnd) -> String {
-    let way = way(end.direction, end.err);
-    let sha256 = on_one_line(&end.sha256);
-    format!("stream {way}: {} bytes, the first {} kept, sha256 {sha256}", end.bytes, end.head)
+fn stream(which: &str, sum: &StreamSum) -> String {
+    let way = way(sum.direction, sum.err);
+    let sha256 = on_one_line(&sum.sha256);
+    format!("{which} {way}: {} bytes, the first {} kept, sha256 {sha256}", sum.bytes, sum.head)
 }
 
 fn file(file: &File) -> String {

@@ -105,6 +105,7 @@ impl Transcript {
             | Body::Signal(_)
             | Body::Eof(_)
             | Body::StreamEnd(_)
+            | Body::StreamSoFar(_)
             | Body::File(_)
             | Body::Listen(_)
             | Body::ChannelEnded(_) => self.channels.record(body, offset, to),

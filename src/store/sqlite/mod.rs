@@ -24,6 +24,8 @@ mod worker;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use rusqlite::{Connection as Database, TransactionBehavior};
@@ -80,6 +82,9 @@ pub struct SqliteStore {
     reader: Worker,
     /// `None` for a store in memory.
     file: Option<Identity>,
+    /// Events up to this id need not be kept. They are removed with the next step: a step of their own
+    /// would cost a wait for the disk.
+    done: Arc<AtomicI64>,
 }
 
 impl SqliteStore {
@@ -98,6 +103,7 @@ impl SqliteStore {
             writer: start(writer, "store-writer")?,
             reader: start(reader, "store-reader")?,
             file: Identity::of(path),
+            done: Arc::default(),
         })
     }
 
@@ -105,7 +111,7 @@ impl SqliteStore {
     pub fn in_memory() -> Result<Self, OpenError> {
         let started = Worker::start(open::in_memory()?, Path::new(":memory:"), "store");
         let worker = started.map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { writer: worker.clone(), reader: worker, file: None })
+        Ok(Self { writer: worker.clone(), reader: worker, file: None, done: Arc::default() })
     }
 
     async fn read<T, F>(&self, query: F) -> StoreResult<T>
@@ -123,9 +129,11 @@ impl SqliteStore {
         F: FnOnce(&Database) -> Result<Change<T>, Failure> + Send + 'static,
     {
         let mut events = events.to_vec();
+        let done = self.done.load(Ordering::Acquire);
         self.writer
             .run(move |db| {
                 let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                outbox::remove_up_to(&transaction, done)?;
                 let value = match step(&transaction)? {
                     Change::Made(value) => value,
                     Change::Noted(value, key, detail) => {
@@ -427,11 +435,13 @@ impl Store for SqliteStore {
     }
 
     async fn outbox(&self, limit: u32) -> StoreResult<Vec<Outgoing>> {
-        self.read(move |db| outbox::oldest(db, limit)).await
+        let done = self.done.load(Ordering::Acquire);
+        self.read(move |db| outbox::oldest(db, done, limit)).await
     }
 
     async fn outbox_done(&self, id: i64) -> StoreResult<()> {
-        self.write(Timestamp::default(), &[], move |db| outbox::remove_up_to(db, id)).await
+        self.done.fetch_max(id, Ordering::AcqRel);
+        Ok(())
     }
 
     async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>> {

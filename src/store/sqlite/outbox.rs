@@ -18,9 +18,10 @@ pub(super) fn append(db: &Connection, at: Timestamp, events: &[Event]) -> Result
     Ok(())
 }
 
-pub(super) fn oldest(db: &Connection, limit: u32) -> Result<Vec<Outgoing>, Failure> {
-    let mut query = db.prepare_cached("SELECT id, at, event FROM outbox ORDER BY id LIMIT ?1")?;
-    let rows = query.query_map([limit], outgoing)?;
+pub(super) fn oldest(db: &Connection, after: i64, limit: u32) -> Result<Vec<Outgoing>, Failure> {
+    let mut query =
+        db.prepare_cached("SELECT id, at, event FROM outbox WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let rows = query.query_map(params![after, limit], outgoing)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -28,9 +29,9 @@ fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
     Ok(Outgoing { id: row.get("id")?, at: instant(row, "at")?, event: json(row, "event")? })
 }
 
-pub(super) fn remove_up_to(db: &Connection, id: i64) -> Result<Change<()>, Failure> {
+pub(super) fn remove_up_to(db: &Connection, id: i64) -> Result<(), Failure> {
     db.prepare_cached("DELETE FROM outbox WHERE id <= ?1")?.execute([id])?;
-    Ok(Change::Made(()))
+    Ok(())
 }
 
 pub(super) fn raise(db: &Connection, above: i64) -> Result<Change<Option<i64>>, Failure> {

@@ -36,7 +36,7 @@ async fn a_file_keeps_the_contract_too() {
     let directory = directory();
     let count = std::sync::atomic::AtomicU32::new(0);
     crate::store::contract::all(async || {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = count.fetch_add(1, Ordering::Relaxed);
         let path = directory.path().join(format!("{number}.db"));
         let store: Arc<dyn Store> = Arc::new(open(&path).unwrap());
         store
