@@ -13,6 +13,7 @@ use sallyport::ssh::observe::mask::{InputMask, MaskedInput, Masking};
 use sallyport::ssh::observe::program::ScpRole;
 use sallyport::ssh::observe::scp::ScpObserver;
 use sallyport::ssh::observe::sftp::{Limits, SftpObserver};
+use sallyport::ssh::strict::{FirstPacket, Peer};
 
 fn turns(mut bytes: &[u8], mut each: impl FnMut(u8, &[u8])) {
     while let [direction, length, rest @ ..] = bytes {
@@ -132,5 +133,15 @@ pub(crate) fn names(bytes: &[u8]) {
     }
     if let Ok(sources) = text.parse::<SourceAddresses>() {
         let _either = sources.contain(CLIENT);
+    }
+}
+
+/// A peer's first bytes, whole and byte by byte: the verdict is the same.
+pub(crate) fn first_packet(bytes: &[u8]) {
+    for peer in [Peer::Client, Peer::Server] {
+        let new = || FirstPacket::new(peer, &["aes128-gcm@openssh.com", "aes128-ctr"]);
+        let mut first = new();
+        let byte_by_byte = bytes.iter().map(|byte| first.push(&[*byte])).find(|seen| *seen != Ok(false));
+        assert_eq!(new().push(bytes), byte_by_byte.unwrap_or(Ok(false)));
     }
 }

@@ -7,12 +7,13 @@ use proptest::prelude::*;
 mod entries;
 
 type Entry = (&'static str, fn(&[u8]));
-const ENTRIES: [Entry; 5] = [
+const ENTRIES: [Entry; 6] = [
     ("sftp", entries::sftp),
     ("scp", entries::scp),
     ("mask", entries::mask),
     ("certificate", entries::certificate),
     ("names", entries::names),
+    ("first_packet", entries::first_packet),
 ];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{Gone, Message, Pty, Window};
-use super::server::{ALGORITHMS, SOFTWARE, from_library, signal};
+use super::server::{ALGORITHMS, CIPHER_NAMES, SOFTWARE, from_library, signal};
+use super::strict::{Asserted, FirstPacket, Peer};
 use crate::config::SshTarget;
 use crate::credentials::ssh_certificate::OneConnection;
 use crate::crypto::ssh;
@@ -324,6 +325,7 @@ async fn exchange_keys(
     let (arrived, incoming) = boxed::channel(INCOMING);
     let untrusted = Arc::new(Mutex::new(None));
     let flow = Flow::with_targets();
+    let stream = Asserted::new(stream, FirstPacket::new(Peer::Server, CIPHER_NAMES));
     let stream = Paced::new(stream, Arc::clone(&flow));
     let callbacks = Callbacks {
         flow: Arc::clone(&flow),

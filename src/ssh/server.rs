@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::authenticate::{Authenticator, Interactive};
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
 use super::message::{ExitSignal, Gone, Message, Pty, Request, Window};
+use super::strict::{Asserted, FirstPacket, Peer};
 use crate::domain::secret::Secret;
 use crate::gateway::boxed;
 
@@ -49,7 +50,7 @@ pub(super) const ARRIVALS: usize = 16;
 /// Types of extended data (RFC 4254, section 5.2).
 const STDERR: u32 = 1;
 
-/// Strict key exchange first of all: without it a message could be cut out unnoticed (Terrapin).
+/// Strict key exchange is asserted beside: see [`strict`](super::strict).
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
     kex::CURVE25519,
@@ -65,6 +66,14 @@ const CIPHERS: &[cipher::Name] = &[
     cipher::CHACHA20_POLY1305,
     cipher::AES_256_CTR,
     cipher::AES_128_CTR,
+];
+/// Their names, in the same order.
+pub(super) const CIPHER_NAMES: &[&str] = &[
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes256-ctr",
+    "aes128-ctr",
 ];
 const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 /// No RSA with SHA-1.
@@ -421,6 +430,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let flow = Flow::with_clients();
+    let stream = Asserted::new(stream, FirstPacket::new(Peer::Client, CIPHER_NAMES));
     let stream = Paced::new(stream, Arc::clone(&flow));
     let callbacks = Callbacks { authenticator, arrivals, answers: HashMap::new(), flow: Arc::clone(&flow) };
     let session = russh::server::run_stream(Arc::clone(&presence.0), stream, callbacks).await?;
@@ -804,5 +814,16 @@ impl Handler for Callbacks {
     ) -> Result<bool, Self::Error> {
         let path = socket_path.to_owned();
         Ok(self.ask(|answer| Arrival::UnlistenPath { path, answer }).await?.unwrap_or(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ciphers_are_named_as_the_library_names_them() {
+        let named: Vec<&str> = CIPHERS.iter().map(AsRef::as_ref).collect();
+        assert_eq!(named, CIPHER_NAMES);
     }
 }

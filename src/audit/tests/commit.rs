@@ -51,10 +51,10 @@ async fn what_nobody_waits_for_is_written_at_once_and_synced_with_what_comes_nex
 async fn eventually(holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), waiting).await.expect("in time");
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("in time");
 }
 
 #[tokio::test]

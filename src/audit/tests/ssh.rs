@@ -16,6 +16,7 @@ fn every_kind() -> Vec<Body> {
     let text = || Some("x".to_owned());
     let mark = CredentialMark { handle: "deploy".to_owned(), fingerprint: text() };
     let (ch, sha256) = (1, "00".repeat(32));
+    let sum = StreamSum { ch, direction: Direction::Out, err: true, bytes: 9, head: 4, sha256 };
     let opened = |destination, originator, credential| {
         let channel = ChannelKind::DirectTcpip;
         Body::ChannelOpened(ChannelOpened { ch, channel, destination, originator, credential })
@@ -55,15 +56,8 @@ fn every_kind() -> Vec<Body> {
         Body::Resize(Resize { ch, cols: 132, rows: 50 }),
         Body::Signal(Signal { ch, name: "INT".to_owned() }),
         Body::Eof(Eof { ch, from: Direction::In }),
-        Body::StreamSoFar(StreamSum {
-            ch,
-            direction: Direction::In,
-            err: false,
-            bytes: 8,
-            head: 4,
-            sha256: sha256.clone(),
-        }),
-        Body::StreamEnd(StreamSum { ch, direction: Direction::Out, err: true, bytes: 9, head: 4, sha256 }),
+        Body::StreamSoFar(sum.clone()),
+        Body::StreamEnd(sum),
         Body::Listen(Listen {
             ch: 0,
             address: "localhost".to_owned(),
