@@ -26,6 +26,11 @@ use crate::domain::time::Timestamp;
 /// The channel number of what concerns the connection as a whole.
 pub(super) const CONNECTION: u32 = 0;
 
+/// How long what runs on a target waits for its client to be told and gone. Nothing of the client's
+/// reaches it any more; and to end the programs of many connections at once takes the processor for longer
+/// than their clients should be kept.
+const CLIENT_FIRST: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 pub(super) struct Carrier {
     pub access: Arc<Access>,
@@ -39,6 +44,8 @@ pub(super) struct Carrier {
     pub ending: Ending,
     /// The tasks of its channels.
     pub tasks: TaskTracker,
+    /// Cancelled when the client is gone.
+    pub left: CancellationToken,
     /// Held by each channel that has something to say to its client at the end, until it is said.
     pub telling: TaskTracker,
     pub way: Way,
@@ -99,6 +106,7 @@ impl Carrier {
             client,
             ending: Ending::default(),
             tasks: TaskTracker::new(),
+            left: CancellationToken::new(),
             telling: TaskTracker::new(),
             way,
             places,
@@ -134,6 +142,11 @@ impl Carrier {
     fn seen(&self, counter: &AtomicU64, bytes: usize) {
         counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.last_byte.store(micros(self.access.now()), Ordering::Relaxed);
+    }
+
+    /// Until the client of a connection that ends is gone, within its time.
+    pub(super) async fn client_first(&self) {
+        let _takes_its_time = tokio::time::timeout(CLIENT_FIRST, self.left.cancelled()).await;
     }
 
     /// Resolves when no byte has gone either way for `limit`; never without one.

@@ -45,7 +45,8 @@ impl Exit {
         let parting = async {
             tokio::select! {
                 () = told => {}
-                () = self.activity.quiet_for(STALLED_AFTER) => {}
+                // It will not take the closing message either.
+                () = self.activity.quiet_for(STALLED_AFTER) => return,
             }
             let closing = async {
                 self.handle.disconnect(&format!("sallyport: {}", on_one_line(why))).await;

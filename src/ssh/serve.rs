@@ -277,7 +277,11 @@ impl SshGateway {
         carrier.telling.close();
         let why = (reason != EndReason::ClientClosed).then(|| reason.to_string());
         let leaving = exit.leave_after(carrier.telling.wait(), why.as_deref());
-        tokio::join!(hang_up(&carrier), beside(leaving, &mut arrivals, why.as_deref().unwrap_or_default()));
+        let leaving = async {
+            beside(leaving, &mut arrivals, why.as_deref().unwrap_or_default()).await;
+            carrier.left.cancel();
+        };
+        tokio::join!(hang_up(&carrier), leaving);
         if tokio::time::timeout(END_WITHIN, carrier.tasks.wait()).await.is_err() {
             tracing::warn!(connection = %live.id(), "some channels did not end in time");
         }
@@ -288,6 +292,7 @@ impl SshGateway {
 
 /// Gives the channels time to end what runs on the target, and closes every connection to it.
 async fn hang_up(carrier: &Carrier) {
+    carrier.client_first().await;
     let _does_not_answer = tokio::time::timeout(HANG_UP_WITHIN, carrier.tasks.wait()).await;
     carrier.way.cut.cancel();
 }

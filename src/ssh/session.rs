@@ -154,7 +154,11 @@ pub(super) async fn serve(
                 goodbye::tell(&to, &reason.to_string(), is_terminal, goodbye::CUT_STATUS).await;
                 drop(telling);
             };
-            tokio::join!(tell, shared.hang_up(&reason));
+            let hang_up = async {
+                shared.carrier.client_first().await;
+                shared.hang_up(&reason).await;
+            };
+            tokio::join!(tell, hang_up);
             Some(reason.code().to_owned())
         }
         why = talking => why,
