@@ -261,6 +261,11 @@ impl Upstream {
         Ok(self.handle.cancel_streamlocal_forward(path).await?)
     }
 
+    /// Takes nothing more of the target's.
+    pub(super) fn stop_reading(&self) {
+        self.flow.stop();
+    }
+
     /// Closes the connection once what was sent before is on its way. Waits for the target: give it a
     /// budget.
     pub(super) async fn leave(self) {

@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub(super) struct Flow {
     waiting: AtomicI64,
     /// From here on the peer is not read at all.
     excess: i64,
+    /// The peer is not read any more.
+    stopped: AtomicBool,
     reader: AtomicWaker,
     channels: Mutex<HashMap<u32, Weak<Backlog>>>,
 }
@@ -72,8 +74,8 @@ impl Flow {
 
     fn new(excess: u32) -> Arc<Self> {
         let waiting = AtomicI64::new(0);
-        let (reader, channels) = (AtomicWaker::new(), Mutex::default());
-        Arc::new(Self { waiting, excess: excess.into(), reader, channels })
+        let (stopped, reader, channels) = Default::default();
+        Arc::new(Self { waiting, excess: excess.into(), stopped, reader, channels })
     }
 
     pub(super) fn channel(self: &Arc<Self>, id: u32) -> Arc<Backlog> {
@@ -98,6 +100,11 @@ impl Flow {
     pub(super) fn window(&self) -> u32 {
         let room = i64::from(WINDOW) - self.waiting.load(Ordering::Relaxed);
         u32::try_from(room).unwrap_or(0).clamp(TRICKLE, WINDOW)
+    }
+
+    /// Reads nothing more of the peer: what nobody takes any more would all be let in.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
     }
 
     fn is_full(&self) -> bool {
@@ -156,6 +163,9 @@ impl<S> Paced<S> {
     /// Whether now is no time to read.
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.flow.reader.register(context.waker());
+        if self.flow.stopped.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         if !self.flow.is_full() {
             self.pause = None;
             return Poll::Ready(());
@@ -262,6 +272,17 @@ mod tests {
         backlog.taken(Some(WINDOW as usize));
         peer.write_all(b"b").await.unwrap();
         assert!(matches!(futures_util::poll!(Box::pin(ours.read_u8())), Poll::Ready(Ok(b'b'))));
+    }
+
+    #[tokio::test]
+    async fn of_a_peer_that_is_stopped_nothing_is_read() {
+        let (mut peer, ours) = tokio::io::duplex(1024);
+        let flow = Flow::with_targets();
+        let mut ours = Paced::new(ours, Arc::clone(&flow));
+        peer.write_all(b"ab").await.unwrap();
+        assert_eq!(ours.read_u8().await.unwrap(), b'a');
+        flow.stop();
+        assert!(futures_util::poll!(Box::pin(ours.read_u8())).is_pending());
     }
 
     #[tokio::test]

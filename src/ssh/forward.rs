@@ -128,7 +128,8 @@ pub(super) async fn agents(
             () = over.cancelled() => break,
             Some(arrived) = incoming.recv() => match arrived {
                 Incoming::Agent { channel, reply } if granted.load(Ordering::Relaxed) => {
-                    open.push(async move {
+                    // Boxed: nearly no session has one, and each has the set.
+                    open.push(Box::pin(async move {
                         let Some(_place) = place(carrier).await else { return };
                         if carrier.may(CONNECTION, "agent", &Use::Agent).await.is_err() {
                             return;
@@ -136,7 +137,7 @@ pub(super) async fn agents(
                         let Ok(client) = carrier.client.open_agent().await else { return };
                         reply.accept().await;
                         toward_client(carrier, ChannelKind::Agent, (None, None), (client, channel), over).await;
-                    });
+                    }));
                 }
                 // Nothing else was asked for: dropped replies refuse.
                 _ => {}

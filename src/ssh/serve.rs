@@ -294,7 +294,7 @@ impl SshGateway {
 async fn hang_up(carrier: &Carrier) {
     carrier.client_first().await;
     let _does_not_answer = tokio::time::timeout(HANG_UP_WITHIN, carrier.tasks.wait()).await;
-    carrier.way.cut.cancel();
+    let _takes_its_time = tokio::time::timeout(HANG_UP_WITHIN, carrier.way.close()).await;
 }
 
 /// Answers what the client still opens, so that nothing of it keeps a goodbye from it.

@@ -155,6 +155,9 @@ pub(super) async fn serve(
                 drop(telling);
             };
             let hang_up = async {
+                if let Some((upstream, _)) = &*held(&shared.reached) {
+                    upstream.stop_reading();
+                }
                 shared.carrier.client_first().await;
                 shared.hang_up(&reason).await;
             };

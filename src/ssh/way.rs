@@ -19,7 +19,7 @@ const AHEAD_FOR: Duration = Duration::from_secs(5);
 pub(super) struct Way {
     target: Arc<SshTarget>,
     /// Closes all of them.
-    pub cut: CancellationToken,
+    cut: CancellationToken,
     /// For the first channel.
     ahead: Mutex<Option<Ahead>>,
     meetings: TaskTracker,
@@ -83,6 +83,14 @@ impl Way {
         if idle.len() < most && !upstream.is_closed() {
             idle.push(upstream);
         }
+    }
+
+    /// Closes everything. Nothing is left of what was being met.
+    pub(super) async fn close(&self) {
+        drop(held(&self.ahead).take());
+        self.cut.cancel();
+        self.meetings.close();
+        self.meetings.wait().await;
     }
 
     /// With `taken`, gives up what nobody takes in time.
