@@ -75,8 +75,18 @@ pub(super) enum UntrustedHost {
 /// A connection to a target; closed when everything that came from it is dropped or cut.
 pub(super) struct Upstream {
     handle: Handle<Callbacks>,
-    flow: Arc<Flow>,
+    flow: Reading,
     incoming: Option<boxed::Receiver<Incoming>>,
+}
+
+/// How a target is read, and that it is again once nobody needs the connection: only who reads sees that it
+/// is cut.
+struct Reading(Arc<Flow>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.go_on();
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -230,17 +240,17 @@ impl Upstream {
     }
 
     pub(super) async fn open_session(&self) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_session().await?, &self.flow))
+        Ok(TargetChannel::new(self.handle.channel_open_session().await?, &self.flow.0))
     }
 
     pub(super) async fn open_tcp(&self, host: &str, port: u32) -> Result<TargetChannel, NotOpened> {
         // Who connected where on the client's machine is nothing for the target to know.
         let channel = self.handle.channel_open_direct_tcpip(host, port, "127.0.0.1", 0).await?;
-        Ok(TargetChannel::new(channel, &self.flow))
+        Ok(TargetChannel::new(channel, &self.flow.0))
     }
 
     pub(super) async fn open_path(&self, path: &str) -> Result<TargetChannel, NotOpened> {
-        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?, &self.flow))
+        Ok(TargetChannel::new(self.handle.channel_open_direct_streamlocal(path).await?, &self.flow.0))
     }
 
     /// Gives the port that the target listens on.
@@ -263,14 +273,21 @@ impl Upstream {
 
     /// Takes nothing more of the target's.
     pub(super) fn stop_reading(&self) {
-        self.flow.stop();
+        self.flow.0.stop();
     }
 
-    /// Closes the connection once what was sent before is on its way. Waits for the target: give it a
-    /// budget.
-    pub(super) async fn leave(self) {
-        let _gone = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
-        let _ended = self.handle.await;
+    /// Closes the connection once what was sent before is on its way, or it is `cut`.
+    pub(super) async fn leave(self, cut: &CancellationToken) {
+        let Self { handle, flow, .. } = self;
+        let leaving = async {
+            let _gone = handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+            let _ended = handle.await;
+        };
+        tokio::select! {
+            () = leaving => {}
+            () = cut.cancelled() => {}
+        }
+        drop(flow);
     }
 
     /// What the target opens; given once.
@@ -370,7 +387,9 @@ impl Met {
         let key = Arc::new(credential.key.clone());
         let proving = handle.authenticate_openssh_cert(login, key, credential.certificate.clone());
         match tokio::time::timeout(DIAL_WITHIN, Box::pin(proving)).await {
-            Ok(Ok(proved)) if proved.success() => Ok(Upstream { handle, flow, incoming: Some(incoming) }),
+            Ok(Ok(proved)) if proved.success() => {
+                Ok(Upstream { handle, flow: Reading(flow), incoming: Some(incoming) })
+            }
             Ok(Ok(_)) => Err(DialError::Refused { address, login: login.to_owned() }),
             Ok(Err(source)) => Err(DialError::Protocol { address, source }),
             Err(_) => Err(DialError::TimedOut { address }),

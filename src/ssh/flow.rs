@@ -47,7 +47,7 @@ pub(super) struct Flow {
     waiting: AtomicI64,
     /// From here on the peer is not read at all.
     excess: i64,
-    /// The peer is not read any more.
+    /// The peer is not read for now.
     stopped: AtomicBool,
     reader: AtomicWaker,
     channels: Mutex<HashMap<u32, Weak<Backlog>>>,
@@ -102,9 +102,15 @@ impl Flow {
         u32::try_from(room).unwrap_or(0).clamp(TRICKLE, WINDOW)
     }
 
-    /// Reads nothing more of the peer: what nobody takes any more would all be let in.
+    /// Reads nothing of the peer until [`Self::go_on`]: what nobody takes any more would all be let in.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes [`Self::stop`] back.
+    pub(super) fn go_on(&self) {
+        self.stopped.store(false, Ordering::Relaxed);
+        self.reader.wake();
     }
 
     fn is_full(&self) -> bool {
@@ -275,14 +281,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_peer_that_is_stopped_nothing_is_read() {
+    async fn of_a_peer_that_is_stopped_nothing_is_read_until_it_goes_on() {
         let (mut peer, ours) = tokio::io::duplex(1024);
         let flow = Flow::with_targets();
         let mut ours = Paced::new(ours, Arc::clone(&flow));
         peer.write_all(b"ab").await.unwrap();
         assert_eq!(ours.read_u8().await.unwrap(), b'a');
         flow.stop();
-        assert!(futures_util::poll!(Box::pin(ours.read_u8())).is_pending());
+        let reading = ours.read_u8();
+        tokio::pin!(reading);
+        assert!(futures_util::poll!(&mut reading).is_pending());
+        flow.go_on();
+        assert_eq!(reading.await.unwrap(), b'b');
     }
 
     #[tokio::test]

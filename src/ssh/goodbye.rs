@@ -15,7 +15,7 @@ use crate::gateway::stream::Activity;
 /// How long a client gets to take a goodbye.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 /// It is not waited for where it takes nothing for so long.
-const STALLED_AFTER: Duration = Duration::from_millis(30);
+const STALLED_AFTER: Duration = Duration::from_millis(20);
 /// How long a client gets to say what the channel was for.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// A connection that was cut fails as one that broke.
@@ -45,8 +45,8 @@ impl Exit {
         let parting = async {
             tokio::select! {
                 () = told => {}
-                // It will not take the closing message either.
-                () = self.activity.quiet_for(STALLED_AFTER) => return,
+                // Channels that are not read; the connection may be, and takes the closing message.
+                () = self.activity.quiet_for(STALLED_AFTER) => {}
             }
             let closing = async {
                 self.handle.disconnect(&format!("sallyport: {}", on_one_line(why))).await;

@@ -43,9 +43,9 @@ impl Carrier {
         };
         let issued = step("issued", Some(format!("a certificate for `{}`", self.login)));
         let bodies: Vec<Body> = first.into_iter().chain([issued]).collect();
-        self.record(&bodies).await?;
-        // Also when this is dropped while it waits.
+        // Also when this is dropped while it waits, for the disk too: the issue may be on record then.
         let destroyed = Destroyed { recorder: &self.recorder, body: Some(step("destroyed", None)) };
+        self.record(&bodies).await?;
         let proving = async {
             let met = self.way.met(meeting, self.access.now()).await?;
             met.prove(&self.login, &credential).await

@@ -499,7 +499,7 @@ impl Shared<'_> {
             let _gone = to.signal("KILL").await;
         }
         let _gone = to.close().await;
-        upstream.leave().await;
+        upstream.leave(&self.carrier.way.cut).await;
     }
 
     async fn end(&self, why: Option<String>) {

@@ -19,7 +19,7 @@ const AHEAD_FOR: Duration = Duration::from_secs(5);
 pub(super) struct Way {
     target: Arc<SshTarget>,
     /// Closes all of them.
-    cut: CancellationToken,
+    pub cut: CancellationToken,
     /// For the first channel.
     ahead: Mutex<Option<Ahead>>,
     meetings: TaskTracker,
