@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::goodbye::Partings;
 use super::server::ClientHandle;
 use super::settings::Settings;
 use super::way::Way;
@@ -49,6 +50,7 @@ pub(super) struct Carrier {
     /// Held by each channel that has something to say to its client at the end, until it is said.
     pub telling: TaskTracker,
     pub way: Way,
+    partings: Arc<Partings>,
     /// For as many channels as one connection may have, whoever opened them.
     places: Arc<Semaphore>,
     channels: AtomicU32,
@@ -89,11 +91,12 @@ pub(super) struct Parts {
     pub login: String,
     pub client: ClientHandle,
     pub way: Way,
+    pub partings: Arc<Partings>,
 }
 
 impl Carrier {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { access, settings, permit, recorder, target, login, client, way } = parts;
+        let Parts { access, settings, permit, recorder, target, login, client, way, partings } = parts;
         let now = micros(access.now());
         let places = Arc::new(Semaphore::new(settings.max_channels));
         Self {
@@ -109,6 +112,7 @@ impl Carrier {
             left: CancellationToken::new(),
             telling: TaskTracker::new(),
             way,
+            partings,
             places,
             channels: AtomicU32::new(CONNECTION),
             last_byte: AtomicU64::new(now),
@@ -144,9 +148,13 @@ impl Carrier {
         self.last_byte.store(micros(self.access.now()), Ordering::Relaxed);
     }
 
-    /// Until the client of a connection that ends is gone, within its time.
+    /// Until the client of a connection that ends is gone, and those that go with it, within their time.
     pub(super) async fn client_first(&self) {
-        let _takes_its_time = tokio::time::timeout(CLIENT_FIRST, self.left.cancelled()).await;
+        let gone = async {
+            self.left.cancelled().await;
+            self.partings.over().await;
+        };
+        let _takes_its_time = tokio::time::timeout(CLIENT_FIRST, gone).await;
     }
 
     /// Resolves when no byte has gone either way for `limit`; never without one.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Message, Request};
@@ -22,6 +23,34 @@ const ASK_WITHIN: Duration = Duration::from_secs(30);
 pub(super) const CUT_STATUS: u32 = 255;
 /// `EX_NOPERM`: what a script can tell from any status of a program's.
 pub(super) const REFUSED_STATUS: u32 = 77;
+
+/// The clients that are about to go, of all connections.
+#[derive(Debug, Default)]
+pub(super) struct Partings(watch::Sender<usize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Parting<'a>(&'a watch::Sender<usize>);
+
+impl Partings {
+    pub(super) fn begin(&self) -> Parting<'_> {
+        self.0.send_modify(|count| *count += 1);
+        Parting(&self.0)
+    }
+
+    /// Resolves when there is none. Cancel-safe.
+    pub(super) async fn over(&self) {
+        let mut count = self.0.subscribe();
+        // The sender is ours: it stays.
+        let _none = count.wait_for(|count| *count == 0).await;
+    }
+}
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
 
 /// The way out of a client's connection.
 pub(super) struct Exit {
@@ -115,4 +144,23 @@ pub(super) fn line(text: &str, is_terminal: bool) -> Bytes {
     let end = if is_terminal { "\r\n" } else { "\n" };
     let begin = if is_terminal { "\r\n" } else { "" };
     format!("{begin}sallyport: {}{end}", on_one_line(text)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn partings_are_over_when_the_last_one_is() {
+        let partings = Partings::default();
+        partings.over().await;
+        let (first, second) = (partings.begin(), partings.begin());
+        let over = partings.over();
+        tokio::pin!(over);
+        assert!(futures_util::poll!(&mut over).is_pending());
+        drop(first);
+        assert!(futures_util::poll!(&mut over).is_pending());
+        drop(second);
+        over.await;
+    }
 }

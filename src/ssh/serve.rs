@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::authenticate::{Authenticator, Jump, Known};
 use super::carrier::{Carrier, Parts};
 use super::channels::Channels;
-use super::goodbye::{CUT_STATUS, Exit};
+use super::goodbye::{CUT_STATUS, Exit, Partings};
 use super::lobby::{Admitted, Left, Lobby};
 use super::presence::Presences;
 use super::server::{self, ARRIVALS, Arrival, ClientChannel, Opening, Presence, Running};
@@ -49,6 +49,7 @@ pub struct SshGateway {
     pub(super) access: Arc<Access>,
     pub(super) settings: Arc<Settings>,
     pub(super) presences: Presences,
+    partings: Arc<Partings>,
     /// Cancelled when the gateway lets nothing new in any more.
     pub(super) stopping: CancellationToken,
 }
@@ -79,7 +80,7 @@ impl SshGateway {
     pub fn new(access: Arc<Access>, settings: Settings, stopping: CancellationToken) -> Self {
         let settings = Arc::new(settings);
         let presences = Presences::new(Arc::clone(&settings), access.clock.clone());
-        Self { access, settings, presences, stopping }
+        Self { access, settings, presences, partings: Arc::default(), stopping }
     }
 
     /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
@@ -268,10 +269,12 @@ impl SshGateway {
             login,
             client: exit.handle.clone(),
             way,
+            partings: Arc::clone(&self.partings),
         }));
         let reason = conversation(&carrier, &live, &mut arrivals, &mut exit.running, first).await;
         // From here on nothing of the client's goes to the target any more; why, before the target's
         // side is closed: a channel that only saw that would not tell.
+        let parting = self.partings.begin();
         carrier.ending.begin(reason.clone());
         carrier.tasks.close();
         carrier.telling.close();
@@ -279,6 +282,7 @@ impl SshGateway {
         let leaving = exit.leave_after(carrier.telling.wait(), why.as_deref());
         let leaving = async {
             beside(leaving, &mut arrivals, why.as_deref().unwrap_or_default()).await;
+            drop(parting);
             carrier.left.cancel();
         };
         tokio::join!(hang_up(&carrier), leaving);

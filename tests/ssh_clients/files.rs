@@ -160,7 +160,8 @@ const CASES: &[Case] = &[
         assert_eq!(tree(&way.path("there"), true), tree(&way.path("tree"), true));
         said.push(rsync(way, &["-a", "-z"], &there, &way.place("back/")));
         assert_eq!(tree(&way.path("back"), true), tree(&way.path("tree"), true));
-        said.join("---\n")
+        // The directory itself is named where a second passed since it was changed.
+        said.join("---\n").replace("./\n", "")
     }),
     ("git: clone, push, fetch", |way| {
         let git = |at: &str, arguments: &[&str]| {
