@@ -51,7 +51,7 @@ pub struct HttpState {
 }
 
 /// When it was looked whether the server can do its work, and what was seen.
-pub(crate) type Look = (Instant, Vec<CheckView>);
+pub(crate) type Look = (Instant, [CheckView; 2]);
 
 /// How clients reach the gateways.
 #[derive(Debug, Clone)]
