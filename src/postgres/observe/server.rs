@@ -193,15 +193,16 @@ impl Observer {
     ) -> Result<(), CodecError> {
         let unasked = CodecError::Unexpected { peer: Peer::Target, tag: b'Z', state: "that answers nothing" };
         let Some(item) = self.queue.pop() else { return Err(unasked) };
-        match item.kind {
-            Kind::Sync { certain } => {
-                self.failed = false;
-                if !certain {
-                    self.queue.doubt_next_sync();
-                }
+        if !matches!(item.kind, Kind::Sync { .. } | Kind::Query | Kind::Function) {
+            // What it runs is still to be ended.
+            self.queue.put_back(item);
+            return Err(unasked);
+        }
+        if let Kind::Sync { certain } = item.kind {
+            self.failed = false;
+            if !certain {
+                self.queue.doubt_next_sync();
             }
-            Kind::Query | Kind::Function => {}
-            _ => return Err(unasked),
         }
         self.end_copy(out);
         if self.may_copy == Some(item.id) {
