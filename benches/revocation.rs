@@ -1,4 +1,5 @@
-//! How soon clients are cut after a session is revoked, and what an idle connection costs in memory.
+//! How soon clients are cut after a session is revoked, what an idle connection costs in memory, and how long psql takes to
+//! its first answer: through the gateway for the first time in a session, again, and directly.
 //!
 //! Against a real PostgreSQL, through the real binary. An instant is when a client's socket is closed,
 //! seen from the client, counted from the moment the revocation was sent over an open HTTPS connection.
@@ -150,6 +151,28 @@ fn row(what: &str, mut times: Vec<Duration>) {
     println!("{what:<58} {:>5} {p50:>8.1} {p99:>8.1} {most:>8.1}", times.len());
 }
 
+/// From the start of psql to its end; one statement, as whoever may run it where it points.
+fn answer(mut psql: std::process::Command) -> Duration {
+    let begun = Instant::now();
+    support::Finished::from(psql.args(["-XAtqc", "SELECT 1"]).output().unwrap()).success();
+    begun.elapsed()
+}
+
+/// Interleaved, each first connection in a session of its own.
+fn connecting((bastion, postgres): &(Bastion, Postgres)) {
+    let (mut first, mut again, mut direct) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..SINGLES {
+        let session = session(bastion);
+        first.push(answer(bastion.client("psql", "alice", TARGET)));
+        again.push(answer(bastion.client("psql", "alice", TARGET)));
+        direct.push(answer(postgres.client("psql", "ledger")));
+        bastion.run_as("erin", &["revoke", &session, "--why", "measured"]).success();
+    }
+    row("psql to its end, directly", direct);
+    row("psql to its end, the first of a session", first);
+    row("psql to its end, another of the session", again);
+}
+
 fn main() {
     let postgres = Postgres::start();
     let bastion = Bastion::start_for(&postgres, Options::default(), &["alice", "erin"]);
@@ -176,5 +199,6 @@ fn main() {
     }
     row("revoke → socket closed, one connection of one session", singly);
     row("  until the call returned, credential destroyed", single_calls);
+    connecting(&both);
     bastion.verify().success();
 }

@@ -5,7 +5,15 @@
 //! crash left in the outbox, listeners, then `READY=1`. Whatever fails before that is a clear error
 //! and no listener.
 
+mod alarm;
+mod canary;
+mod checkpoints;
+mod search;
+mod signing_key;
 mod ssh;
+mod stream;
+mod trim;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +30,8 @@ use crate::access::credential::Credentials;
 use crate::access::login::Logins;
 use crate::access::targets::{TargetEntry, Targets};
 use crate::access::{Access, Parts, Rules, second_factor};
-use crate::audit::{Journal, JournalOptions, SigningKey};
+use crate::audit::search::Index;
+use crate::audit::{Journal, JournalOptions, VerifyKey};
 use crate::clock::Clock;
 use crate::config::init::{read_node_id, read_server_secret};
 use crate::config::{self, Config};
@@ -44,6 +53,8 @@ use crate::store::sqlite::SqliteStore;
 
 /// The store's file in the data directory.
 pub const STORE_FILE: &str = "sallyport.db";
+/// The index of the audit log in the data directory. It can be removed at any time, and is made anew.
+pub const SEARCH_FILE: &str = "search.db";
 /// The audit log's signing key in the data directory, and its public half.
 pub const SIGNING_KEY_FILE: &str = "audit-signing.key";
 pub const VERIFY_KEY_FILE: &str = "audit-verify.key";
@@ -57,6 +68,7 @@ const TOKEN_ATTEMPTS: Limit = Limit { burst: 1_000, refill: Duration::from_milli
 pub struct App {
     config: Config,
     access: Arc<Access>,
+    search: Arc<Index>,
     metrics: PrometheusHandle,
 }
 
@@ -77,8 +89,10 @@ impl App {
         let server_secret = read_server_secret(data_dir)?;
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data_dir.join(STORE_FILE))?);
         let seen = store.high_water(clock.now()).await.context("cannot use the store")?;
-        let key = SigningKey::load(&data_dir.join(SIGNING_KEY_FILE), node.clone())?;
-        let options = JournalOptions { file_size: config.audit.segment_bytes, ..JournalOptions::new(key) };
+        let key = signing_key::open(&config, &node)?;
+        let stream = stream::rules(config.stream.as_ref());
+        let options =
+            JournalOptions { file_size: config.audit.segment_bytes, stream, ..JournalOptions::new(key) };
         let (journal, recovery) = Journal::open(&config.audit.directory, clock.clone(), options)
             .context("cannot open the audit log")?;
         let latest = recovery.latest.map_or(seen, |latest| latest.max(seen));
@@ -99,8 +113,10 @@ impl App {
             logins: logins(&config, &server_secret, &clock)?,
         });
         access.resume_outbox(recovery.outbox).await?;
+        access.close_strays(&EndReason::Crashed).await?;
         let metrics = PrometheusBuilder::new().install_recorder().context("cannot collect metrics")?;
-        let app = Self { config, access: Arc::new(access), metrics };
+        let search = Index::new(&config.server.data_dir.join(SEARCH_FILE), &config.audit.directory);
+        let app = Self { config, access: Arc::new(access), search: Arc::new(search), metrics };
         let policy_hash = app.access.rules().policy.hash().to_owned();
         let started = Event::done(Action::NodeStarted)
             .with("version", env!("CARGO_PKG_VERSION"))
@@ -125,6 +141,12 @@ impl App {
         let (edges, upkeep) = (TaskTracker::new(), TaskTracker::new());
         self.listen(&edges, &stop).await?;
         self.keep_up(&upkeep, &stop);
+        let log = VerifyKey::load(&self.config.server.data_dir.join(VERIFY_KEY_FILE))?;
+        self.keep_index(&upkeep, &stop.hard);
+        self.ask_witnesses(&log, &upkeep, &stop.hard)?;
+        let shipping = self.ship(&upkeep, &stop.hard).await?;
+        self.trim(log.clone(), &upkeep, &stop.hard);
+        self.release_canaries(log, &upkeep, &stop.hard).await;
         if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
             tracing::warn!(%error, "cannot tell systemd that we are ready");
         }
@@ -139,6 +161,9 @@ impl App {
         self.access.credentials.settle().await;
         self.record(Event::done(Action::NodeStopped)).await?;
         self.access.journal.close().await.context("cannot close the audit log")?;
+        if let Some(shipping) = shipping {
+            shipping.finish(self.access.journal.backlog()).await;
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -160,6 +185,7 @@ impl App {
             Arc::clone(&self.access),
             info,
             self.config.audit.directory.clone(),
+            Arc::clone(&self.search),
             self.metrics.clone(),
             edges.clone(),
         );
@@ -227,13 +253,12 @@ impl App {
             }
         });
         upkeep.spawn({
-            let (journal, stop) = (self.access.journal.clone(), until(stop));
+            let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                if let Err(error) = journal.checkpoints(stop).await {
-                    tracing::error!(%error, "no more checkpoints");
-                }
+                stop.run_until_cancelled(access.look_after_targets_forever()).await;
             }
         });
+        self.keep_signing(upkeep, &stop.hard);
     }
 
     /// New targets and policies, or none at all: a bad file keeps what is in force.
@@ -319,7 +344,9 @@ fn rules(reloadable: &config::Targets) -> Result<Rules> {
 
 fn credentials(server_secret: &Secret<Vec<u8>>) -> Credentials {
     let key = crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints");
-    Credentials::new(Arc::new(PostgresRole), Secret::new(key.to_vec()))
+    let installation = crypto::hmac_sha256(server_secret.expose(), b"names the installation at its targets");
+    let installation = crypto::hex(installation.get(..8).unwrap_or(&installation));
+    Credentials::new(Arc::new(PostgresRole::new(&installation)), Secret::new(key.to_vec()))
 }
 
 fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Result<Logins> {

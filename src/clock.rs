@@ -107,6 +107,17 @@ impl Clock {
     pub async fn sleep(&self, duration: Duration) {
         self.sleep_until(self.now().plus(duration)).await;
     }
+
+    /// Returns after `patience` with somebody else, who could do nothing while this machine was suspended or its clock
+    /// corrected: of a jump no more than a second counts. Cancel-safe.
+    pub async fn wait(&self, patience: Duration) {
+        let mut left = patience;
+        while !left.is_zero() {
+            let step = left.min(LONGEST_NAP);
+            self.sleep(step).await;
+            left -= step;
+        }
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]

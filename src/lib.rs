@@ -27,8 +27,9 @@ pub mod identity;
 pub mod policy;
 pub mod store;
 
-// base: pure rules, time, cryptography, configuration
+// base: pure rules, time, cryptography, configuration, where tests crash
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
+pub mod failpoint;

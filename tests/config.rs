@@ -399,7 +399,27 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[postgres]\nmax_message_bytes = 10",
         "postgres.max_message_bytes: must be from 65536 to 1073741823, not 10",
     ),
+    (
+        "[[target]]",
+        "[[witness]]\nurl = \"http://w:1\"\nkey = \"k\"\n[[target]]",
+        "witness[1].key: `k` is not a witness's key",
+    ),
+    (
+        "[[target]]",
+        "[[witness]]\nurl = \"w:1\"\nkey = \"k\"\n[[target]]",
+        "witness[1].url: `w:1` begins neither with `http://`",
+    ),
     ("[[target]]", "[audit]\nsegment_bytes = 1\n[[target]]", "audit.segment_bytes: must be from 65536"),
+    (
+        "[[target]]",
+        "[audit]\nsigning_key = \"audit.pem\"\n[[target]]",
+        "audit.signing_key: `audit.pem` names no key of Amazon KMS: write `arn:aws:kms:",
+    ),
+    (
+        "[[target]]",
+        "[audit]\nsigning_key = \"alias/a\"\nsigning_endpoint = \"kms\"\n[[target]]",
+        "audit.signing_endpoint: `kms` begins neither with `http://`",
+    ),
     (
         "[[target]]",
         "[login]\ntoken_lifetime = \"48h\"\n[[target]]",

@@ -79,9 +79,10 @@ fn case_of(route: &Route, things: &Things) -> Case {
         // What is offered is no secret to those who may log in.
         ("GET", "/pam/targets" | "/pam/gateway") => case(route.path, None, 200, (Alice, 200)),
         ("GET", "/pam/ssh-keys") => case("/pam/ssh-keys?user=alice", None, 403, (Root, 200)),
-        ("GET", "/pam/recordings/{connection}") => {
-            case(&format!("/pam/recordings/{UNKNOWN_CONNECTION}"), None, 403, (Compliance, 404))
+        ("GET", "/pam/recordings/{connection}" | "/pam/export" | "/pam/sessions/{id}/bundle") => {
+            evidence(route.path, things)
         }
+        ("GET", "/pam/search") => case("/pam/search?text=needle", None, 200, (Compliance, 200)),
         ("POST", "/pam/ssh-keys") => {
             let body = json!({"public_key": world::new_key().1, "user": "bob"});
             case(route.path, Some(body), 403, (Root, 201))
@@ -106,6 +107,16 @@ fn case_of(route: &Route, things: &Things) -> Case {
         }
         (method, path) => panic!("{method} {path} has no authorization case"),
     }
+}
+
+/// The cases of what only compliance reads.
+fn evidence(path: &str, things: &Things) -> Case {
+    let (path, found) = match path {
+        "/pam/export" => ("/pam/export?format=jsonl".to_owned(), 200),
+        "/pam/sessions/{id}/bundle" => (format!("/pam/sessions/{}/bundle", things.session), 200),
+        _ => (format!("/pam/recordings/{UNKNOWN_CONNECTION}"), 404),
+    };
+    case(&path, None, 403, (Person::Compliance, found))
 }
 
 /// The routes, with those that end what the others need at the end.

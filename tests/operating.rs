@@ -18,6 +18,10 @@ mod support;
 mod targets;
 #[path = "operating/users.rs"]
 mod users;
+#[path = "operating/volume.rs"]
+mod volume;
+
+use std::path::Path;
 
 use support::wire::{self, Wire};
 use support::{Bastion, Options, Postgres};
@@ -27,6 +31,16 @@ fn start(options: Options) -> (Postgres, Bastion) {
     let bastion = Bastion::start_for(&postgres, options, &["alice", "erin"]);
     bastion.ask("alice", "ledger-dev", "dba", 3600);
     (postgres, bastion)
+}
+
+/// With the audit log on a disk of its own, which is `inside` for the server and `outside` for the test.
+fn audit_on(inside: &Path, outside: &Path, wrapper: Vec<String>) -> Options {
+    let directory = inside.join("audit");
+    let settings = vec![
+        ("audit", format!("directory = \"{}\"", directory.display())),
+        ("audit", "segment_bytes = 2097152".to_owned()),
+    ];
+    Options { settings, wrapper, audit_dir: Some(outside.join("audit")), ..Options::default() }
 }
 
 /// How alice's login to `target` is refused: SQLSTATE, message, hint.

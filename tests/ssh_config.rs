@@ -106,14 +106,29 @@ fn the_bootstrap_script_makes_a_fresh_sshd_accept() {
         fs::write(fresh.path(name), text).unwrap();
         fs::set_permissions(fresh.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    // As Debian has it: the directory is included first. The harness's own line comes later and so
-    // does not count.
-    fresh.configure(&format!("Include {}/sshd_config.d/*.conf", etc.display()));
     let path = format!("{}:{}", fresh.path("").display(), std::env::var("PATH").unwrap());
     let here = script.replace("/etc/ssh", etc.to_str().unwrap());
-    let mut command = Command::new("sh");
-    Finished::from(command.args(["-ec", &here]).env("PATH", path).output().unwrap()).success();
-    assert_eq!(fs::read_to_string(&told).unwrap().trim(), "reload ssh");
+    let prepare =
+        || Finished::from(Command::new("sh").args(["-ec", &here]).env("PATH", &path).output().unwrap());
+    // The harness's host has an authority already, and sshd takes one file of them.
+    let told_why = prepare();
+    told_why
+        .failure()
+        .says(&format!("sshd has its authorities in {}", fresh.path("authority.pub").display()));
+    assert!(!etc.join("sallyport_login_ca.pub").exists() && !told.exists());
+    let trusting_nobody = || {
+        let config = fs::read_to_string(fresh.path("config")).unwrap();
+        let lines = config.lines().filter(|line| !line.starts_with("TrustedUserCAKeys"));
+        fs::write(fresh.path("config"), lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    };
+    trusting_nobody();
+    prepare().failure().says("sshd does not read");
+    // As Debian has it: the directory is included first.
+    fresh.configure(&format!("Include {}/sshd_config.d/*.conf", etc.display()));
+    trusting_nobody();
+    prepare().success();
+    prepare().success();
+    assert_eq!(fs::read_to_string(&told).unwrap(), "reload ssh\nreload ssh\n");
     fresh.restart();
     assert_eq!(hosts.run("id -un").success().stdout.trim(), login());
 }

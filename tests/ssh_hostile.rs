@@ -15,21 +15,14 @@ mod proofs;
 mod strangers;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use support::amazon::python;
 use support::process::PATIENCE;
 use support::sshd::HOST;
 use support::{Bastion, Finished, Hosts};
-
-/// A program of the virtual environment that `deploy/test` makes.
-fn python(name: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_sallyport")).ancestors().nth(2).unwrap();
-    let program = built.join("python/bin").join(name);
-    assert!(program.exists(), "{} is not there: deploy/test makes it", program.display());
-    program
-}
 
 /// What the server answered to a peer that misbehaves after the key exchange.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod support;
 use std::fs;
 use std::process::Command;
 
+use support::process::Running;
 use support::sshd::HOST;
 use support::{Finished, Hosts, Options, Terminal, wait_until};
 
@@ -29,7 +30,19 @@ unless { context.command == "uptime" };
 forbid (principal, action == Action::"sftp", resource);
 "#;
 
+/// Commands are for those who keep the network.
+const NETWORK: &str = r#"
+@id("NETWORK")
+@needs("a member of net-admins")
+forbid (principal, action == Action::"exec", resource)
+unless { principal in Group::"net-admins" };
+"#;
+
 fn strict() -> Hosts {
+    with_rules(STRICT)
+}
+
+fn with_rules(rules: &str) -> Hosts {
     let mut hosts = Hosts::start_for(Options::default(), &["alice", "erin"]);
     let directory = hosts.bastion.data().join("policies");
     fs::create_dir_all(&directory).unwrap();
@@ -40,7 +53,7 @@ fn strict() -> Hosts {
             fs::copy(entry.path(), directory.join(entry.file_name())).unwrap();
         }
     }
-    fs::write(directory.join("strict.cedar"), STRICT).unwrap();
+    fs::write(directory.join("strict.cedar"), rules).unwrap();
     let config = hosts.bastion.config_file();
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("[policies]\ndirectory = \"policies\"\n\n{text}")).unwrap();
@@ -140,6 +153,39 @@ fn forwards_go_where_the_targets_labels_let_them() {
             );
         }
     }
+}
+
+#[test]
+fn a_use_of_a_connection_is_judged_by_the_groups_of_the_moment() {
+    let hosts = with_rules(NETWORK);
+    hosts.grant();
+    let config = hosts.bastion.config_file();
+    let change = |groups: &[&str]| {
+        let mut arguments = vec!["user", "set", "alice", "--config", config.to_str().unwrap()];
+        arguments.extend(groups.iter().flat_map(|group| ["--group", *group]));
+        hosts.bastion.operator(&arguments).success();
+    };
+    change(&["requesters", "net-admins"]);
+    let control = format!("ControlPath={}", hosts.bastion.scratch().join("control").display());
+    let mut master = hosts.through("ssh", "alice", HOST);
+    let mut master = Running::start(master.args(["-M", "-N", "-o", &control, "localhost"]));
+    let over_it = || -> Finished {
+        let mut ssh = hosts.through("ssh", "alice", HOST);
+        ssh.args(["-o", "ControlMaster=no", "-o", &control, "localhost", "echo done"])
+            .output()
+            .unwrap()
+            .into()
+    };
+    wait_until("the connection is there", || hosts.records("opened").len() == 1);
+    wait_until("its socket is", || hosts.bastion.scratch().join("control").exists());
+    assert_eq!(over_it().success().stdout, "done\n");
+    change(&["requesters"]);
+    wait_until("the command is refused", || over_it().code() == 77);
+    over_it().failure().says("NETWORK: a member of net-admins");
+    assert!(master.is_running(), "what is permitted goes on");
+    change(&["requesters", "net-admins"]);
+    wait_until("the command is permitted", || over_it().code() == 0);
+    assert_eq!(hosts.records("opened").len(), 1, "all of it over one connection");
 }
 
 #[test]

@@ -58,7 +58,6 @@ fn opening() -> Opening {
             client_tls: None,
             client_ssh: Some(SshClient {
                 software: "SSH-2.0-OpenSSH_10.0".to_owned(),
-                kex: None,
                 auth: "publickey".to_owned(),
                 key: None,
                 jump: None,

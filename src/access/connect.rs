@@ -124,7 +124,7 @@ impl Access {
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
-                Ok(_) => {}
+                Ok(permit) => self.hub.renew(permit),
                 Err(Deny::StoreUnavailable { detail }) => return Err(StoreError::Unavailable { detail }),
                 Err(deny) => {
                     tracing::info!(%session, reason = %deny, "connections are no longer permitted");

@@ -26,8 +26,10 @@ use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
 use crate::domain::session::Permit;
+use crate::failpoint;
 
 use super::Access;
+use super::janitor::Janitor;
 use super::refusal::{Refusal, deny_from_store};
 use super::targets::Route;
 
@@ -37,6 +39,7 @@ pub struct Credentials {
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
     slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
+    pub(super) janitor: Janitor,
     /// Owns what must come to its end once begun.
     tasks: TaskTracker,
 }
@@ -129,15 +132,20 @@ pub enum Released {
 
 impl Credentials {
     pub fn new(source: Arc<dyn CredentialSource>, fingerprint_key: Secret<Vec<u8>>) -> Self {
-        Self { source, fingerprint_key, slots: std::sync::Mutex::default(), tasks: TaskTracker::new() }
+        let (slots, janitor) = Default::default();
+        Self { source, fingerprint_key, slots, janitor, tasks: TaskTracker::new() }
     }
 
-    fn slot(&self, session: &SessionId) -> Slot {
+    pub(super) fn source(&self) -> &dyn CredentialSource {
+        &*self.source
+    }
+
+    pub(super) fn slot(&self, session: &SessionId) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(session.clone()).or_default())
     }
 
-    fn forget(&self, session: &SessionId) {
+    pub(super) fn forget(&self, session: &SessionId) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
@@ -200,6 +208,7 @@ impl Access {
                 _ => Deny::CredentialUnavailable { detail },
             }
         })?;
+        failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), slot };
         // From here on it is shut whatever happens.
@@ -211,6 +220,7 @@ impl Access {
             .with("valid_until", lease.ends_at.to_string());
         let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
         stepped.map_err(|error| deny_from_store(&error))?;
+        failpoint::reached("credential_issued");
         self.publish().await.map_err(refusal_to_deny)?;
         Ok(open)
     }
@@ -235,7 +245,9 @@ impl Access {
             last_error: None,
         };
         let event = lease_event(Action::CredentialIntended, Outcome::Done, permit, &lease);
+        failpoint::reached("credential_intending");
         self.store.create_lease(&lease, &[event]).await.map_err(|error| deny_from_store(&error))?;
+        failpoint::reached("credential_intended");
         self.publish().await.map_err(refusal_to_deny)?;
         Ok(lease)
     }
@@ -259,10 +271,13 @@ impl Access {
         let lease = self.store.lease_of_session(session).await.map_err(|error| error.to_string())?;
         let Some(lease) = lease else { return Ok(Released::None) };
         let releasing = LeaseRecord { state: LeaseState::Releasing, changed_at: self.now(), ..lease.clone() };
+        failpoint::reached("credential_ending");
         if lease.state != LeaseState::Releasing {
             self.store.step_lease(lease.state, &releasing, &[]).await.map_err(|error| error.to_string())?;
         }
+        failpoint::reached("credential_releasing");
         let attempt = self.destroy_at_source(&releasing).await;
+        failpoint::reached("credential_gone");
         let mut event = self.destruction_event(&lease).await?;
         let (next, event) = match &attempt {
             Ok(terminated) => {
@@ -284,6 +299,7 @@ impl Access {
             .step_lease(LeaseState::Releasing, &next, event.as_slice())
             .await
             .map_err(|error| error.to_string())?;
+        failpoint::reached("credential_released");
         if let Err(error) = self.publish().await {
             tracing::error!(%error, "a credential's end waits in the outbox to be recorded");
         }
@@ -399,7 +415,7 @@ fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseR
         .with("handle", lease.handle.as_str())
 }
 
-fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRecord) -> SourceRequest<'a> {
+pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRecord) -> SourceRequest<'a> {
     SourceRequest { target, access_role: &lease.access_role, handle: &lease.handle, ends_at: lease.ends_at }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
@@ -39,6 +40,7 @@ struct Inner {
 
 struct Entry {
     live: Live,
+    permit: CurrentPermit,
     stop: watch::Sender<Option<EndReason>>,
     done: watch::Receiver<bool>,
 }
@@ -51,6 +53,17 @@ pub struct Live {
     pub principal: PrincipalId,
     pub target: TargetName,
     pub ends_at: Timestamp,
+}
+
+/// A connection's permit as it was last confirmed: who somebody is, their groups above all, may change
+/// while it lives.
+#[derive(Debug, Clone)]
+pub struct CurrentPermit(Arc<ArcSwap<Permit>>);
+
+impl CurrentPermit {
+    pub fn get(&self) -> Arc<Permit> {
+        self.0.load_full()
+    }
 }
 
 /// One connection that was told to end.
@@ -84,9 +97,19 @@ impl Hub {
             target: permit.target().name.clone(),
             ends_at: permit.ends_at(),
         };
-        self.entries().insert(connection.clone(), Entry { live, stop, done: over });
+        let permit = CurrentPermit(Arc::new(ArcSwap::from_pointee(permit.clone())));
+        let entry = Entry { live, permit: permit.clone(), stop, done: over };
+        self.entries().insert(connection.clone(), entry);
         self.inner.registered.notify_waiters();
-        Registration { hub: self.clone(), connection, stopped, done }
+        Registration { hub: self.clone(), connection, permit, stopped, done }
+    }
+
+    /// Has the live connections of the permit's session be judged by it from here on.
+    pub fn renew(&self, permit: Permit) {
+        let permit = Arc::new(permit);
+        for entry in self.entries().values().filter(|entry| entry.live.session == permit.session().id) {
+            entry.permit.0.store(Arc::clone(&permit));
+        }
     }
 
     /// Lets nothing new in. What registered before is counted from here on; what registers after
@@ -174,6 +197,7 @@ impl Hub {
 pub struct Registration {
     hub: Hub,
     connection: ConnectionId,
+    permit: CurrentPermit,
     stopped: watch::Receiver<Option<EndReason>>,
     done: watch::Sender<bool>,
 }
@@ -181,6 +205,10 @@ pub struct Registration {
 impl Registration {
     pub fn connection(&self) -> &ConnectionId {
         &self.connection
+    }
+
+    pub fn permit(&self) -> &CurrentPermit {
+        &self.permit
     }
 
     /// A handle that resolves when the connection is to end.

@@ -7,14 +7,18 @@
 //! - [`connect`]: from a principal and a target's name to a [`Permit`](crate::domain::session::Permit)
 //! - [`usage`]: what a connection that is up may be used for
 //! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
+//! - [`janitor`]: what the targets hold of ours, against what there should be
 //! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
 //! - [`sweep`]: what time brings: lapses, expiries, retries
 //! - [`login`], [`second_factor`], [`ssh_identity`], [`users`], [`read`]: identity and lists
+//! - [`search`]: across recordings; [`export`]: the audit log given out
 
 pub mod block;
 pub mod connect;
 pub mod credential;
+pub mod export;
 pub mod hub;
+mod janitor;
 pub mod login;
 pub mod outbox;
 pub mod read;
@@ -22,6 +26,7 @@ pub mod refusal;
 pub mod request;
 pub mod review;
 pub mod revoke;
+pub mod search;
 pub mod second_factor;
 pub mod ssh_identity;
 pub mod sweep;

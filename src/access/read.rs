@@ -4,8 +4,8 @@ use crate::domain::block::Block;
 use crate::domain::connection::Connection;
 use crate::domain::decision::{Decision, Rule};
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::id::ConnectionId;
-use crate::domain::name::AccessName;
+use crate::domain::id::{ConnectionId, PrincipalId};
+use crate::domain::name::{AccessName, TargetName};
 use crate::domain::principal::Principal;
 use crate::domain::request::{Request, RequestState};
 use crate::domain::session::{Session, SessionStatus};
@@ -167,18 +167,7 @@ impl Access {
     /// Whether the caller may read the recording; recorded either way. Gives the connection.
     pub async fn may_replay(&self, caller: &Caller, id: &ConnectionId) -> Result<Connection, Refusal> {
         let connection = self.store.connection(id).await?;
-        let rules = self.rules();
-        let facts = Facts {
-            own: connection.as_ref().is_some_and(|found| found.principal.id == caller.principal.id),
-            ..Facts::default()
-        };
-        let mut query = Query::new(policy::Action::Replay, &caller.principal).facts(facts);
-        let entry =
-            connection.as_ref().and_then(|connection| rules.targets.find(&connection.target).ok()).cloned();
-        if let Some(entry) = &entry {
-            query = query.on(&entry.target);
-        }
-        let refusal = match rules.policy.decide(&query) {
+        let refusal = match self.replays(&caller.principal, connection.as_ref()) {
             Decision::Refuse { rules } => Some(Refusal::Policy { rules }),
             Decision::Allow { .. } if connection.is_none() => {
                 Some(Refusal::NotFound { what: format!("connection `{id}`") })
@@ -195,6 +184,18 @@ impl Access {
             (Some(refusal), _) => Err(refusal),
             (None, None) => Err(Refusal::NotFound { what: format!("connection `{id}`") }),
         }
+    }
+
+    fn replays(&self, principal: &Principal, connection: Option<&Connection>) -> Decision {
+        let of = connection.map(|connection| (&connection.principal.id, &connection.target));
+        may_replay(&self.rules(), principal, of)
+    }
+
+    /// Whether who watches a recording that grows still may: their token and account hold, and the policy lets
+    /// them. A store that does not answer confirms nothing.
+    pub async fn may_watch_on(&self, bearer: &str, connection: &Connection) -> bool {
+        let Ok(who) = self.authenticate(bearer, None).await else { return false };
+        matches!(self.replays(&who.caller.principal, Some(connection)), Decision::Allow { .. })
     }
 
     /// Whether the caller may do what concerns no target, recorded when refused.
@@ -229,6 +230,21 @@ impl Access {
             .with("count", count);
         self.record(event).await
     }
+}
+
+/// Whether somebody may read a recording, of whose doings on which target it is.
+pub(super) fn may_replay(
+    rules: &Rules,
+    principal: &Principal,
+    of: Option<(&PrincipalId, &TargetName)>,
+) -> Decision {
+    let facts = Facts { own: of.is_some_and(|(owner, _)| *owner == principal.id), ..Facts::default() };
+    let mut query = Query::new(policy::Action::Replay, principal).facts(facts);
+    let entry = of.and_then(|(_, target)| rules.targets.find(target).ok());
+    if let Some(entry) = entry {
+        query = query.on(&entry.target);
+    }
+    rules.policy.decide(&query)
 }
 
 fn watches(rules: &Rules, caller: &Caller) -> bool {

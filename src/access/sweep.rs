@@ -7,6 +7,8 @@
 //!   destroyed again until they are gone. Apart from the watch, so that a target that does not answer
 //!   delays nothing but its own.
 //!
+//! - **Look after the targets** ([`Access::look_after_targets_forever`]): what they hold of ours and should not.
+//!
 //! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
 //! they matter.
 
@@ -71,10 +73,11 @@ impl Access {
         }
     }
 
-    /// One round of both, in order: what a test calls after it has moved the clock.
+    /// One round of all, in order: what a test calls after it has moved the clock.
     pub async fn sweep(&self) -> Result<(), Refusal> {
         self.watch().await?;
-        self.clean_up().await
+        self.clean_up().await?;
+        self.look_after_targets().await
     }
 
     /// One look at everything. Safe to repeat. Fails when what is live cannot be confirmed; what else
@@ -88,7 +91,7 @@ impl Access {
         let rest = [
             ("lapse requests", self.lapse_requests(now).await),
             ("conclude sessions", self.conclude_sessions(now).await),
-            ("close strays", self.close_strays(now).await),
+            ("close strays", self.close_strays(&EndReason::Internal).await),
             ("record what waits", self.publish().await),
         ];
         for (what, outcome) in rest {
@@ -154,15 +157,16 @@ impl Access {
         Ok(())
     }
 
-    /// Closes connections that the store thinks are open here and that are not.
-    async fn close_strays(&self, now: Timestamp) -> Result<(), Refusal> {
+    /// Closes connections that the store thinks are open here and that are not. Called at the start, before
+    /// anyone can ask what is open, and at every look.
+    pub async fn close_strays(&self, reason: &EndReason) -> Result<(), Refusal> {
         for connection in self.store.open_connections_of(&self.node).await? {
             // A connection registers in the hub before the store hears of it and leaves the hub
             // after, so one that is not in the hub is over.
             if self.hub.is_live(&connection.id) {
                 continue;
             }
-            let ended = Ended { at: now, reason: EndReason::Internal };
+            let ended = Ended { at: self.now(), reason: reason.clone() };
             let mut event = Event::done(Action::ConnectionEnded).with("end", ended.reason.code());
             event.connection = Some(connection.id.clone());
             event.session = Some(connection.session.clone());

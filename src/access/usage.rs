@@ -50,7 +50,8 @@ pub enum Use<'a> {
 }
 
 impl<'a> Use<'a> {
-    /// What the policy calls it. A rule about sftp holds by whichever name it is asked for.
+    /// What the policy calls it. sftp is what is asked for as that: a command that starts an sftp server by its
+    /// path, or scp of the old kind, is a command.
     pub fn action(&self) -> Action {
         match *self {
             Self::Shell => Action::Shell,

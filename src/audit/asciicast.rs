@@ -246,7 +246,7 @@ impl Characters {
 }
 
 /// How many of the bytes there are without a character begun at their end.
-fn whole_characters(bytes: &[u8]) -> usize {
+pub(super) fn whole_characters(bytes: &[u8]) -> usize {
     let begun = (1..=bytes.len().min(3)).find(|back| {
         let tail = bytes.get(bytes.len() - back..).unwrap_or_default();
         std::str::from_utf8(tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())

@@ -1,18 +1,20 @@
-//! How records are linked. Three hashes, each with its own tag, so that none can stand for another:
+//! How records are linked. Each hash has its own tag, so that none can stand for another:
 //!
-//! - a record:            `r = H(0x00 ‖ json)`
-//! - in its recording:    `h₋₁ = H("sallyport recording v1\n" ‖ rec)`, `hᵢ = H(0x01 ‖ hᵢ₋₁ ‖ rᵢ)`
+//! - a record:            `r = H(0x00 ‖ json)`, a leaf of the node's [Merkle tree](super::merkle) (its nodes: 0x01)
 //! - in the node's log:   `j₋₁ = H("sallyport journal v1\n" ‖ node)`,  `jₙ = H(0x02 ‖ jₙ₋₁ ‖ rₙ)`
+//! - in its recording:    `h₋₁ = H("sallyport recording v1\n" ‖ rec)`, `hᵢ = H(0x03 ‖ hᵢ₋₁ ‖ rᵢ)`
 //!
-//! As only `r` enters a chain, a record can be withheld and replaced by its hash, and the chain
-//! still proves the others.
+//! A line carries `j`, which tells at which line a log was altered; a checkpoint signs the tree's root, which
+//! proves single records without the others. As only `r` enters them, a record can be withheld and replaced
+//! by its hash, and the others are still proved.
 
-use crate::crypto::{Hash, sha256};
+use super::merkle::{KeptTree, Tree};
+use crate::crypto::{Hash, from_hex, hex, sha256};
 use crate::domain::id::NodeId;
 
 const RECORD: &[u8] = &[0x00];
-const RECORDING: &[u8] = &[0x01];
 const JOURNAL: &[u8] = &[0x02];
+const RECORDING: &[u8] = &[0x03];
 
 /// The hash of one record, exactly as stored (without the line's end).
 pub fn record_hash(json: &[u8]) -> Hash {
@@ -26,9 +28,26 @@ pub struct RecordingChain {
     head: Hash,
 }
 
+/// As kept in files.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct KeptChain {
+    next: u64,
+    head: String,
+}
+
 impl RecordingChain {
     pub fn start(recording: &str) -> Self {
         Self { next: 0, head: sha256(&[b"sallyport recording v1\n", recording.as_bytes()]) }
+    }
+
+    /// As kept in files.
+    pub(super) fn kept(&self) -> KeptChain {
+        KeptChain { next: self.next, head: hex(&self.head) }
+    }
+
+    /// None when it cannot be a chain's.
+    pub(super) fn from_kept(kept: &KeptChain) -> Option<Self> {
+        Some(Self { next: kept.next, head: from_hex(&kept.head)? })
     }
 
     /// The `seq` of the next record.
@@ -47,27 +66,49 @@ impl RecordingChain {
     }
 }
 
-/// The node's log: what a checkpoint signs. Today a linear chain; a Merkle tree takes its place
-/// here when proofs of single records are needed, without a change to records or files.
+/// The node's log: its chain, and the tree whose root a checkpoint signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    size: u64,
     head: Hash,
+    tree: Tree,
+}
+
+/// As kept in files.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct KeptLog {
+    head: String,
+    tree: KeptTree,
 }
 
 impl Log {
     pub fn start(node: &NodeId) -> Self {
-        Self { size: 0, head: sha256(&[b"sallyport journal v1\n", node.as_str().as_bytes()]) }
+        let head = sha256(&[b"sallyport journal v1\n", node.as_str().as_bytes()]);
+        Self { head, tree: Tree::default() }
+    }
+
+    /// As kept in files.
+    pub(super) fn kept(&self) -> KeptLog {
+        KeptLog { head: hex(&self.head), tree: self.tree.kept() }
+    }
+
+    /// None when it cannot be a log's.
+    pub(super) fn from_kept(kept: &KeptLog) -> Option<Self> {
+        Some(Self { head: from_hex(&kept.head)?, tree: Tree::from_kept(&kept.tree)? })
+    }
+
+    /// The tree alone.
+    pub(super) fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// How many records it holds; also the index `n` of the next one.
     pub fn size(&self) -> u64 {
-        self.size
+        self.tree.size()
     }
 
     /// What a checkpoint over `size` records says.
     pub fn root(&self) -> Hash {
-        self.head
+        self.tree.root()
     }
 
     /// The value that the next record's line would carry.
@@ -76,20 +117,25 @@ impl Log {
     }
 
     pub fn push(&mut self, record: &Hash) {
-        self.head = self.after(record);
-        self.size = self.size.saturating_add(1);
+        self.push_with(record, self.after(record));
+    }
+
+    /// As [`Self::push`], with what [`Self::after`] gave for the record.
+    pub(super) fn push_with(&mut self, record: &Hash, after: Hash) {
+        self.head = after;
+        self.tree.push(record);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::hex;
 
     // Computed with coreutils' sha256sum from the formulas above.
     const RECORD_HASH: &str = "0fe7f04cd9688fb996eea9ae1248cbe83b4d04805413f35ab25ad9deb5a3cb32";
-    const RECORDING_HEAD: &str = "1351e0c1ba6bf4dbf7d197d36dbd4a4302dea438af9be3145f020bcf54613ed6";
-    const LOG_ROOT: &str = "1a1afdc0bac8709acb167338f556367bff17e05619a8cee4b559a80353781b1e";
+    const RECORDING_HEAD: &str = "137d8d5fc5c19855c44560939e2fd79a74a709ab673d041699815530bf751162";
+    const LOG_HEAD: &str = "1a1afdc0bac8709acb167338f556367bff17e05619a8cee4b559a80353781b1e";
+    const LOG_ROOT: &str = "169f0d1725c36a3625930ae2113c06bf50a4d1f82cf7d7f1d32d8eec3a590e71";
 
     #[test]
     fn chains_follow_their_published_formulas() {
@@ -101,6 +147,7 @@ mod tests {
         assert_eq!((hex(recording.head()).as_str(), recording.next()), (RECORDING_HEAD, 2));
         let mut log = Log::start(&"nod-0000000000000000".parse().unwrap());
         log.push(&record);
+        assert_eq!(hex(&log.after(&record)), LOG_HEAD);
         log.push(&record);
         assert_eq!((hex(&log.root()).as_str(), log.size()), (LOG_ROOT, 2));
     }

@@ -9,6 +9,8 @@ use super::note::{BadCheckpoint, Checkpoint, VerifyKey};
 
 /// No note is longer, in bytes.
 const LONGEST_NOTE: u64 = 64 << 10;
+/// Checkpoints in buckets, followed by their sizes in digits that sort.
+const OBJECT: &str = "checkpoint-";
 /// Origin, size and root; then a blank line, the signatures, and a blank line between notes.
 const LINES_OF_TEXT: usize = 3;
 
@@ -37,6 +39,20 @@ impl Checkpoints {
 
     /// The next note, checked with `key`. An unfinished one at the very end is counted in `torn`.
     pub(super) fn next(&mut self, key: &VerifyKey) -> io::Result<Option<Result<Checkpoint, BadCheckpoint>>> {
+        let note = self.next_note(&|note| key.open(note).is_ok())?;
+        Ok(note.map(|note| note.and_then(|note| key.open(&note))))
+    }
+
+    /// As [`Self::next`], whoever signed it; ends at what is no checkpoint.
+    pub(super) fn next_unchecked(&mut self) -> io::Result<Option<Checkpoint>> {
+        let note = self.next_note(&|note| Checkpoint::unchecked(note).is_some())?;
+        Ok(note.and_then(Result::ok).and_then(|note| Checkpoint::unchecked(&note)))
+    }
+
+    fn next_note(
+        &mut self,
+        holds: &dyn Fn(&str) -> bool,
+    ) -> io::Result<Option<Result<String, BadCheckpoint>>> {
         let Some(reader) = self.reader.as_mut() else { return Ok(None) };
         let mut note = String::new();
         for index in 0.. {
@@ -48,7 +64,7 @@ impl Checkpoints {
             let Ok(text) = String::from_utf8(line) else { return self.bad() };
             if !text.ends_with('\n') && reader.limit() == 0 {
                 // The separator may be lacking; what looks whole must be so all the same.
-                if index > LINES_OF_TEXT + 1 && key.open(&note).is_err() {
+                if index > LINES_OF_TEXT + 1 && !holds(&note) {
                     return self.bad();
                 }
                 self.torn = u64::try_from(note.len() + text.len()).unwrap_or(u64::MAX);
@@ -66,23 +82,42 @@ impl Checkpoints {
         }
         self.whole = self.whole.saturating_add(u64::try_from(note.len()).unwrap_or(u64::MAX));
         note.pop();
-        Ok(Some(key.open(&note)))
+        Ok(Some(Ok(note)))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "what `next` returns")]
-    fn bad(&mut self) -> io::Result<Option<Result<Checkpoint, BadCheckpoint>>> {
+    fn bad(&mut self) -> io::Result<Option<Result<String, BadCheckpoint>>> {
         self.reader = None;
         Ok(Some(Err(BadCheckpoint::Malformed)))
     }
 }
 
-/// The newest checkpoint, as text.
+/// The newest checkpoint, as text. A copy of an archive's objects has it by the number of records that it covers.
 pub(super) fn newest(directory: &Path) -> io::Result<Option<String>> {
     match File::open(directory.join(NEWEST_CHECKPOINT)) {
         Ok(file) => read_note(file).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(objects(directory)?.pop().map(|(_, note)| note))
+        }
         Err(error) => Err(error),
     }
+}
+
+/// The checkpoints of a copy of an archive's objects, with their files' names, the newest last.
+pub(super) fn objects(directory: &Path) -> io::Result<Vec<(String, String)>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        names.extend(name.to_str().filter(|name| name.starts_with(OBJECT)).map(str::to_owned));
+    }
+    names.sort();
+    let read = |name: String| Ok((name.clone(), read_note(File::open(directory.join(name))?)?));
+    names.into_iter().map(read).collect()
+}
+
+/// What a checkpoint over `size` records is called in a bucket.
+pub(super) fn object_name(size: u64) -> String {
+    format!("{OBJECT}{size:020}")
 }
 
 /// A file that holds one note. What is not text becomes a note that no key opens.

@@ -1,6 +1,8 @@
 //! From typed bodies to the bytes of records: splitting what is too long, clipping free text, and
 //! putting envelope, context and body together.
 
+use std::io::Write as _;
+
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
@@ -165,7 +167,6 @@ pub(super) fn opened(opened: &Opened) -> Fields {
     clip_some(&mut opened.database, NAME);
     if let Some(client) = &mut opened.client_ssh {
         clip(&mut client.software, NAME);
-        clip_some(&mut client.kex, NAME);
         clip(&mut client.auth, NAME);
         clip_some(&mut client.key, NAME);
     }
@@ -244,23 +245,24 @@ pub(super) struct Stamp {
     pub(super) mono: u64,
 }
 
-/// Puts a record together. `context` is empty or starts with a comma.
+/// Puts a record together, in place of what is in `json`. `context` is empty or starts with a comma.
 pub(super) fn record(
+    json: &mut Vec<u8>,
     (recording, seq): (&str, u64),
     stamp: Stamp,
     node: &NodeId,
     context: &[u8],
     fields: &[u8],
-) -> Vec<u8> {
-    let head = format!(
+) {
+    json.clear();
+    // Writing to memory does not fail.
+    let _ = write!(
+        json,
         r#"{{"v":1,"rec":"{recording}","seq":{seq},"at":"{}","mono":{},"node":"{node}""#,
         stamp.at, stamp.mono
     );
-    let mut json = Vec::with_capacity(head.len() + context.len() + fields.len() + 2);
-    json.extend_from_slice(head.as_bytes());
     json.extend_from_slice(context);
     json.push(b',');
     json.extend_from_slice(fields);
     json.push(b'}');
-    json
 }

@@ -1,10 +1,11 @@
 //! Reads a journal's files line by line, as one stream: for recovery, verification, replay and
-//! tailing. Memory is one line, whatever the files hold.
+//! tailing. Memory is one line, whatever the files hold. Files of an archive may be compressed.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::base::first_file;
 use super::line::{LONGEST_LINE, MalformedLine};
 use super::medium::file_name;
 
@@ -40,6 +41,8 @@ pub(super) enum BadBytes {
     Malformed(#[from] MalformedLine),
     #[error("the file `{0}` is missing")]
     MissingFile(String),
+    #[error("the file cannot be unpacked: {0}")]
+    Packed(String),
 }
 
 /// The lines of all files of a journal, in order.
@@ -53,7 +56,7 @@ pub(super) struct Lines {
     /// Zeros where a line would start are the end, whatever follows: not to read an allocated but
     /// empty rest at every look.
     following: bool,
-    reader: Option<BufReader<File>>,
+    reader: Option<Reader>,
     line: Vec<u8>,
 }
 
@@ -61,7 +64,7 @@ impl Lines {
     pub(super) fn open(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
-            file: 1,
+            file: first_file(directory),
             offset: 0,
             sealed: false,
             following: false,
@@ -70,9 +73,35 @@ impl Lines {
         }
     }
 
+    /// As [`Lines::open`], from the oldest file that is there: others may have been moved away.
+    pub(super) fn open_at_oldest(directory: &Path) -> io::Result<Self> {
+        Ok(Self { file: oldest(directory)?, ..Self::open(directory) })
+    }
+
     /// As [`Lines::open`], for somebody who looks again and again for what is added.
     pub(super) fn follow(directory: &Path) -> Self {
         Self { following: true, ..Self::open(directory) }
+    }
+
+    /// As [`Lines::follow`], from `place` on.
+    pub(super) fn follow_from(directory: &Path, place: Place) -> Self {
+        Self { file: place.file, offset: place.offset, ..Self::follow(directory) }
+    }
+
+    /// Whether everything of file `number`, which is not the last, has been read.
+    pub(super) fn at_end_of(&mut self, number: u32) -> io::Result<bool> {
+        if self.file != number {
+            return Ok(true);
+        }
+        match self.reader.as_mut() {
+            Some(reader) => Ok(reader.fill_buf()?.first().is_none_or(|byte| *byte == 0)),
+            None => Ok(false),
+        }
+    }
+
+    /// Where the next line would start, in this file.
+    pub(super) fn place(&self) -> Place {
+        Place { file: self.file, offset: self.offset }
     }
 
     /// The bytes of the last line, without its line feed.
@@ -83,12 +112,22 @@ impl Lines {
     /// Reads on. After [`Read::End`] and [`Read::Unfinished`] it can be called again later and
     /// finds what was added since. [`Read::Bad`] is the end.
     pub(super) fn next(&mut self) -> io::Result<Read> {
+        let mut is_fresh = false;
         loop {
-            if self.reader.is_none() && !self.open_file()? {
-                return self.no_file();
+            if self.reader.is_none() {
+                if !self.open_file()? {
+                    return self.no_file();
+                }
+                is_fresh = true;
             }
             let place = Place { file: self.file, offset: self.offset };
-            match self.read_line()? {
+            let found = match self.read_line() {
+                Err(error) if matches!(self.reader, Some(Reader::Packed { .. })) => {
+                    return Ok(Read::Bad { place, what: BadBytes::Packed(error.to_string()) });
+                }
+                found => found?,
+            };
+            match found {
                 Found::Line => {
                     let length = u64::try_from(self.line.len()).unwrap_or(u64::MAX);
                     self.offset = self.offset.saturating_add(length).saturating_add(1);
@@ -100,6 +139,8 @@ impl Lines {
                 }
                 Found::Nothing if self.sealed => self.next_file(),
                 Found::Tail if self.sealed => return Ok(Read::Bad { place, what: BadBytes::Cut }),
+                // What was read ahead may be older than what there is now.
+                Found::Nothing | Found::Tail if self.following && !is_fresh => self.reader = None,
                 // What was written between our reading and the next file's creation is read now.
                 Found::Nothing | Found::Tail if self.next_exists() => self.seal(),
                 Found::Nothing => {
@@ -135,24 +176,15 @@ impl Lines {
         self.offset = 0;
     }
 
-    fn path(&self, file: u32) -> PathBuf {
-        self.directory.join(file_name(file))
-    }
-
     fn next_exists(&self) -> bool {
-        self.path(self.file.saturating_add(1)).exists()
+        let next = self.file.saturating_add(1);
+        [file_name(next), packed_name(next)].iter().any(|name| self.directory.join(name).exists())
     }
 
     fn open_file(&mut self) -> io::Result<bool> {
-        match File::open(self.path(self.file)) {
-            Ok(mut file) => {
-                file.seek(SeekFrom::Start(self.offset))?;
-                self.reader = Some(BufReader::with_capacity(64 << 10, file));
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.reader = Reader::open(&self.directory, self.file)?;
+        self.seek(self.offset)?;
+        Ok(self.reader.is_some())
     }
 
     /// Only the first file can be lacking here, as others are looked for before they are opened.
@@ -176,7 +208,7 @@ impl Lines {
             if available.is_empty() {
                 return Ok(if first { Found::Nothing } else { Found::Tail });
             }
-            let end = available.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', available);
             let piece = available.get(..end.unwrap_or(available.len())).unwrap_or(available);
             let too_long = skipped > 0 || self.line.len() + piece.len() > LONGEST_LINE;
             if too_long {
@@ -199,6 +231,9 @@ impl Lines {
 
     /// At a zero byte where a line would start: the data's end, unless something follows.
     fn zeros(&mut self) -> io::Result<Found> {
+        if matches!(self.reader, Some(Reader::Packed { .. })) {
+            return Ok(Found::Gap);
+        }
         match self.after_zeros(self.offset)? {
             None => Ok(Found::Nothing),
             Some(_) if self.grew(self.offset)? => self.read_line(),
@@ -208,6 +243,9 @@ impl Lines {
 
     /// In a line that ends in zeros: unfinished when nothing but zeros follows.
     fn torn(&mut self) -> io::Result<Found> {
+        if matches!(self.reader, Some(Reader::Packed { .. })) {
+            return Ok(Found::Gap);
+        }
         let kept = self.line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let end = self.offset.saturating_add(u64::try_from(kept).unwrap_or(u64::MAX));
         match self.after_zeros(end)? {
@@ -254,12 +292,70 @@ impl Lines {
     }
 
     fn seek(&mut self, to: u64) -> io::Result<()> {
-        if let Some(reader) = self.reader.as_mut() {
-            // BufReader drops what it holds, so that the file is read anew.
-            reader.seek(SeekFrom::Start(to))?;
-        }
-        Ok(())
+        self.reader.as_mut().map_or(Ok(()), |reader| reader.seek(to))
     }
+}
+
+/// One file, as it is or compressed.
+enum Reader {
+    Plain(BufReader<File>),
+    Packed { path: PathBuf, reader: Box<dyn BufRead + Send> },
+}
+
+impl Reader {
+    /// The file of that number; none when there is none.
+    fn open(directory: &Path, number: u32) -> io::Result<Option<Self>> {
+        match File::open(directory.join(file_name(number))) {
+            Ok(file) => return Ok(Some(Self::Plain(BufReader::with_capacity(64 << 10, file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let path = directory.join(packed_name(number));
+        match unpack(&path) {
+            Ok(reader) => Ok(Some(Self::Packed { path, reader })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Goes to byte `to` of the lines; what was read ahead is read anew.
+    fn seek(&mut self, to: u64) -> io::Result<()> {
+        match self {
+            Self::Plain(reader) => reader.seek(SeekFrom::Start(to)).map(drop),
+            Self::Packed { path, reader } => {
+                *reader = unpack(path)?;
+                io::copy(&mut reader.take(to), &mut io::sink()).map(drop)
+            }
+        }
+    }
+
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self {
+            Self::Plain(reader) => reader.fill_buf(),
+            Self::Packed { reader, .. } => reader.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, length: usize) {
+        match self {
+            Self::Plain(reader) => reader.consume(length),
+            Self::Packed { reader, .. } => reader.consume(length),
+        }
+    }
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain",
+            Self::Packed { .. } => "Packed",
+        })
+    }
+}
+
+fn unpack(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    let decoder = zstd::Decoder::new(File::open(path)?)?;
+    Ok(Box::new(BufReader::with_capacity(64 << 10, decoder)))
 }
 
 enum Found {
@@ -270,15 +366,32 @@ enum Found {
     Gap,
 }
 
+/// What a compressed file's name ends in.
+const PACKED: &str = ".log.zst";
+
+pub(super) fn packed_name(number: u32) -> String {
+    format!("journal-{number:08}{PACKED}")
+}
+
 /// Number of the newest journal file.
 pub(super) fn newest(directory: &Path) -> io::Result<Option<u32>> {
-    let mut newest = None;
+    Ok(numbers(directory)?.into_iter().max())
+}
+
+/// Number of the oldest journal file; that of the first one, where there is none.
+pub(super) fn oldest(directory: &Path) -> io::Result<u32> {
+    Ok(numbers(directory)?.into_iter().min().unwrap_or(1))
+}
+
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let mut numbers = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".log")?.parse::<u32>().ok());
-        newest = newest.max(number);
+        let number = name.to_str().and_then(|name| {
+            let number = name.strip_prefix("journal-")?;
+            number.strip_suffix(".log").or(number.strip_suffix(PACKED))?.parse::<u32>().ok()
+        });
+        numbers.extend(number);
     }
-    Ok(newest)
+    Ok(numbers)
 }

@@ -6,26 +6,25 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::Unrecordable;
+use super::backlog::{Backlog, StreamRule, StreamRules};
 use super::encode::{self, Stamp};
 use super::medium::{Directory, Medium};
-use super::note::SigningKey;
+use super::note::{SigningKey, VerifyKey};
 use super::queue::{Done, Job, Queue, Task};
 use super::record::{ControlEntry, Opening, Recovered};
 use super::recorder::Recorder;
 use super::recover::{self, Damage};
+use super::signing::{Signing, newest_checkpoint};
 use super::writer::{Sizes, Writer};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 
-/// How often a checkpoint is signed, even when nothing happened.
-pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 /// How many bytes may wait to be written.
 const QUEUE_BYTES: usize = 32 << 20;
 /// What a job takes of the queue beside its records' bytes.
@@ -41,12 +40,14 @@ pub struct JournalOptions {
     /// Bytes at each file's end that only the ends of recordings may use, when there is no room for
     /// a next file.
     pub reserve: u64,
+    /// What is asked of the stream that the log goes to; empty where it goes to none.
+    pub stream: StreamRules,
 }
 
 impl JournalOptions {
     /// Files of 64 MiB with 1 MiB in reserve.
     pub fn new(key: SigningKey) -> Self {
-        Self { key, file_size: 64 << 20, reserve: 1 << 20 }
+        Self { key, file_size: 64 << 20, reserve: 1 << 20, stream: StreamRules::new() }
     }
 }
 
@@ -93,7 +94,7 @@ pub enum JournalError {
 /// The node's audit log. Clones are handles to the same journal.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    handle: Arc<Handle>,
+    pub(super) handle: Arc<Handle>,
 }
 
 /// What journal and recorders share. When the last one goes, the writer stops.
@@ -102,8 +103,12 @@ pub(super) struct Handle {
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     failed: watch::Receiver<Option<Unrecordable>>,
-    clock: Clock,
+    pub(super) clock: Clock,
+    pub(super) signing: Signing,
+    backlog: Arc<Backlog>,
+    stream: StreamRules,
     opened: Instant,
+    key: VerifyKey,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held for as long as the journal is open.
     lock: Mutex<Option<File>>,
@@ -112,7 +117,7 @@ pub(super) struct Handle {
 /// A share of the queue's bytes.
 pub(super) type Room = OwnedSemaphorePermit;
 /// Resolves when a job is done.
-pub(super) type Waiting = oneshot::Receiver<Result<(), Unrecordable>>;
+pub(super) type Waiting = oneshot::Receiver<Result<u64, Unrecordable>>;
 
 impl Journal {
     /// Opens the journal in `directory`, makes the directory if there is none, repairs what a crash
@@ -139,12 +144,17 @@ impl Journal {
         let lock = lock(directory)?;
         let opened = Instant::now();
         let stamp = Stamp { at: clock.now(), mono: 0 };
-        let found = recover::scan(directory, &options.key.verify_key())?;
+        let key = options.key.verify_key();
+        let found = recover::scan(directory, &key)?;
         let (position, recovery) = recover::repair(directory, found)?;
         let number = Some(position.file).filter(|file| *file > 0);
         let medium = wrap(Directory::open(directory, number).map_err(unusable)?);
         let sizes = Sizes { file: options.file_size, reserve: options.reserve };
-        let mut writer = Writer::new(medium, options.key, position, sizes);
+        let backlog = Backlog::new(clock.clone(), position.mark());
+        let unreadable = |source| JournalError::Read { path: directory.to_owned(), source };
+        let newest = newest_checkpoint(directory, &options.key.verify_key()).map_err(unreadable)?;
+        let signed = newest.map(|checkpoint| checkpoint.size);
+        let mut writer = Writer::new(medium, options.key.clone(), (position, signed), sizes, backlog.clone());
         writer.settle().map_err(|broken| broken.unrecordable())?;
         if let Some(repaired) = &recovery.repaired {
             writer.recover(repaired, stamp).map_err(|broken| broken.unrecordable())?;
@@ -163,7 +173,11 @@ impl Journal {
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             failed,
             clock,
+            signing: Signing::new(options.key),
+            backlog,
+            stream: options.stream,
             opened,
+            key,
             thread: Mutex::new(Some(thread.map_err(JournalError::Thread)?)),
             lock: Mutex::new(Some(lock)),
         };
@@ -180,7 +194,7 @@ impl Journal {
         let room = self.handle.room(size).await?;
         let task = || Ok(Task::Control { events });
         let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
-        self.handle.wait(waiting).await
+        self.handle.wait(waiting).await.map(drop)
     }
 
     /// Starts a recording; its first record is durable on return. Call it before anything else
@@ -191,13 +205,15 @@ impl Journal {
     /// [`crate::domain::deny::EndReason::Internal`].
     pub async fn begin(&self, opening: Opening) -> Result<Recorder, Unrecordable> {
         let recording = opening.context.connection.clone();
+        let rule = self.handle.stream.get(&opening.context.environment).copied();
+        self.handle.within(rule.as_ref())?;
         let context: Arc<[u8]> = encode::context(&opening.context).into();
         let fields = encode::opened(&opening.opened);
         let room = self.handle.room(context.len() + fields.len()).await?;
         let task = || Ok(Task::Begin { recording: recording.clone(), context, fields });
         let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
-        let recorder = Recorder::new(recording.clone(), self.handle.clone());
-        match self.handle.wait(waiting).await {
+        let recorder = Recorder::new(recording.clone(), self.handle.clone(), rule);
+        match self.handle.confirmed(waiting, rule.as_ref()).await {
             Ok(()) => Ok(recorder),
             Err(why) => {
                 recorder.forget();
@@ -225,20 +241,19 @@ impl Journal {
         self.handle.healthy()
     }
 
-    /// Signs a checkpoint over everything recorded so far.
-    pub async fn checkpoint(&self) -> Result<(), Unrecordable> {
-        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Checkpoint)))?;
-        self.handle.wait(waiting).await
+    /// What time it is by the journal's clock.
+    pub(super) fn now(&self) -> Timestamp {
+        self.handle.clock.now()
     }
 
-    /// Signs a checkpoint every [`CHECKPOINT_EVERY`], until `stop`; the caller owns the task.
-    pub async fn checkpoints(&self, stop: CancellationToken) -> Result<(), Unrecordable> {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.handle.clock.sleep(CHECKPOINT_EVERY) => self.checkpoint().await?,
-            }
-        }
+    /// The public half of the key that signs checkpoints.
+    pub fn verify_key(&self) -> &VerifyKey {
+        &self.handle.key
+    }
+
+    /// How far the stream is behind.
+    pub fn backlog(&self) -> &Arc<Backlog> {
+        &self.handle.backlog
     }
 
     /// Ends recordings that are still open as [`crate::domain::deny::EndReason::Shutdown`], signs a
@@ -319,7 +334,28 @@ impl Handle {
         })
     }
 
-    pub(super) async fn wait(&self, waiting: Waiting) -> Result<(), Unrecordable> {
+    /// Whether the stream is within the bounds of `rule`.
+    pub(super) fn within(&self, rule: Option<&StreamRule>) -> Result<(), Unrecordable> {
+        rule.map_or(Ok(()), |rule| self.backlog.within(rule))
+    }
+
+    /// As [`Self::wait`]; where `rule` asks for it, until the stream has confirmed it as well.
+    pub(super) async fn confirmed(
+        &self,
+        waiting: Waiting,
+        rule: Option<&StreamRule>,
+    ) -> Result<(), Unrecordable> {
+        let records = self.wait(waiting).await?;
+        let Some(rule) = rule.filter(|rule| rule.confirmed) else { return Ok(()) };
+        let mut failed = self.failed.clone();
+        tokio::select! {
+            confirmed = self.backlog.until_confirmed(records, rule) => confirmed,
+            Ok(why) = failed.wait_for(Option::is_some) => Err(why.clone().unwrap_or(Unrecordable::Closed)),
+        }
+    }
+
+    /// Waits until a job is durable; gives how many records are then.
+    pub(super) async fn wait(&self, waiting: Waiting) -> Result<u64, Unrecordable> {
         if let Ok(result) = waiting.await {
             return result;
         }

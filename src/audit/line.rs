@@ -3,6 +3,9 @@
 //! The one parser that recovery, verification, replay and tailing share. It accepts exactly one
 //! spelling of each line, so that two different files never mean the same log.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use data_encoding::HEXLOWER;
 
 use crate::crypto::{HASH_LENGTH, Hash};
@@ -45,8 +48,9 @@ pub fn parse_line(line: &[u8]) -> Result<Line<'_>, MalformedLine> {
     let mut parts = line.splitn(3, |byte| *byte == b' ');
     let n = parts.next().and_then(index).ok_or(MalformedLine::NoIndex)?;
     let digits = parts.next().filter(|digits| digits.len() == HASH_DIGITS);
-    let decoded = digits.and_then(|digits| HEXLOWER.decode(digits).ok());
-    let hash = decoded.and_then(|bytes| Hash::try_from(bytes).ok()).ok_or(MalformedLine::NoHash)?;
+    let mut hash = Hash::default();
+    let decoded = digits.and_then(|digits| HEXLOWER.decode_mut(digits, &mut hash).ok());
+    decoded.ok_or(MalformedLine::NoHash)?;
     let json = parts.next().filter(|json| json.first() == Some(&b'{') && json.last() == Some(&b'}'));
     Ok(Line { n, hash, json: json.ok_or(MalformedLine::NoRecord)? })
 }
@@ -57,33 +61,89 @@ fn index(digits: &[u8]) -> Option<u64> {
     if plain { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
 }
 
+/// How many bytes [`write_line`] appends for record `n` of `json` bytes.
+pub(super) fn line_length(n: u64, json: usize) -> usize {
+    let digits = n.checked_ilog10().unwrap_or(0) as usize + 1;
+    digits + 1 + HASH_DIGITS + 1 + json + 1
+}
+
 /// Appends a whole line with its line feed.
 pub fn write_line(buffer: &mut Vec<u8>, n: u64, hash: &Hash, json: &[u8]) {
-    buffer.extend_from_slice(n.to_string().as_bytes());
+    let mut digits = [0; HASH_DIGITS];
+    HEXLOWER.encode_mut(hash, &mut digits);
+    push_index(buffer, n);
     buffer.push(b' ');
-    buffer.extend_from_slice(HEXLOWER.encode(hash).as_bytes());
+    buffer.extend_from_slice(&digits);
     buffer.push(b' ');
     buffer.extend_from_slice(json);
     buffer.push(b'\n');
 }
 
+/// Appends a number in decimal digits.
+fn push_index(buffer: &mut Vec<u8>, n: u64) {
+    let mut digits = [0; 20];
+    let (mut rest, mut at) = (n, digits.len());
+    for slot in digits.iter_mut().rev() {
+        *slot = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        (rest, at) = (rest / 10, at - 1);
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
+/// A text of a record: as it stands there, unless it has escapes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::ops::Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for Text<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What every record starts with, whatever its kind.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-pub struct Envelope {
+pub struct Envelope<'a> {
     pub v: u32,
     /// The recording: a connection's id, or the node's for control records.
-    pub rec: String,
+    #[serde(borrow)]
+    pub rec: Text<'a>,
     pub seq: u64,
     pub at: Timestamp,
     /// Microseconds since the journal was opened.
     pub mono: u64,
-    pub node: String,
-    pub kind: String,
-    #[serde(default)]
-    pub connection: Option<String>,
+    #[serde(borrow)]
+    pub node: Text<'a>,
+    #[serde(borrow)]
+    pub kind: Text<'a>,
+    #[serde(borrow, default)]
+    pub connection: Option<Text<'a>>,
     /// In `event` records: what happened.
-    #[serde(default)]
-    pub action: Option<String>,
+    #[serde(borrow, default)]
+    pub action: Option<Text<'a>>,
     /// In `event` records that came from the store: the outbox id.
     #[serde(default)]
     pub outbox: Option<i64>,
@@ -91,12 +151,20 @@ pub struct Envelope {
     #[serde(default)]
     pub n: Option<u64>,
     /// In `ended`: the recording's chain before this record.
+    #[serde(borrow, default)]
+    pub chain: Option<Text<'a>>,
+    /// In `event` records: what else the action was about. (In `credential` records it is a text.)
     #[serde(default)]
-    pub chain: Option<String>,
+    pub detail: Option<serde_json::Value>,
 }
 
-impl Envelope {
-    pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+impl<'a> Envelope<'a> {
+    /// The number of records that a control record speaks of.
+    pub fn records(&self) -> Option<u64> {
+        self.detail.as_ref()?.get("records")?.as_u64()
+    }
+
+    pub fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(json)
     }
 }
@@ -124,6 +192,23 @@ mod tests {
             format!("99999999999999999999 {HASH} {{}}"),
         ] {
             assert!(parse_line(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_read_whatever_the_kind_says_in_detail() {
+        let record = |rest: &str| {
+            format!(r#"{{"v":1,"rec":"r","seq":0,"at":"2026-11-23T21:20:00Z","mono":0,"node":"n",{rest}}}"#)
+        };
+        for (rest, records) in [
+            (r#""kind":"event","detail":{"records":7}"#, Some(7)),
+            (r#""kind":"event","detail":{"what":"x"}"#, None),
+            (r#""kind":"credential","detail":"a certificate""#, None),
+            (r#""kind":"notice""#, None),
+        ] {
+            let record = record(rest);
+            let envelope = Envelope::parse(record.as_bytes()).unwrap();
+            assert_eq!(envelope.records(), records, "{rest}");
         }
     }
 

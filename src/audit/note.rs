@@ -1,4 +1,4 @@
-//! Checkpoints: signed statements of how long the log is and what its root is, as C2SP signed
+//! Checkpoints: signed statements of how long the log is and what its tree's root is, as C2SP signed
 //! notes (c2sp.org/signed-note, c2sp.org/tlog-checkpoint) with Ed25519.
 //!
 //! ```text
@@ -12,10 +12,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER};
 use zeroize::Zeroizing;
 
+use super::signer::{NotSigned, Signer};
+use crate::crypto::cosign::text_and_signatures;
 use crate::crypto::sign::{self, KeyPair, PUBLIC_KEY_LENGTH};
 use crate::crypto::{Hash, sha256};
 use crate::domain::id::NodeId;
@@ -53,21 +56,26 @@ fn key_hash(name: &str, public_key: &[u8; PUBLIC_KEY_LENGTH]) -> [u8; KEY_HASH_L
     [a, b, c, d]
 }
 
-/// The key that signs a node's checkpoints.
-#[derive(Debug)]
+/// What signs a node's checkpoints. Clones share the same key.
+#[derive(Debug, Clone)]
 pub struct SigningKey {
     node: NodeId,
-    pair: KeyPair,
+    signer: Arc<dyn Signer>,
 }
 
 impl SigningKey {
+    /// Of the log of `node`, with the key that `signer` holds.
+    pub fn new(node: NodeId, signer: Arc<dyn Signer>) -> Self {
+        Self { node, signer }
+    }
+
     /// Makes a new key, as PKCS#8 PEM text to be stored readable by the gateway alone.
     pub fn generate() -> Zeroizing<String> {
         sign::generate_pem()
     }
 
     pub fn from_pem(pem: &str, node: NodeId) -> Result<Self, sign::MalformedKey> {
-        Ok(Self { node, pair: KeyPair::from_pem(pem)? })
+        Ok(Self::new(node, Arc::new(KeyPair::from_pem(pem)?)))
     }
 
     pub fn load(path: &Path, node: NodeId) -> Result<Self, KeyError> {
@@ -82,16 +90,22 @@ impl SigningKey {
 
     /// The public half, to be kept where verification is done.
     pub fn verify_key(&self) -> VerifyKey {
-        VerifyKey { node: self.node.clone(), public_key: self.pair.public_key() }
+        VerifyKey { node: self.node.clone(), public_key: self.signer.public_key() }
     }
 
-    /// Signs; the result is the whole note.
-    pub fn sign(&self, size: u64, root: &Hash) -> String {
+    /// Signs; the result is the whole note. May block as long as [`Signer::sign`].
+    pub fn sign(&self, size: u64, root: &Hash) -> Result<String, NotSigned> {
         let name = origin(&self.node);
         let text = format!("{name}\n{size}\n{}\n", BASE64.encode(root));
-        let mut signature = key_hash(&name, &self.pair.public_key()).to_vec();
-        signature.extend_from_slice(&self.pair.sign(text.as_bytes()));
-        format!("{text}\n\u{2014} {name} {}\n", BASE64.encode(&signature))
+        let public_key = self.signer.public_key();
+        let made = self.signer.sign(text.as_bytes())?;
+        // A signature that does not hold would be noticed by who verifies, years later.
+        if !sign::verifies(&public_key, text.as_bytes(), &made) {
+            return Err(NotSigned::OtherKey);
+        }
+        let mut signature = key_hash(&name, &public_key).to_vec();
+        signature.extend_from_slice(&made);
+        Ok(format!("{text}\n\u{2014} {name} {}\n", BASE64.encode(&signature)))
     }
 }
 
@@ -104,8 +118,16 @@ pub struct VerifyKey {
 }
 
 impl VerifyKey {
+    pub fn new(node: NodeId, public_key: [u8; PUBLIC_KEY_LENGTH]) -> Self {
+        Self { node, public_key }
+    }
+
     pub fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    pub fn public_key(&self) -> &[u8; PUBLIC_KEY_LENGTH] {
+        &self.public_key
     }
 
     /// Reads the first line of a public key file.
@@ -117,8 +139,8 @@ impl VerifyKey {
 
     /// Checks a note and gives what it says.
     pub fn open(&self, note: &str) -> Result<Checkpoint, BadCheckpoint> {
-        let (text, signatures) = note.rsplit_once("\n\n").ok_or(BadCheckpoint::Malformed)?;
-        let mut lines = text.split('\n');
+        let (text, signatures) = text_and_signatures(note).ok_or(BadCheckpoint::Malformed)?;
+        let mut lines = text.strip_suffix('\n').unwrap_or_default().split('\n');
         let (Some(name), Some(size), Some(root), None) =
             (lines.next(), lines.next(), lines.next(), lines.next())
         else {
@@ -128,7 +150,7 @@ impl VerifyKey {
         if name != expected {
             return Err(BadCheckpoint::OtherOrigin { found: name.chars().take(200).collect(), expected });
         }
-        self.check_signatures(&format!("{text}\n"), signatures, &expected)?;
+        self.check_signatures(&text, signatures, &expected)?;
         let parsed: u64 = size.parse().map_err(|_| BadCheckpoint::Malformed)?;
         let root = BASE64.decode(root.as_bytes()).ok().and_then(|bytes| Hash::try_from(bytes).ok());
         match root {
@@ -196,6 +218,15 @@ pub struct Checkpoint {
     pub root: Hash,
 }
 
+impl Checkpoint {
+    /// What a note says, whoever signed it.
+    pub(super) fn unchecked(note: &str) -> Option<Self> {
+        let mut lines = note.lines().skip(1);
+        let (size, root) = (lines.next()?.parse().ok()?, BASE64.decode(lines.next()?.as_bytes()).ok()?);
+        Some(Self { size, root: root.try_into().ok()? })
+    }
+}
+
 /// Why a checkpoint vouches for nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadCheckpoint {
@@ -221,14 +252,14 @@ mod tests {
     #[test]
     fn a_checkpoint_says_what_was_signed() {
         let key = key();
-        let note = key.sign(12, &[3; 32]);
+        let note = key.sign(12, &[3; 32]).unwrap();
         assert_eq!(key.verify_key().open(&note), Ok(Checkpoint { size: 12, root: [3; 32] }));
     }
 
     #[test]
     fn no_byte_of_a_checkpoint_can_be_changed() {
         let key = key();
-        let note = key.sign(12, &[3; 32]);
+        let note = key.sign(12, &[3; 32]).unwrap();
         for index in 0..note.len() {
             let mut bytes = note.clone().into_bytes();
             bytes[index] ^= 1;
@@ -241,11 +272,31 @@ mod tests {
     #[test]
     fn another_key_or_another_log_is_told_apart_from_a_forgery() {
         let (ours, theirs) = (key(), key());
-        let note = theirs.sign(1, &[0; 32]);
+        let note = theirs.sign(1, &[0; 32]).unwrap();
         assert_eq!(ours.verify_key().open(&note), Err(BadCheckpoint::OtherKey));
         let elsewhere = SigningKey::from_pem(&SigningKey::generate(), NodeId::from_random([9; 10])).unwrap();
-        let note = elsewhere.sign(1, &[0; 32]);
+        let note = elsewhere.sign(1, &[0; 32]).unwrap();
         assert!(matches!(ours.verify_key().open(&note), Err(BadCheckpoint::OtherOrigin { .. })));
+    }
+
+    /// Signs with another key than it says.
+    #[derive(Debug)]
+    struct Mistaken;
+
+    impl Signer for Mistaken {
+        fn public_key(&self) -> [u8; PUBLIC_KEY_LENGTH] {
+            [7; PUBLIC_KEY_LENGTH]
+        }
+
+        fn sign(&self, text: &[u8]) -> Result<Vec<u8>, NotSigned> {
+            Ok(KeyPair::from_pem(&sign::generate_pem()).unwrap().sign(text))
+        }
+    }
+
+    #[test]
+    fn a_signature_that_does_not_hold_is_none() {
+        let mistaken = SigningKey::new(NodeId::from_random([7; 10]), Arc::new(Mistaken));
+        assert_eq!(mistaken.sign(1, &[0; 32]), Err(NotSigned::OtherKey));
     }
 
     #[test]

@@ -11,13 +11,16 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Unrecordable;
+use super::chain::Log;
 use super::encode::{Effect, Fields, Stamp};
+use super::files::Place;
 use super::record::Totals;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
 
-pub(super) type Done = oneshot::Sender<Result<(), Unrecordable>>;
+/// Told how many records are durable then, those of the job among them.
+pub(super) type Done = oneshot::Sender<Result<u64, Unrecordable>>;
 
 /// One thing for the writer to do.
 #[derive(Debug)]
@@ -32,12 +35,39 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) enum Task {
-    Begin { recording: ConnectionId, context: Arc<[u8]>, fields: Fields },
-    Record { recording: ConnectionId, bodies: Vec<(Fields, Effect)> },
-    End { recording: ConnectionId, reason: EndReason, totals: Option<Totals> },
-    Control { events: Vec<(Timestamp, Fields)> },
-    Checkpoint,
+    Begin {
+        recording: ConnectionId,
+        context: Arc<[u8]>,
+        fields: Fields,
+    },
+    Record {
+        recording: ConnectionId,
+        bodies: Vec<(Fields, Effect)>,
+    },
+    End {
+        recording: ConnectionId,
+        reason: EndReason,
+        totals: Option<Totals>,
+    },
+    Control {
+        events: Vec<(Timestamp, Fields)>,
+    },
+    /// Tell where the log stands, once all of it is durable.
+    Head(oneshot::Sender<Head>),
+    /// Keep a checkpoint over the first `size` records.
+    Checkpoint {
+        size: u64,
+        note: String,
+    },
     Close,
+}
+
+/// Where the log stands.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) log: Log,
+    /// Where the next line begins, or the next file does.
+    pub(super) place: Place,
 }
 
 #[derive(Debug, Default)]

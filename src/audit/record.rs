@@ -1,4 +1,4 @@
-//! What a record says. Field by field: `docs/audit-log.md`.
+//! What a record says. Field by field: `docs/audit-record.md`.
 //!
 //! A record is the envelope, the recording's context (once serialised, then copied as bytes), and a
 //! body. Nothing here holds a secret: credentials appear by handle and fingerprint.

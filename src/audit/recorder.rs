@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::backlog::StreamRule;
 use super::encode::{self, Effect, Fields};
 use super::journal::{Handle, Journal, Room};
 use super::queue::Task;
@@ -25,6 +26,8 @@ pub struct Recorder {
 struct Shared {
     recording: ConnectionId,
     journal: Arc<Handle>,
+    /// What its environment asks of the stream.
+    stream: Option<StreamRule>,
     /// Set under the queue's lock, so that nothing is queued after the end.
     ended: AtomicBool,
     /// What a call that did not wait could not record.
@@ -32,8 +35,9 @@ struct Shared {
 }
 
 impl Recorder {
-    pub(super) fn new(recording: ConnectionId, journal: Arc<Handle>) -> Self {
-        let shared = Shared { recording, journal, ended: AtomicBool::new(false), failed: OnceLock::new() };
+    pub(super) fn new(recording: ConnectionId, journal: Arc<Handle>, stream: Option<StreamRule>) -> Self {
+        let (ended, failed) = (AtomicBool::new(false), OnceLock::new());
+        let shared = Shared { recording, journal, stream, ended, failed };
         Self { shared: Arc::new(shared) }
     }
 
@@ -41,7 +45,8 @@ impl Recorder {
         &self.shared.recording
     }
 
-    /// Records all of `bodies`, in order, with one wait; they are durable on return.
+    /// Records all of `bodies`, in order, with one wait; they are durable on return, and confirmed by the
+    /// stream where the environment asks for it.
     ///
     /// Not cancel-safe in one sense: when dropped after its first poll, the bodies may or may not be
     /// recorded. They are never recorded in part.
@@ -49,7 +54,7 @@ impl Recorder {
         let bodies = self.encode(bodies)?;
         let room = self.shared.journal.room(size(&bodies)).await?;
         let waiting = Journal::waiting(|done| self.shared.queue(bodies, room, Some(done)))?;
-        self.shared.journal.wait(waiting).await
+        self.shared.journal.confirmed(waiting, self.shared.stream.as_ref()).await
     }
 
     /// Queues `body` behind what was recorded before and does not wait for it. Never dropped
@@ -76,7 +81,7 @@ impl Recorder {
     /// the outcome `unknown`. A recording that has ended already stays as it is.
     pub async fn end(self, reason: EndReason, totals: Totals) -> Result<(), Unrecordable> {
         let waiting = Journal::waiting(|done| self.shared.finish(reason, Some(totals), Some(done)))?;
-        self.shared.journal.wait(waiting).await
+        self.shared.journal.wait(waiting).await.map(drop)
     }
 
     /// Leaves a recording alone that did not begin.
@@ -88,6 +93,7 @@ impl Recorder {
         if let Some(why) = self.shared.failed.get() {
             return Err(why.clone());
         }
+        self.shared.journal.within(self.shared.stream.as_ref())?;
         let encoded = bodies.iter().flat_map(encode::body);
         Ok(encoded.map(|encoded| (encoded.fields, encoded.effect)).collect())
     }

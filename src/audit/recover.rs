@@ -6,26 +6,21 @@
 //! (`torn-….bin`), its place is zeroed, and a `recovered` record tells of it. Anything else is
 //! damage, and the journal is not opened.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::chain::{Log, RecordingChain, record_hash};
+use super::base;
 use super::checkpoints::{self, Checkpoints};
-use super::encode;
 use super::files::{self, Lines, Place, Read};
 use super::journal::{JournalError, Recovery};
-use super::line::{Envelope, parse_line};
 use super::medium::{CHECKPOINTS, file_name, fill_with_zeros};
 use super::note::{Checkpoint, VerifyKey};
-use super::record::{Context, Recovered};
-use super::writer::{LARGEST_TEAR, Position, Recording};
+use super::record::Recovered;
+use super::writer::{LARGEST_TEAR, Position};
 use crate::crypto::{hex, sha256};
-use crate::domain::id::{ConnectionId, NodeId};
 use crate::domain::time::Timestamp;
 
 /// Why a journal is not opened.
@@ -70,26 +65,22 @@ struct Torn {
     bytes: Vec<u8>,
 }
 
-struct Scan {
-    log: Log,
-    control: RecordingChain,
-    recordings: HashMap<ConnectionId, Recording>,
-    outbox: Option<i64>,
-    latest: Option<Timestamp>,
-}
-
 /// Reads the whole journal.
 pub(super) fn scan(directory: &Path, key: &VerifyKey) -> Result<Found, JournalError> {
     let node = key.node();
     let unreadable = |source| JournalError::Read { path: directory.to_owned(), source };
     let (covered, checkpoints) = covered(directory, key)?;
-    let mut scan = Scan {
-        log: Log::start(node),
-        control: RecordingChain::start(node.as_str()),
-        recordings: HashMap::new(),
-        outbox: None,
-        latest: None,
-    };
+    // What the base says is believed only once a checkpoint's root came of it.
+    let (mut scan, _) = base::read(directory, node).map_err(unreadable)?;
+    let begins_at = scan.log.size();
+    if begins_at > 0 && covered.is_none_or(|covered| covered.size < begins_at) {
+        let what = "no checkpoint covers what came before the files that are here".to_owned();
+        return Err(JournalError::Damaged(Damage { file: "base".to_owned(), n: begins_at, what }));
+    }
+    if let Some(bad) = covered.filter(|c| c.size == begins_at && c.root != scan.log.root()) {
+        let what = format!("the checkpoint over {} records does not match it", bad.size);
+        return Err(JournalError::Damaged(Damage { file: "base".to_owned(), n: begins_at, what }));
+    }
     let mut lines = Lines::open(directory);
     let (place, problem) = loop {
         match lines.next().map_err(unreadable)? {
@@ -128,6 +119,7 @@ pub(super) fn scan(directory: &Path, key: &VerifyKey) -> Result<Found, JournalEr
     };
     let position = Position {
         log: scan.log,
+        bytes: scan.bytes,
         control: scan.control,
         recordings: scan.recordings,
         file: exists.unwrap_or(0),
@@ -164,61 +156,6 @@ fn covered(directory: &Path, key: &VerifyKey) -> Result<(Option<Checkpoint>, u64
         return Err(bad("checkpoint", "there is no checkpoint, so the log may be cut".to_owned()));
     }
     Ok((best, log.whole))
-}
-
-impl Scan {
-    /// Takes one line; the error says what is wrong with it.
-    fn take(&mut self, line: &[u8], node: &NodeId) -> Result<(), String> {
-        let line = parse_line(line).map_err(|error| error.to_string())?;
-        let hash = record_hash(line.json);
-        if line.n != self.log.size() || line.hash != self.log.after(&hash) {
-            return Err("the record does not follow from those before it".to_owned());
-        }
-        let envelope = Envelope::parse(line.json).map_err(|error| format!("not a record: {error}"))?;
-        if envelope.rec == node.as_str() {
-            if envelope.seq != self.control.next() {
-                return Err("a control record is missing".to_owned());
-            }
-            self.control.push(&hash);
-            self.outbox = self.outbox.max(envelope.outbox);
-        } else {
-            self.connection(&envelope, line.json, &hash)?;
-        }
-        self.latest = self.latest.max(Some(envelope.at));
-        self.log.push(&hash);
-        Ok(())
-    }
-
-    fn connection(
-        &mut self,
-        envelope: &Envelope,
-        json: &[u8],
-        hash: &crate::crypto::Hash,
-    ) -> Result<(), String> {
-        let id: ConnectionId = envelope.rec.parse().map_err(|_| "not a recording's name".to_owned())?;
-        if envelope.kind == "opened" {
-            let context: Context =
-                serde_json::from_slice(json).map_err(|error| format!("not an opening: {error}"))?;
-            let chain = RecordingChain::start(&envelope.rec);
-            let context: Arc<[u8]> = encode::context(&context).into();
-            let recording = Recording { chain, context, under_way: std::collections::BTreeSet::new() };
-            self.recordings.insert(id.clone(), recording);
-        }
-        let Some(recording) = self.recordings.get_mut(&id) else {
-            return Err("a record of a recording that is not open".to_owned());
-        };
-        if envelope.seq != recording.chain.next() {
-            return Err("a record of the recording is missing".to_owned());
-        }
-        recording.chain.push(hash);
-        match (envelope.kind.as_str(), envelope.n) {
-            ("statement", Some(n)) => _ = recording.under_way.insert(n),
-            ("statement_end", Some(n)) => _ = recording.under_way.remove(&n),
-            ("ended", _) => _ = self.recordings.remove(&id),
-            _ => {}
-        }
-        Ok(())
-    }
 }
 
 /// The bytes from `place` to the data's end, if they can be a torn write.

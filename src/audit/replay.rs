@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::base::first_file;
 use super::chain::{RecordingChain, record_hash};
 use super::files::{Lines, Read};
 use super::line::{Envelope, parse_line};
@@ -27,6 +28,10 @@ pub enum ReplayError {
     },
     #[error("there is no recording `{0}`: `sallyport recordings` lists them")]
     NoRecording(ConnectionId),
+    #[error(
+        "the beginning of the recording `{0}` is not here any more: replay it from the archive, with `--audit-dir`"
+    )]
+    Removed(ConnectionId),
     #[error("the recording is damaged at record {seq}: {what}: run `sallyport audit verify`")]
     Damaged { seq: u64, what: String },
     #[error("{}", no_terminal(connection, *channel))]
@@ -60,7 +65,7 @@ impl Entry {
     /// Reads a record as it is stored.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let envelope = Envelope::parse(json)?;
-        let content = match envelope.kind.as_str() {
+        let content = match &*envelope.kind {
             "opened" => {
                 Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?)))
             }
@@ -94,10 +99,35 @@ pub fn replay(
     connection: &ConnectionId,
     mut each: impl FnMut(&Entry) -> io::Result<()>,
 ) -> Result<Replayed, ReplayError> {
+    walk(Lines::open(directory), directory, connection, |step| match step {
+        Step::Entry(entry) => each(entry).map(|()| true),
+        Step::Nothing => Ok(false),
+    })
+}
+
+/// What there is next of a recording.
+enum Step<'a> {
+    Entry(&'a Entry),
+    /// Nothing at the moment.
+    Nothing,
+}
+
+/// As [`replay`]; `each` says whether to go on.
+fn walk(
+    mut lines: Lines,
+    directory: &Path,
+    connection: &ConnectionId,
+    mut each: impl FnMut(Step<'_>) -> io::Result<bool>,
+) -> Result<Replayed, ReplayError> {
     let start = format!(r#"{{"v":1,"rec":"{connection}","#);
     let mut chain = RecordingChain::start(connection.as_str());
-    let mut lines = Lines::open(directory);
-    while let Some(line) = next_line(&mut lines, directory)? {
+    loop {
+        let Some(line) = next_line(&mut lines, directory)? else {
+            if each(Step::Nothing).map_err(ReplayError::Write)? {
+                continue;
+            }
+            break;
+        };
         let Ok(line) = parse_line(line) else {
             return Err(ReplayError::Damaged { seq: chain.next(), what: "a line was altered".to_owned() });
         };
@@ -106,6 +136,9 @@ pub fn replay(
         }
         let damaged = |what: &str| ReplayError::Damaged { seq: chain.next(), what: what.to_owned() };
         let entry = Entry::parse(line.json).map_err(|error| damaged(&error.to_string()))?;
+        if chain.next() == 0 && entry.seq > 0 && first_file(directory) > 1 {
+            return Err(ReplayError::Removed(connection.clone()));
+        }
         if entry.seq != chain.next() {
             return Err(damaged("it is missing"));
         }
@@ -116,9 +149,12 @@ pub fn replay(
             Content::Ended(_) => true,
             _ => false,
         };
-        each(&entry).map_err(ReplayError::Write)?;
+        let goes_on = each(Step::Entry(&entry)).map_err(ReplayError::Write)?;
         if last {
             return Ok(Replayed::Whole);
+        }
+        if !goes_on {
+            return Ok(Replayed::StillOpen);
         }
         chain.push(&record_hash(line.json));
     }
@@ -134,9 +170,34 @@ pub fn replay_json(
     connection: &ConnectionId,
     to: &mut impl Write,
 ) -> Result<Replayed, ReplayError> {
-    replay(directory, connection, |entry| {
-        to.write_all(&entry.json)?;
-        to.write_all(b"\n")
+    json(Lines::open(directory), directory, connection, to, || false)
+}
+
+/// As [`replay_json`], and goes on as the recording grows for as long as `wait` says, which is asked whenever
+/// everything so far is written.
+pub fn follow_json(
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+    wait: impl FnMut() -> bool,
+) -> Result<Replayed, ReplayError> {
+    json(Lines::follow(directory), directory, connection, to, wait)
+}
+
+fn json(
+    lines: Lines,
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+    mut wait: impl FnMut() -> bool,
+) -> Result<Replayed, ReplayError> {
+    walk(lines, directory, connection, |step| match step {
+        Step::Entry(entry) => {
+            to.write_all(&entry.json)?;
+            to.write_all(b"\n")?;
+            Ok(true)
+        }
+        Step::Nothing => to.flush().map(|()| wait()),
     })
 }
 
@@ -146,8 +207,31 @@ pub fn replay_text(
     connection: &ConnectionId,
     to: &mut impl Write,
 ) -> Result<Replayed, ReplayError> {
+    text(Lines::open(directory), directory, connection, to, || false)
+}
+
+/// As [`replay_text`], and goes on as [`follow_json`].
+pub fn follow_text(
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+    wait: impl FnMut() -> bool,
+) -> Result<Replayed, ReplayError> {
+    text(Lines::follow(directory), directory, connection, to, wait)
+}
+
+fn text(
+    lines: Lines,
+    directory: &Path,
+    connection: &ConnectionId,
+    to: &mut impl Write,
+    mut wait: impl FnMut() -> bool,
+) -> Result<Replayed, ReplayError> {
     let mut transcript = Transcript::default();
-    let replayed = replay(directory, connection, |entry| transcript.write(entry, to))?;
+    let replayed = walk(lines, directory, connection, |step| match step {
+        Step::Entry(entry) => transcript.write(entry, to).map(|()| true),
+        Step::Nothing => to.flush().map(|()| wait()),
+    })?;
     if replayed == Replayed::StillOpen {
         transcript.still_open(to).map_err(ReplayError::Write)?;
     }
@@ -190,11 +274,11 @@ pub fn list(directory: &Path) -> Result<Vec<Summary>, ReplayError> {
         if envelope.kind == "opened" {
             let opening: Opening =
                 serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
-            open.insert(envelope.rec, found.len());
+            open.insert(envelope.rec.to_string(), found.len());
             let (context, opened_at) = (opening.context, opening.at);
             found.push(Summary { context, opened_at, ended_at: None, reason: None });
         } else if envelope.kind == "ended"
-            && let Some(summary) = open.remove(&envelope.rec).and_then(|index| found.get_mut(index))
+            && let Some(summary) = open.remove(&*envelope.rec).and_then(|index| found.get_mut(index))
         {
             let ending: Ending = serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
             summary.ended_at = Some(ending.at);

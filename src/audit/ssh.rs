@@ -13,8 +13,6 @@ use super::record::{CredentialMark, Direction};
 pub struct SshClient {
     /// The software version that the client announced.
     pub software: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kex: Option<String>,
     /// `publickey`, `certificate`, `keyboard-interactive`.
     pub auth: String,
     /// Fingerprint of the key that was proved.

@@ -7,9 +7,10 @@
 //!    how long the log is at least.
 //! 4. A checkpoint that somebody else kept (a pin) matches too: the defence against one who holds
 //!    the signing key.
+//!    So does the last one that a witness cosigned.
 //! 5. Every connection that the control recording saw opened has a recording.
 //!
-//! Memory is bounded by the number of recordings, not by the log's length.
+//! Memory is bounded by the recordings that are open, or not yet spoken of by a control record: not by the log's length.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -19,12 +20,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::base;
 use super::chain::{Log, RecordingChain, record_hash};
 use super::checkpoints::{self, Checkpoints};
 use super::files::{BadBytes, Lines, Place, Read};
 use super::line::{Envelope, Line, parse_line};
 use super::medium::{CHECKPOINTS, NEWEST_CHECKPOINT, file_name};
 use super::note::{BadCheckpoint, Checkpoint, VerifyKey};
+use super::scan::Scan;
+use super::witness::cosigned_file;
+use crate::crypto::cosign::WitnessVerifyKey;
 use crate::crypto::{Hash, hex};
 
 /// Progress is told every so many records.
@@ -37,6 +42,8 @@ pub struct Options<'a> {
     pub key: &'a VerifyKey,
     /// Files with a checkpoint that was copied elsewhere earlier.
     pub pins: &'a [PathBuf],
+    /// Witnesses that must have cosigned: what they saw is beside the log.
+    pub witnesses: &'a [WitnessVerifyKey],
 }
 
 /// Why it cannot be told whether the log is whole.
@@ -54,13 +61,21 @@ pub enum VerifyError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the pinned checkpoint `{}` covers {size} records, and the log begins at record {begins_at} here: it cannot be \
+         compared with what is not here, verify the archive", path.display()
+    )]
+    PinBefore { path: PathBuf, size: u64, begins_at: u64 },
 }
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub files: u32,
-    /// Records that were checked and are whole.
+    /// The first record that is here; those before it were removed when the archive had them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub begins_at: u64,
+    /// How long the log is: records from the first that is here on were checked and are whole.
     pub records: u64,
     pub recordings: u64,
     /// Recordings without an end: the connections are live, or the node stopped and has not been
@@ -72,10 +87,25 @@ pub struct Report {
     pub checkpoints: u64,
     /// Records that a checkpoint vouches for: those with `n` below this.
     pub covered: u64,
+    /// What others kept, each with how many records it covers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_elsewhere: Vec<Kept>,
     /// Bytes at the end of a write that is under way or was torn, and that nothing vouches for.
     pub torn: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_bad: Option<Finding>,
+}
+
+/// A checkpoint that somebody else kept, and that the log matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub source: String,
+    pub records: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 impl Report {
@@ -123,6 +153,8 @@ pub enum Kind {
     MissingRecording,
     CheckpointMissing,
     CheckpointForged,
+    /// A witness that was named has not cosigned.
+    NotWitnessed,
     KeyMismatch,
 }
 
@@ -146,8 +178,15 @@ impl fmt::Display for Report {
             None => writeln!(f, "the audit log is whole")?,
             Some(finding) => writeln!(f, "THE AUDIT LOG IS NOT WHOLE\nfirst bad: {finding}")?,
         }
-        writeln!(f, "checked:    {} records in {} files", self.records, self.files)?;
+        let (here, from) = (self.records.saturating_sub(self.begins_at), self.begins_at);
+        writeln!(f, "checked:    {here} records in {} files", self.files)?;
+        if from > 0 {
+            writeln!(f, "begins at:  record {from}: those before it are not here, and were not checked")?;
+        }
         writeln!(f, "vouched:    {} records, by {} checkpoints", self.covered, self.checkpoints)?;
+        for Kept { source, records } in &self.kept_elsewhere {
+            writeln!(f, "of them:    {records} are known elsewhere: `{source}`")?;
+        }
         writeln!(f, "recordings: {}, {} without an end", self.recordings, self.unfinished.len())?;
         for recording in &self.unfinished {
             writeln!(f, "  no end:   {recording}")?;
@@ -162,8 +201,27 @@ impl fmt::Display for Report {
 /// Checks the log in `options.directory`. `progress` is called now and then with the number of
 /// records checked so far.
 pub fn verify(options: &Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<Report, VerifyError> {
+    loop {
+        let first = base::first_file(options.directory);
+        let report = verify_from(options, progress)?;
+        // Where the gateway removed files under the reader's eyes, they are no finding.
+        if report.is_whole() || base::first_file(options.directory) == first {
+            return Ok(report);
+        }
+    }
+}
+
+fn verify_from(options: &Options<'_>, progress: &mut dyn FnMut(u64)) -> Result<Report, VerifyError> {
     let unreadable = |source| VerifyError::Read { path: options.directory.to_owned(), source };
-    let mut verifier = Verifier::new(options.key);
+    let mut verifier = match base::read(options.directory, options.key.node()) {
+        Ok((scan, first)) => Verifier::new(options.key, scan, first),
+        // What cannot be read is not for that reason altered.
+        Err(error) if error.kind() != io::ErrorKind::Other => return Err(unreadable(error)),
+        Err(error) => {
+            let bad = finding("base", 0, Kind::Altered, error.to_string());
+            return Ok(Report { first_bad: Some(bad), ..Report::default() });
+        }
+    };
     // Checkpoints first: the log may grow meanwhile, what they vouch for does not.
     if let Err(finding) = verifier.checkpoints(options)? {
         verifier.report.first_bad = Some(*finding);
@@ -185,13 +243,45 @@ type Checked<T = ()> = Result<T, Box<Finding>>;
 struct Vouched {
     checkpoint: Checkpoint,
     source: String,
+    keeper: Keeper,
+}
+
+/// Who kept a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeper {
+    /// It is with the log: whoever has the log's key can have written it.
+    Log,
+    /// A pin, or a witness.
+    Others,
+}
+
+/// The sizes that were vouched for so far: the last, and the one before it.
+#[derive(Debug, Default)]
+struct Reach {
+    last: u64,
+    before: u64,
+}
+
+impl Reach {
+    fn to(&mut self, size: u64) {
+        if size > self.last {
+            self.before = std::mem::replace(&mut self.last, size);
+        }
+    }
+
+    fn below(&self, size: u64) -> u64 {
+        if self.last < size { self.last } else { self.before }
+    }
 }
 
 struct Verifier<'a> {
     key: &'a VerifyKey,
+    /// Number of the first journal file that is here.
+    first_file: u32,
     log: Log,
     control: RecordingChain,
     open: HashMap<String, RecordingChain>,
+    /// Of those that no control record spoke of so far.
     ended: HashSet<String>,
     /// Connections that control records saw opened, without a recording so far, and where that was.
     awaited: HashMap<String, (Place, u64)>,
@@ -201,6 +291,12 @@ struct Verifier<'a> {
     stream: Option<Checkpoints>,
     /// The newest checkpoint and pins, by size, the smallest last; and the stream's next.
     vouched: Vec<Vouched>,
+    /// Whether the log itself says that files were removed, up to where it begins here.
+    is_trim_told: bool,
+    /// How far the log is what any checkpoint vouches for.
+    by_any: Reach,
+    /// How far it is what those vouch for that others kept.
+    by_others: Reach,
     report: Report,
 }
 
@@ -223,18 +319,25 @@ fn bad_checkpoint(file: &str, n: u64, error: &BadCheckpoint) -> Finding {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(key: &'a VerifyKey) -> Self {
+    /// From where the files that are here begin.
+    fn new(key: &'a VerifyKey, scan: Scan, first_file: u32) -> Self {
+        let open = scan.recordings.into_iter().map(|(rec, open)| (rec.to_string(), open.chain)).collect();
+        let begins_at = scan.log.size();
         Self {
             key,
-            log: Log::start(key.node()),
-            control: RecordingChain::start(key.node().as_str()),
-            open: HashMap::new(),
+            first_file,
+            log: scan.log,
+            control: scan.control,
+            open,
             ended: HashSet::new(),
             awaited: HashMap::new(),
-            unannounced: HashSet::new(),
+            unannounced: scan.unannounced.iter().map(ToString::to_string).collect(),
             stream: None,
             vouched: Vec::new(),
-            report: Report::default(),
+            is_trim_told: begins_at == 0,
+            by_any: Reach::default(),
+            by_others: Reach::default(),
+            report: Report { begins_at, ..Report::default() },
         }
     }
 
@@ -247,21 +350,57 @@ impl<'a> Verifier<'a> {
         for path in options.pins {
             let note = File::open(path).and_then(checkpoints::read_note);
             let note = note.map_err(|source| VerifyError::Pin { path: path.clone(), source })?;
-            notes.push((path.display().to_string(), note));
+            notes.push((path.display().to_string(), note, Keeper::Others));
+        }
+        for witness in options.witnesses {
+            let name = cosigned_file(witness);
+            let path = options.directory.join(&name);
+            let note = match File::open(&path) {
+                Ok(file) => checkpoints::read_note(file).map_err(unreadable)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+                Err(source) => return Err(unreadable(source)),
+            };
+            if witness.cosigned_at(&note).is_none() {
+                let what = format!("`{}` has cosigned no checkpoint that is here", witness.name());
+                return Ok(Err(finding(&name, 0, Kind::NotWitnessed, what).into()));
+            }
+            notes.push((name, note, Keeper::Others));
         }
         let Some(newest) = newest else {
             let what = "there is no checkpoint: nothing vouches for the log";
             return Ok(Err(finding(NEWEST_CHECKPOINT, 0, Kind::CheckpointMissing, what).into()));
         };
-        notes.push((NEWEST_CHECKPOINT.to_owned(), newest));
-        for (source, note) in notes {
+        // A copy of an archive's objects has its checkpoints one by one.
+        let objects = checkpoints::objects(options.directory).map_err(unreadable)?;
+        let is_copy = !options.directory.join(NEWEST_CHECKPOINT).exists();
+        if is_copy {
+            self.report.checkpoints = u64::try_from(objects.len()).unwrap_or(u64::MAX);
+            notes.extend(objects.into_iter().map(|(name, note)| (name, note, Keeper::Log)));
+        } else {
+            notes.push((NEWEST_CHECKPOINT.to_owned(), newest, Keeper::Log));
+        }
+        for (source, note, keeper) in notes {
             match self.key.open(&note) {
-                Ok(checkpoint) => self.vouched.push(Vouched { checkpoint, source }),
+                // What somebody asked to be compared is not passed over. A witness has seen all that is removed.
+                Ok(checkpoint) if checkpoint.size < self.report.begins_at && keeper == Keeper::Others => {
+                    let (size, begins_at) = (checkpoint.size, self.report.begins_at);
+                    if options.pins.iter().any(|path| path.display().to_string() == source) {
+                        return Err(VerifyError::PinBefore { path: source.into(), size, begins_at });
+                    }
+                    let what =
+                        format!("it covers {size} records, and the log begins at record {begins_at} here");
+                    return Ok(Err(finding(&source, size, Kind::NotWitnessed, what).into()));
+                }
+                // Nothing here can be compared with it any more.
+                Ok(checkpoint) if checkpoint.size < self.report.begins_at => {}
+                Ok(checkpoint) => self.vouched.push(Vouched { checkpoint, source, keeper }),
                 Err(error) => return Ok(Err(bad_checkpoint(&source, 0, &error).into())),
             }
         }
         let next = self.next_of_stream().map_err(unreadable)?;
-        if let Ok(None) = next {
+        if let Ok(None) = next
+            && !is_copy
+        {
             let what = "there is no checkpoint in it: nothing vouches for the log";
             return Ok(Err(finding(CHECKPOINTS, 0, Kind::CheckpointMissing, what).into()));
         }
@@ -271,20 +410,27 @@ impl<'a> Verifier<'a> {
     /// Reads the stream's next checkpoint into its place among the others.
     fn next_of_stream(&mut self) -> io::Result<Checked<Option<()>>> {
         let Some(stream) = self.stream.as_mut() else { return Ok(Ok(None)) };
-        let checkpoint = match stream.next(self.key)? {
-            None => {
-                self.stream = None;
-                return Ok(Ok(None));
+        let checkpoint = loop {
+            match stream.next(self.key)? {
+                None => {
+                    self.stream = None;
+                    return Ok(Ok(None));
+                }
+                Some(Err(error)) => {
+                    return Ok(Err(bad_checkpoint(CHECKPOINTS, self.log.size(), &error).into()));
+                }
+                Some(Ok(checkpoint)) if checkpoint.size < self.report.begins_at => {
+                    self.report.checkpoints += 1;
+                }
+                Some(Ok(checkpoint)) => break checkpoint,
             }
-            Some(Err(error)) => return Ok(Err(bad_checkpoint(CHECKPOINTS, self.log.size(), &error).into())),
-            Some(Ok(checkpoint)) => checkpoint,
         };
         if checkpoint.size < self.log.size() {
             let what = format!("the checkpoint over {} records stands out of order", checkpoint.size);
             return Ok(Err(finding(CHECKPOINTS, checkpoint.size, Kind::CheckpointForged, what).into()));
         }
         self.report.checkpoints += 1;
-        self.vouched.push(Vouched { checkpoint, source: CHECKPOINTS.to_owned() });
+        self.vouched.push(Vouched { checkpoint, source: CHECKPOINTS.to_owned(), keeper: Keeper::Log });
         self.vouched.sort_by_key(|vouched| std::cmp::Reverse(vouched.checkpoint.size));
         Ok(Ok(Some(())))
     }
@@ -295,6 +441,11 @@ impl<'a> Verifier<'a> {
         while let Some(next) = self.vouched.pop_if(|next| next.checkpoint.size <= size) {
             if next.checkpoint.size == size && next.checkpoint.root == self.log.root() {
                 self.report.covered = size;
+                self.by_any.to(size);
+                if next.keeper == Keeper::Others {
+                    self.by_others.to(size);
+                    self.report.kept_elsewhere.push(Kept { source: next.source.clone(), records: size });
+                }
                 if next.source == CHECKPOINTS {
                     match self.next_of_stream() {
                         Ok(found) => _ = found?,
@@ -306,11 +457,14 @@ impl<'a> Verifier<'a> {
                 }
                 continue;
             }
-            let (from, source) = (self.report.covered, &next.source);
+            // Where others know another log, two were signed with its key: what is beside the log proves nothing.
+            let reach = if next.keeper == Keeper::Others { &self.by_others } else { &self.by_any };
+            let (from, source) = (reach.below(next.checkpoint.size), &next.source);
             let what = format!(
-                "records {from} to {} are not those that the checkpoint over {size} records in `{source}` \
+                "records {from} to {} are not those that the checkpoint over {} records in `{source}` \
                  vouches for: the log was rewritten somewhere from record {from} on",
-                size.saturating_sub(1)
+                next.checkpoint.size.saturating_sub(1),
+                next.checkpoint.size
             );
             return Err(at(place, from, Kind::Rewritten, what).into());
         }
@@ -322,7 +476,7 @@ impl<'a> Verifier<'a> {
             let n = self.log.size();
             match lines.next()? {
                 Read::Line(place) => {
-                    self.report.files = place.file;
+                    self.report.files = place.file.saturating_sub(self.first_file).saturating_add(1);
                     if let Err(finding) = self.line(place, lines.line()) {
                         return Ok(Err(explain(finding, lines, n)?));
                     }
@@ -338,7 +492,7 @@ impl<'a> Verifier<'a> {
                 Read::Bad { place, what } => {
                     let kind = match what {
                         BadBytes::Zeroed => Kind::Zeroed,
-                        BadBytes::Malformed(_) | BadBytes::Cut => Kind::Altered,
+                        BadBytes::Malformed(_) | BadBytes::Cut | BadBytes::Packed(_) => Kind::Altered,
                         BadBytes::MissingFile(_) => Kind::FileMissing,
                     };
                     return Ok(Err(at(place, n, kind, what.to_string()).into()));
@@ -368,11 +522,11 @@ impl<'a> Verifier<'a> {
             .map_err(|error| at(place, n, Kind::Altered, format!("not a record: {error}")))?;
         self.recording(&envelope, &hash, place).map_err(|what| {
             let mut finding = at(place, n, Kind::BrokenRecording, what);
-            finding.rec = Some(envelope.rec.clone());
+            finding.rec = Some(envelope.rec.to_string());
             finding.seq = Some(envelope.seq);
             finding
         })?;
-        self.log.push(&hash);
+        self.log.push_with(&hash, line.hash);
         self.report.records = self.log.size();
         self.meet(place)
     }
@@ -381,14 +535,14 @@ impl<'a> Verifier<'a> {
         let what = "the record was altered: it does not follow from those before it";
         let mut finding = at(place, line.n, Kind::Altered, what);
         if let Ok(envelope) = Envelope::parse(line.json) {
-            finding.rec = Some(envelope.rec);
+            finding.rec = Some(envelope.rec.to_string());
             finding.seq = Some(envelope.seq);
         }
         finding
     }
 
     /// Takes a record into its recording; the error says what is wrong with the recording.
-    fn recording(&mut self, envelope: &Envelope, hash: &Hash, place: Place) -> Result<(), String> {
+    fn recording(&mut self, envelope: &Envelope<'_>, hash: &Hash, place: Place) -> Result<(), String> {
         let node = self.key.node().as_str();
         if envelope.v != 1 || envelope.node != node {
             return Err("the record is of another node or version".to_owned());
@@ -400,16 +554,16 @@ impl<'a> Verifier<'a> {
             return Err("the record is filed under another recording than its connection's".to_owned());
         }
         if envelope.kind == "opened" {
-            if self.ended.contains(&envelope.rec) || self.open.contains_key(&envelope.rec) {
+            if self.ended.contains(&*envelope.rec) || self.open.contains_key(&*envelope.rec) {
                 return Err("the recording is opened a second time".to_owned());
             }
             self.report.recordings += 1;
-            if self.awaited.remove(&envelope.rec).is_none() {
-                self.unannounced.insert(envelope.rec.clone());
+            if self.awaited.remove(&*envelope.rec).is_none() {
+                self.unannounced.insert(envelope.rec.to_string());
             }
-            self.open.insert(envelope.rec.clone(), RecordingChain::start(&envelope.rec));
+            self.open.insert(envelope.rec.to_string(), RecordingChain::start(&envelope.rec));
         }
-        let Some(chain) = self.open.get_mut(&envelope.rec) else {
+        let Some(chain) = self.open.get_mut(&*envelope.rec) else {
             return Err("the recording is not open here".to_owned());
         };
         if envelope.seq != chain.next() {
@@ -419,28 +573,39 @@ impl<'a> Verifier<'a> {
             if envelope.chain.as_deref() != Some(hex(chain.head()).as_str()) {
                 return Err("the recording's end does not match its records".to_owned());
             }
-            self.open.remove(&envelope.rec);
-            self.ended.insert(envelope.rec.clone());
+            self.open.remove(&*envelope.rec);
+            if self.unannounced.contains(&*envelope.rec) {
+                self.ended.insert(envelope.rec.to_string());
+            }
         } else {
             chain.push(hash);
         }
         Ok(())
     }
 
-    fn control(&mut self, envelope: &Envelope, hash: &Hash, place: Place) -> Result<(), String> {
+    fn control(&mut self, envelope: &Envelope<'_>, hash: &Hash, place: Place) -> Result<(), String> {
         if envelope.seq != self.control.next() {
             return Err(format!("the control record {} is missing", self.control.next()));
         }
         self.control.push(hash);
+        if envelope.action.as_deref() == Some("journal_trimmed")
+            && envelope.records() == Some(self.report.begins_at)
+        {
+            self.is_trim_told = true;
+        }
         if envelope.action.as_deref() == Some("connection_opened")
             && let Some(connection) = &envelope.connection
-            && !self.unannounced.remove(connection)
-            && !self.ended.contains(connection)
-            && !self.open.contains_key(connection)
+            && !self.announce(connection)
         {
-            self.awaited.insert(connection.clone(), (place, self.log.size()));
+            self.awaited.insert(connection.to_string(), (place, self.log.size()));
         }
         Ok(())
+    }
+
+    /// A control record tells of a recording: whether it is one that was seen already.
+    fn announce(&mut self, connection: &str) -> bool {
+        let had_ended = self.ended.remove(connection);
+        self.unannounced.remove(connection) || had_ended || self.open.contains_key(connection)
     }
 
     /// Nothing follows: what is vouched for must have been met, and every connection recorded.
@@ -454,6 +619,10 @@ impl<'a> Verifier<'a> {
             return Err(at(place, size, Kind::Truncated, what).into());
         }
         self.report.torn = torn;
+        if !self.is_trim_told {
+            let what = format!("the log begins at record {}, and does not say why", self.report.begins_at);
+            return Err(finding("base", 0, Kind::FileMissing, what).into());
+        }
         match self.awaited.iter().min_by_key(|(_, (_, n))| *n) {
             Some((connection, (place, n))) => {
                 let what = format!("connection {connection} was opened, but there is no recording of it");

@@ -1,6 +1,8 @@
 //! Takes a terminal's byte stream apart: characters, control characters, control sequences
 //! (ECMA-48, and what xterm makes of it). Bytes may come in any pieces. Nothing is interpreted here.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest sequence that is kept, in bytes; a longer one is passed over.
 const LONGEST: usize = 4 << 10;
 
@@ -58,7 +60,7 @@ impl Csi<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Ground,
     Escape,
@@ -73,7 +75,7 @@ enum State {
     },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parser {
     state: State,
     kept: Vec<u8>,

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Unrecordable;
+use super::backlog::{Backlog, Mark};
 use super::chain::{Log, RecordingChain, record_hash};
 use super::encode::{self, Effect, Fields, Stamp};
-use super::line::{LONGEST_RECORD, write_line};
+use super::files::Place;
+use super::line::{LONGEST_RECORD, line_length, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
-use super::queue::{Done, Job, Queue, Taken, Task};
+use super::queue::{Done, Head, Job, Queue, Taken, Task};
 use super::record::{Ended, Recovered, StatementEnd, StatementOutcome, Totals};
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
@@ -40,6 +42,8 @@ pub(super) struct Recording {
 #[derive(Debug, Clone)]
 pub(super) struct Position {
     pub(super) log: Log,
+    /// Bytes of all lines of the log.
+    pub(super) bytes: u64,
     pub(super) control: RecordingChain,
     pub(super) recordings: HashMap<ConnectionId, Recording>,
     /// Number of the current file; 0 before there is one.
@@ -48,6 +52,12 @@ pub(super) struct Position {
     pub(super) offset: u64,
     /// How many bytes the current file has allocated.
     pub(super) allocated: u64,
+}
+
+impl Position {
+    pub(super) fn mark(&self) -> Mark {
+        Mark { records: self.log.size(), bytes: self.bytes }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +71,12 @@ pub(super) struct Writer<M> {
     medium: M,
     key: SigningKey,
     position: Position,
+    /// How many records the newest checkpoint covers; none when there is none.
+    signed: Option<u64>,
     sizes: Sizes,
+    backlog: Arc<Backlog>,
+    /// The record that is being put together.
+    json: Vec<u8>,
     /// Lines not yet written; they belong at `position.offset - buffer.len()`.
     buffer: Vec<u8>,
     /// What has been written since the last sync.
@@ -108,8 +123,15 @@ impl From<Broken> for Undone {
 }
 
 impl<M: Medium> Writer<M> {
-    pub(super) fn new(medium: M, key: SigningKey, position: Position, sizes: Sizes) -> Self {
-        Self { medium, key, position, sizes, buffer: Vec::new(), unsynced: None, last_gasp: false }
+    pub(super) fn new(
+        medium: M,
+        key: SigningKey,
+        (position, signed): (Position, Option<u64>),
+        sizes: Sizes,
+        backlog: Arc<Backlog>,
+    ) -> Self {
+        let (json, buffer, unsynced, last_gasp) = (Vec::new(), Vec::new(), None, false);
+        Self { medium, key, position, signed, sizes, backlog, json, buffer, unsynced, last_gasp }
     }
 
     fn node(&self) -> &NodeId {
@@ -204,7 +226,7 @@ impl<M: Medium> Writer<M> {
         drop(rooms);
         for (done, result) in waiting.drain(..) {
             // A caller that was cancelled no longer listens; its record is durable all the same.
-            let _ = done.send(result);
+            let _ = done.send(result.map(|()| self.position.log.size()));
         }
         Ok(closed)
     }
@@ -238,7 +260,13 @@ impl<M: Medium> Writer<M> {
                 }
                 Ok(())
             }
-            Task::Checkpoint => Ok(self.checkpoint()?),
+            Task::Head(tell) => {
+                self.flush()?;
+                // Who asked may have gone.
+                let _ = tell.send(self.head());
+                Ok(())
+            }
+            Task::Checkpoint { size, note } => Ok(self.keep(size, &note)?),
             Task::Close => {
                 let open: Vec<_> = self.position.recordings.keys().cloned().collect();
                 for recording in open {
@@ -260,8 +288,8 @@ impl<M: Medium> Writer<M> {
             return Err(Undone::Refused(Unrecordable::Ended));
         };
         let place = (recording.as_str(), state.chain.next());
-        let json = encode::record(place, stamp, self.node(), &state.context, fields);
-        let hash = self.append(&json)?;
+        encode::record(&mut self.json, place, stamp, self.key.node(), &state.context, fields);
+        let hash = self.append()?;
         if let Some(state) = self.position.recordings.get_mut(recording) {
             state.chain.push(&hash);
             match effect {
@@ -312,23 +340,22 @@ impl<M: Medium> Writer<M> {
     fn control(&mut self, stamp: Stamp, fields: &[u8]) -> Result<(), Broken> {
         let node = self.node().clone();
         let place = (node.as_str(), self.position.control.next());
-        let json = encode::record(place, stamp, &node, &[], fields);
-        let hash = self.append(&json)?;
+        encode::record(&mut self.json, place, stamp, &node, &[], fields);
+        let hash = self.append()?;
         self.position.control.push(&hash);
         Ok(())
     }
 
-    /// Puts one record at the log's end, in the buffer.
-    fn append(&mut self, json: &[u8]) -> Result<crate::crypto::Hash, Broken> {
-        let hash = record_hash(json);
-        let after = self.position.log.after(&hash);
-        let mut line = Vec::with_capacity(json.len() + 96);
-        write_line(&mut line, self.position.log.size(), &after, json);
-        let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
+    /// Puts the record in `json` at the log's end, in the buffer.
+    fn append(&mut self) -> Result<crate::crypto::Hash, Broken> {
+        let hash = record_hash(&self.json);
+        let (n, after) = (self.position.log.size(), self.position.log.after(&hash));
+        let length = u64::try_from(line_length(n, self.json.len())).unwrap_or(u64::MAX);
         self.make_room(length)?;
-        self.buffer.extend_from_slice(&line);
+        write_line(&mut self.buffer, n, &after, &self.json);
         self.position.offset = self.position.offset.saturating_add(length);
-        self.position.log.push(&hash);
+        self.position.bytes = self.position.bytes.saturating_add(length);
+        self.position.log.push_with(&hash, after);
         let unsynced = self.unsynced.map_or(0, |unsynced| unsynced.bytes);
         if self.buffer.len().saturating_add(unsynced) >= LARGEST_BATCH {
             self.flush()?;
@@ -387,18 +414,53 @@ impl<M: Medium> Writer<M> {
         }
         self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))?;
         self.unsynced = None;
+        // Called with an empty buffer only: all that is in the log has been written.
+        self.backlog.made_durable(self.position.mark());
         Ok(())
     }
 
-    /// Signs for all that is durable.
+    /// Where the log stands.
+    fn head(&self) -> Head {
+        let place = Place { file: self.position.file.max(1), offset: self.position.offset };
+        Head { log: self.position.log.clone(), place }
+    }
+
+    /// Signs for all that is durable, at the beginning and at the end; waits for the key as long as that takes. What
+    /// cannot be signed then stays unsigned, except that no log begins without a checkpoint.
     pub(super) fn checkpoint(&mut self) -> Result<(), Broken> {
         self.flush()?;
-        let note = self.key.sign(self.position.log.size(), &self.position.log.root());
-        self.medium.checkpoint(&note).map_err(|error| Broken {
+        let size = self.position.log.size();
+        if self.signed == Some(size) {
+            // The one that there is counts as new: the stream may not have it.
+            self.backlog.signed_checkpoint();
+            return Ok(());
+        }
+        match self.key.sign(size, &self.position.log.root()) {
+            Ok(note) => self.keep(size, &note),
+            Err(why) if self.signed.is_some() => {
+                tracing::warn!(%why, size, "there is no checkpoint over the audit log's last records");
+                Ok(())
+            }
+            Err(why) => {
+                let detail = format!("a new log needs a checkpoint: {why}");
+                Err(Broken { detail, reserve_usable: false })
+            }
+        }
+    }
+
+    /// Stores a checkpoint over the first `size` records, unless there is one that covers more.
+    fn keep(&mut self, size: u64, note: &str) -> Result<(), Broken> {
+        if self.signed > Some(size) {
+            return Ok(());
+        }
+        self.medium.checkpoint(note).map_err(|error| Broken {
             // The journal's own file is not touched here.
             reserve_usable: error.kind() == io::ErrorKind::StorageFull,
             ..Broken::io("cannot write a checkpoint", &error)
-        })
+        })?;
+        self.signed = Some(size);
+        self.backlog.signed_checkpoint();
+        Ok(())
     }
 
     /// There is no room for a next file: ends the open recordings in this one's reserve.

@@ -157,11 +157,16 @@ pub(super) struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    /// What the answer's head says.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
     /// The next piece; `None` at the end. An answer that breaks off is an error.
     pub(super) async fn next(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
         self.response.chunk().await.map_err(|error| {
             let mut failure = self.client.unreachable(&error);
-            failure.what = format!("the recording broke off: {}", failure.what);
+            failure.what = format!("the answer broke off: {}", failure.what);
             failure
         })
     }

@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let made = made.map_err(|error| Failure::failed(error_chain(&error)))?;
     out::line(made.next_steps.trim_end())?;
     out::line(format!(
-        "6. Keep a copy of {} elsewhere: with it, `sallyport audit verify` proves the audit log.",
+        "8. Keep a copy of {} elsewhere: with it, `sallyport audit verify` proves the audit log.",
         dir.join(VERIFY_KEY_FILE).display()
     ))?;
     Ok(Exit::Done)

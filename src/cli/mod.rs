@@ -2,6 +2,10 @@
 //! and ids are resolved second.
 
 mod audit;
+mod audit_adopt;
+mod audit_consume;
+mod audit_report;
+mod audit_witness;
 mod block;
 mod blocks;
 mod check_config;
@@ -11,6 +15,7 @@ mod config_psql;
 mod config_ssh;
 mod connections;
 mod exit;
+mod export;
 mod home;
 mod ids;
 mod init;
@@ -19,6 +24,7 @@ mod login;
 mod logout;
 mod marked;
 mod out;
+mod output;
 mod pgfiles;
 mod policy;
 mod psql;
@@ -26,6 +32,7 @@ mod replay;
 mod request;
 mod requests;
 mod revoke;
+mod search;
 mod serve;
 mod sessions;
 mod show;
@@ -33,10 +40,12 @@ mod ssh;
 mod ssh_identity;
 mod sshfiles;
 mod target;
+mod target_postgres;
 mod targets;
 mod user;
 mod user_ssh;
 mod verdict;
+mod watch;
 mod when;
 mod whoami;
 
@@ -93,6 +102,14 @@ enum Command {
     Config(config_psql::Config),
     /// Show what was done over a connection
     Replay(replay::Arguments),
+    /// Show what is done over a connection, as it is done
+    Watch(watch::Arguments),
+    /// Find who did what, where, when: across the recordings that you may read
+    Search(search::Arguments),
+    /// Write the audit log, as far as you may read it, in the forms that others read
+    Export(export::Arguments),
+    /// Put what the audit log holds of a session into one file that proves itself
+    Bundle(export::Bundle),
     /// Manage your own SSH keys
     #[command(subcommand)]
     Key(key::Key),
@@ -179,8 +196,12 @@ async fn run(command: Command) -> Outcome {
             config_ssh::run(arguments, &home()?, &client()?).await
         }
         Command::Key(command) => key::run(command, &client()?).await,
-        Command::Target(command) => target::run(command, &client()?).await,
+        Command::Target(command) => target::run(command, client).await,
         Command::Replay(arguments) => replay::run(arguments).await,
+        Command::Search(arguments) => search::run(arguments, &client()?).await,
+        Command::Watch(arguments) => watch::run(arguments, &client()?).await,
+        Command::Export(arguments) => export::from_server(arguments, &client()?).await,
+        Command::Bundle(arguments) => export::bundle(arguments, &client()?).await,
         Command::Login(arguments) => login::run(arguments, &home()?).await,
         Command::Logout => logout::run(&home()?).await,
         Command::Whoami(arguments) => whoami::run(arguments, &client()?).await,
@@ -241,8 +262,17 @@ mod tests {
             "replay con-1 --audit-dir audit",
             "replay con-1 --format terminal --channel 2 --speed 2 --idle 500ms --from 1m30s",
             "replay con-1 --format asciicast --channel 1",
+            "search",
+            "search needle --principal alice --target ledger-prod --session ses-0000000000000001 --from 2h --to 2026-11-26",
+            "search needle --kind statement --limit 500 --before 17 --json",
+            "audit search needle --audit-dir audit --principal alice --json",
             "login --server https://b --ca ca.crt --user alice --password-stdin",
             "audit verify audit --key k --pin p --pin q --json",
+            "audit export --format jsonl --audit-dir audit --principal alice --from 2026-11-01 --to 2h",
+            "audit export --format sql --config c --session ses-1 -o file",
+            "export --format access-register --target ledger-prod",
+            "export --format asciicast --connection con-1 --channel 2 -o cast",
+            "bundle ses-1 -o file",
             "audit tail --audit-dir audit --follow",
             "policy check policies",
             "policy test policies",
@@ -287,6 +317,9 @@ mod tests {
             "replay con-1 --json --format text",
             "replay con-1 --channel 0",
             "replay con-1 --speed 0",
+            "search needle --limit 0",
+            "search needle --target no/target",
+            "audit search needle",
         ] {
             let words = std::iter::once("sallyport").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

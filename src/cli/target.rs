@@ -1,8 +1,8 @@
-//! `sallyport target bootstrap`: what has to be done on a host, once, so that the gateway gets in.
+//! `sallyport target bootstrap`: what has to be done at a target, once, so that the gateway gets in.
 
 use super::client::Client;
 use super::exit::{Exit, Failure, Outcome};
-use super::{config_ssh, out};
+use super::{config_ssh, out, target_postgres};
 use crate::domain::name::TargetName;
 
 const CA_FILE: &str = "/etc/ssh/sallyport_login_ca.pub";
@@ -19,6 +19,8 @@ pub(super) enum Target {
 pub(super) enum Bootstrap {
     /// A script for an SSH target: it has sshd trust the gateway's login authority
     Ssh(Arguments),
+    /// SQL for a database server: the role as which the gateway makes sessions' roles, and those of the accesses
+    Postgres(target_postgres::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -27,8 +29,15 @@ pub(super) struct Arguments {
     target: Option<TargetName>,
 }
 
-pub(super) async fn run(command: Target, client: &Client) -> Outcome {
-    let Target::Bootstrap(Bootstrap::Ssh(arguments)) = command;
+pub(super) async fn run(command: Target, client: impl FnOnce() -> Result<Client, Failure>) -> Outcome {
+    let Target::Bootstrap(bootstrap) = command;
+    match bootstrap {
+        Bootstrap::Ssh(arguments) => ssh(&arguments, &client()?).await,
+        Bootstrap::Postgres(arguments) => target_postgres::run(&arguments),
+    }
+}
+
+async fn ssh(arguments: &Arguments, client: &Client) -> Outcome {
     let gateway = config_ssh::gateway(client).await?;
     if let Some(name) = &arguments.target {
         let hosts = config_ssh::hosts(client).await?;
@@ -51,16 +60,29 @@ fn script(target: Option<&TargetName>, login_ca: &str) -> String {
          # gateway's login authority, as the one user that the certificate names, for a minute from when it\n\
          # was made. Nothing else changes: other keys that sshd accepts today it goes on accepting.\n\
          # AuthorizedPrincipalsFile, if it is set there, must list each such user's own name.\n\
+         trusted() {{ sshd -T | sed -n 's/^trustedusercakeys //p'; }}\n\
+         # sshd reads one such file only: a second would take the place of the first.\n\
+         case \"$(trusted)\" in\n\
+         '' | none | {CA_FILE}) ;;\n\
+         *)\n\
+         echo \"nothing was changed: sshd has its authorities in $(trusted). Add this line to that file:\" >&2\n\
+         echo '{login_ca}' >&2\n\
+         exit 1\n\
+         ;;\n\
+         esac\n\
          cat > {CA_FILE} <<'END'\n\
          {login_ca}\n\
          END\n\
          chmod 644 {CA_FILE}\n\
-         # Where sshd_config does not include this directory, put these lines into it, before any Match.\n\
          cat > {CONFIG_FILE} <<'END'\n\
          TrustedUserCAKeys {CA_FILE}\n\
          PubkeyAuthentication yes\n\
          END\n\
          sshd -t\n\
+         if [ \"$(trusted)\" != {CA_FILE} ]; then\n\
+         echo 'sshd does not read {CONFIG_FILE}: put its lines into sshd_config, before any Match' >&2\n\
+         exit 1\n\
+         fi\n\
          systemctl reload ssh 2>/dev/null || systemctl reload sshd\n"
     )
 }
@@ -74,21 +96,11 @@ mod tests {
         let name = "web-1".parse().unwrap();
         let text = script(Some(&name), "ssh-ed25519 AAAA sallyport");
         assert!(text.contains("as root on web-1"), "{text}");
-        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(
-            lines,
-            [
-                "cat > /etc/ssh/sallyport_login_ca.pub <<'END'",
-                "ssh-ed25519 AAAA sallyport",
-                "END",
-                "chmod 644 /etc/ssh/sallyport_login_ca.pub",
-                "cat > /etc/ssh/sshd_config.d/sallyport.conf <<'END'",
-                "TrustedUserCAKeys /etc/ssh/sallyport_login_ca.pub",
-                "PubkeyAuthentication yes",
-                "END",
-                "sshd -t",
-                "systemctl reload ssh 2>/dev/null || systemctl reload sshd",
-            ]
-        );
+        let written = |file: &str| text.split_once(&format!("cat > {file} <<'END'\n")).unwrap().1;
+        let until_end = |text: &str| text.split_once("END\n").unwrap().0.to_owned();
+        assert_eq!(until_end(written(CA_FILE)), "ssh-ed25519 AAAA sallyport\n");
+        let config = format!("TrustedUserCAKeys {CA_FILE}\nPubkeyAuthentication yes\n");
+        assert_eq!(until_end(written(CONFIG_FILE)), config);
+        assert_eq!(text.matches("cat > ").count(), 2);
     }
 }

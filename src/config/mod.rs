@@ -1,7 +1,7 @@
 //! The configuration file: read, checked as a whole, every mistake reported at once.
 //!
 //! 1. [`reader`] reads TOML key by key and gathers mistakes.
-//! 2. [`server`] and [`ssh`] read what is fixed while the server runs, [`target`] what may be reloaded.
+//! 2. [`server`], [`ssh`] and [`stream`] read what is fixed while the server runs, [`target`] what may be reloaded.
 //! 3. [`files`] checks the secrets, certificates and keys that the configuration points to.
 //! 4. [`init`] makes a data directory and a first configuration.
 
@@ -10,6 +10,7 @@ pub mod init;
 pub mod reader;
 pub mod server;
 pub mod ssh;
+pub mod stream;
 pub mod target;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 pub use reader::{ConfigErrors, Mistake};
-pub use server::{Api, Audit, Listener, Login, Postgres, Server};
+pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
 pub use ssh::Ssh;
+pub use stream::Stream;
 pub use target::{Address, Admin, AnyTarget, PostgresTarget, SshTarget};
 
 use crate::domain::name::{AccessName, TargetName};
@@ -38,6 +40,9 @@ pub struct Config {
     pub ssh: Option<Ssh>,
     pub audit: Audit,
     pub login: Login,
+    pub witnesses: Vec<Witness>,
+    /// Without it the audit log stays on this machine.
+    pub stream: Option<Stream>,
     pub reloadable: Targets,
 }
 
@@ -141,7 +146,7 @@ impl Config {
     /// Every key that only a restart changes, with its value as text, always in the same order.
     fn fixed(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
-        let Self { server, api, postgres, ssh, audit, login, .. } = self;
+        let Self { server, api, postgres, ssh, audit, login, witnesses, stream, .. } = self;
         let public_address =
             postgres.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
         let mut fixed = vec![
@@ -163,8 +168,12 @@ impl Config {
             ("postgres.max_message_bytes", postgres.max_message_bytes.to_string()),
             ("audit.directory", path(&audit.directory)),
             ("audit.segment_bytes", audit.segment_bytes.to_string()),
+            ("audit.keep_bytes", audit.keep_bytes.to_string()),
+            ("audit.signing_key", server::signing_key_text(audit.signing_key.as_ref())),
             ("login.token_lifetime", server::duration_text(Some(login.token_lifetime))),
         ];
+        fixed.push(("witness", server::witnesses_text(witnesses)));
+        fixed.push(("stream", stream::text(stream.as_ref())));
         fixed.extend(ssh::fixed(ssh.as_ref()));
         fixed
     }
@@ -183,6 +192,8 @@ fn read(
     let audit = server::audit(&root, server.as_ref());
     let login = server::login(&root);
     let ssh = ssh::ssh(&root, &login);
+    let witnesses = server::witnesses(&root);
+    let stream = stream::stream(&root);
     let policies = server::policies(&root);
     let mut targets = BTreeMap::new();
     read_targets(&root, environment, &mut targets);
@@ -208,6 +219,8 @@ fn read(
         ssh,
         audit: audit?,
         login,
+        witnesses,
+        stream,
         reloadable,
     })
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::files;
 use super::reader::Section;
 use super::target::Address;
+use crate::crypto::cosign::WitnessVerifyKey;
 use crate::domain::time::humane;
 
 const MIB: usize = 1024 * 1024;
@@ -58,6 +59,43 @@ pub struct Audit {
     pub directory: PathBuf,
     /// How large a journal file grows before the next is begun.
     pub segment_bytes: u64,
+    /// How much of what the stream has confirmed stays; without a stream all of it does.
+    pub keep_bytes: u64,
+    /// Signs the log's checkpoints; `None`: the key that is in a file of the data directory.
+    pub signing_key: Option<KmsKey>,
+}
+
+/// A key in Amazon KMS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KmsKey {
+    /// ARN of the key or of an alias, or the alias's name.
+    pub key: String,
+    /// `None`: as Amazon's SDK finds it.
+    pub region: Option<String>,
+    /// Instead of Amazon's own address.
+    pub endpoint: Option<String>,
+}
+
+impl KmsKey {
+    /// The key that `text` names; none when it names none. An ARN says in which region it is.
+    pub fn parse(text: &str) -> Option<Self> {
+        let arn: Vec<&str> = text.split(':').collect();
+        let region = match arn.as_slice() {
+            ["arn", _, "kms", region, _, what] if !region.is_empty() && what.contains('/') => {
+                Some((*region).to_owned())
+            }
+            [alias] if alias.strip_prefix("alias/").is_some_and(|name| !name.is_empty()) => None,
+            _ => return None,
+        };
+        Some(Self { key: text.to_owned(), region, endpoint: None })
+    }
+}
+
+/// Somebody else's machine that sees the audit log grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    pub url: String,
+    pub key: WitnessVerifyKey,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,8 +209,67 @@ pub(super) fn audit(root: &Section<'_>, server: Option<&Server>) -> Option<Audit
     let directory = section.path("directory");
     let directory = directory.or_else(|| server.map(|server| server.data_dir.join("audit")));
     let segment_bytes = section.integer("segment_bytes", bytes(64 * MIB), bytes(MIB / 16), bytes(4096 * MIB));
+    let keep_bytes = section.integer("keep_bytes", bytes(8192 * MIB), segment_bytes, u64::MAX);
+    let signing_key = signing_key(&section);
     section.finish();
-    Some(Audit { directory: directory?, segment_bytes })
+    Some(Audit { directory: directory?, segment_bytes, keep_bytes, signing_key })
+}
+
+fn signing_key(section: &Section<'_>) -> Option<KmsKey> {
+    let (region, endpoint) = (section.text("signing_region"), url(section, "signing_endpoint"));
+    let text = section.text("signing_key")?;
+    let Some(key) = KmsKey::parse(text) else {
+        let message = format!("`{text}` names no key of Amazon KMS: write `arn:aws:kms:…` or `alias/…`");
+        section.blame("signing_key", message);
+        return None;
+    };
+    Some(KmsKey { region: region.map(str::to_owned).or(key.region), endpoint, key: key.key })
+}
+
+/// For comparing, and for people.
+pub(super) fn signing_key_text(key: Option<&KmsKey>) -> String {
+    let Some(KmsKey { key, region, endpoint }) = key else { return "file".to_owned() };
+    let parts = [("region", region), ("endpoint", endpoint)];
+    let parts = parts.iter().filter_map(|(what, value)| Some(format!("; {what} {}", value.as_ref()?)));
+    format!("{key}{}", parts.collect::<String>())
+}
+
+/// The value of `key`, which is to be the address of a service.
+pub(super) fn url(section: &Section<'_>, key: &'static str) -> Option<String> {
+    let url = section.text(key)?;
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+        section.blame(key, format!("`{url}` begins neither with `http://` nor with `https://`"));
+    }
+    Some(url.to_owned())
+}
+
+/// Who cosigns the audit log's checkpoints.
+pub(super) fn witnesses(root: &Section<'_>) -> Vec<Witness> {
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for section in root.sections("witness") {
+        let url = section.required_text("url", "say where it listens, as in `http://witness.example:7455`");
+        let key = section.required_text("key", "give the line that `sallyport audit witness` prints");
+        if let Some(url) = url
+            && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
+        {
+            section.blame("url", format!("`{url}` begins neither with `http://` nor with `https://`"));
+        }
+        match key.map(str::parse::<WitnessVerifyKey>) {
+            Some(Ok(key)) if witnesses.iter().any(|other| other.key == key) => {
+                section.blame("key", format!("`{}` is there twice", key.name()));
+            }
+            Some(Ok(key)) => witnesses.extend(url.map(|url| Witness { url: url.to_owned(), key })),
+            Some(Err(error)) => section.blame("key", error),
+            None => {}
+        }
+        section.finish();
+    }
+    witnesses
+}
+
+/// For comparing.
+pub(super) fn witnesses_text(witnesses: &[Witness]) -> String {
+    witnesses.iter().map(|witness| format!("{} {}", witness.url, witness.key)).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn login(root: &Section<'_>) -> Login {

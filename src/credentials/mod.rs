@@ -52,6 +52,19 @@ pub struct SourceRequest<'a> {
     pub ends_at: Timestamp,
 }
 
+/// A credential that a source holds and that looks like one of Sallyport's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub handle: String,
+    pub session: SessionId,
+    /// It says of itself that this installation made it.
+    pub ours: bool,
+    /// It opens the target at this moment.
+    pub open: bool,
+    /// The database role that it was made for, where that can still be seen.
+    pub access_role: Option<String>,
+}
+
 /// Why a credential was not made or not destroyed.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -83,6 +96,9 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// Makes the credential open nothing any more; connections that it has opened go on.
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError>;
 
+    /// As [`Self::shut`], for one that somebody else opened and left open.
+    async fn lock(&self, request: &SourceRequest<'_>) -> Result<(), SourceError>;
+
     /// Shuts the credential and ends whatever uses it, for a session whose connections all ended
     /// without us (a crash). Gives the number of server processes that were terminated.
     async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
@@ -90,6 +106,9 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// Destroys the credential and whatever uses it; `Ok` means that the source confirmed it. Gives
     /// the number of server processes that were terminated.
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
+
+    /// All credentials at the target that look like ours, whoever's they are.
+    async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError>;
 }
 
 /// How long one operation at a source may take. Longer than the server is given for a statement, so

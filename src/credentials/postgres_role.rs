@@ -5,7 +5,8 @@
 //! connected as the role could give it another password, and would still not get in past the
 //! gateway: a role cannot give itself `LOGIN`.
 //!
-//! At the end, in this order: it may no longer log in; its server processes are terminated; what
+//! At the end, in this order: it may no longer log in; its server processes are terminated; what it has prepared and
+//! not committed (`PREPARE TRANSACTION`) is rolled back, as its locks would hold up the rest for ever; what
 //! it owns goes to the access's role; what it was granted is revoked; it is dropped.
 
 use std::time::Duration;
@@ -14,42 +15,60 @@ use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
 
 use super::postgres_admin::Admin;
-use super::{Credential, CredentialSource, Opened, SourceError, SourceRequest, bounded};
+use super::{Credential, CredentialSource, Found, Opened, SourceError, SourceRequest, bounded};
+use crate::config::PostgresTarget;
 use crate::crypto;
 use crate::crypto::scram;
 use crate::domain::id::SessionId;
 use crate::domain::secret::Secret;
+use crate::failpoint;
 
 /// How long one server process gets to end before it is asked again, in milliseconds.
 const TERMINATE_MILLIS: i64 = 2_000;
 /// How often a server process is asked to end before the destruction counts as failed.
 const TERMINATE_TRIES: u32 = 3;
 
-#[derive(Debug, Default, Clone, Copy)]
-pub struct PostgresRole;
+/// What every handle begins with; the session's id follows.
+const PREFIX: &str = "sp_";
+
+#[derive(Debug, Clone)]
+pub struct PostgresRole {
+    /// Tells roles of this installation from those of another that works on the same server.
+    mark: String,
+}
+
+impl PostgresRole {
+    /// `installation`: the same for all nodes that share a store, and for nobody else.
+    pub fn new(installation: &str) -> Self {
+        Self { mark: format!("sallyport {installation}: dropped when its session ends") }
+    }
+}
 
 #[async_trait]
 impl CredentialSource for PostgresRole {
     /// `sp_<session>`: at most 63 bytes, and recognisable as ours.
     fn handle(&self, session: &SessionId) -> String {
-        format!("sp_{}", session.as_str().replace('-', "_"))
+        format!("{PREFIX}{}", session.as_str().replace('-', "_"))
     }
 
     async fn open(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
-        bounded(open(request)).await
+        bounded(open(request, &self.mark)).await
     }
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let shut = format!("ALTER ROLE {} NOLOGIN", identifier(request.handle));
-            if opened.admin.batch_execute(&shut).await.is_ok() {
-                return Ok(());
+            if shut(&opened.admin, request.handle).await.is_err() {
+                // The connection that opened it may have broken since.
+                shut(&Admin::connect(request.target, None).await?, request.handle).await?;
             }
-            // The connection that opened it may have broken since.
-            let admin = Admin::connect(request.target, None).await?;
-            admin.batch_execute(&shut).await.map_err(|source| failed("shut", request.handle, source))
+            failpoint::reached("role_shut");
+            Ok(())
         })
         .await
+    }
+
+    async fn lock(&self, request: &SourceRequest<'_>) -> Result<(), SourceError> {
+        bounded(async { shut(&Admin::connect(request.target, None).await?, request.handle).await }).await
     }
 
     async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
@@ -66,9 +85,18 @@ impl CredentialSource for PostgresRole {
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
         bounded(destroy(request)).await
     }
+
+    async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {
+        bounded(list(target, &self.mark)).await
+    }
 }
 
-async fn open(request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
+async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
+    let shut = format!("ALTER ROLE {} NOLOGIN", identifier(handle));
+    admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
+}
+
+async fn open(request: &SourceRequest<'_>, mark: &str) -> Result<Opened, SourceError> {
     let admin = Admin::connect(request.target, None).await?;
     let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
     let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ITERATIONS);
@@ -88,16 +116,19 @@ async fn open(request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
         let powers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT";
         let made = format!(
             "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
-             COMMENT ON ROLE {role} IS 'sallyport: dropped when its session ends'"
+             COMMENT ON ROLE {role} IS {}",
+            literal(mark)
         );
         ("create the role", made)
     };
     if role_number(&admin, request.access_role).await?.is_none() {
         return Err(SourceError::NoAccessRole { role: request.access_role.to_owned() });
     }
+    failpoint::reached("role_making");
     // The simple protocol runs the statements of one message as one transaction.
     let done = admin.batch_execute(&statements).await;
     done.map_err(|source| failed(doing, request.handle, source))?;
+    failpoint::reached("role_made");
     Ok(Opened { credential: Credential { user: request.handle.to_owned(), password }, admin })
 }
 
@@ -107,6 +138,8 @@ async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {
     let role = identifier(handle);
     let Some(oid) = role_number(&admin, handle).await? else { return Ok(0) };
     let terminated = quiet(&admin, oid, handle).await?;
+    failpoint::reached("role_quiet");
+    roll_back_prepared(request, &admin).await?;
     for database in databases_with_traces(&admin, oid, handle).await? {
         let there = Admin::connect(request.target, Some(&database)).await?;
         let access = identifier(request.access_role);
@@ -117,12 +150,68 @@ async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {
             ))
             .await
             .map_err(|source| failed("reassign what is owned by", handle, source))?;
+        failpoint::reached("role_disowned");
     }
     admin
         .batch_execute(&format!("DROP ROLE IF EXISTS {role}"))
         .await
         .map_err(|source| failed("drop", handle, source))?;
+    failpoint::reached("role_dropped");
     Ok(terminated)
+}
+
+/// Transactions that the role has prepared and left there. Only who prepared one may end it.
+async fn roll_back_prepared(request: &SourceRequest<'_>, admin: &Admin) -> Result<(), SourceError> {
+    let handle = request.handle;
+    let what = |source| failed("roll back what was prepared by", handle, source);
+    let prepared = admin
+        .query(
+            "SELECT gid, database::text FROM pg_catalog.pg_prepared_xacts WHERE owner = $1::text::name",
+            &[&handle],
+        )
+        .await
+        .map_err(what)?;
+    let role = identifier(handle);
+    for row in prepared {
+        let (gid, database): (String, String) =
+            (row.try_get(0).map_err(what)?, row.try_get(1).map_err(what)?);
+        let there = Admin::connect(request.target, Some(&database)).await?;
+        there.batch_execute(&format!("GRANT {role} TO CURRENT_USER; SET ROLE {role}")).await.map_err(what)?;
+        // Not in a transaction, so in a message of its own.
+        there.batch_execute(&format!("ROLLBACK PREPARED {}", literal_of_theirs(&gid))).await.map_err(what)?;
+    }
+    Ok(())
+}
+
+async fn list(target: &PostgresTarget, mark: &str) -> Result<Vec<Found>, SourceError> {
+    let what = |source| failed("look for roles like", PREFIX, source);
+    let admin = Admin::connect(target, None).await?;
+    let rows = admin
+        .query(
+            "SELECT r.rolname::text, r.rolcanlogin, pg_catalog.shobj_description(r.oid, 'pg_authid') = $1, \
+               ARRAY(SELECT a.rolname::text FROM pg_catalog.pg_auth_members m \
+                 JOIN pg_catalog.pg_roles a ON a.oid = m.roleid WHERE m.member = r.oid) \
+             FROM pg_catalog.pg_roles r WHERE pg_catalog.starts_with(r.rolname::text, $2) ORDER BY 1",
+            &[&mark, &PREFIX],
+        )
+        .await
+        .map_err(what)?;
+    let mut found = Vec::new();
+    for row in rows {
+        let handle: String = row.try_get(0).map_err(what)?;
+        let Some(session) = session_of(&handle) else { continue };
+        let ours: Option<bool> = row.try_get(2).map_err(what)?;
+        let member_of: Vec<String> = row.try_get(3).map_err(what)?;
+        let access_role = member_of.into_iter().find(|role| target.roles.values().any(|own| own == role));
+        let open = row.try_get(1).map_err(what)?;
+        found.push(Found { handle, session, ours: ours == Some(true), open, access_role });
+    }
+    Ok(found)
+}
+
+/// The session that a role is named after.
+fn session_of(handle: &str) -> Option<SessionId> {
+    handle.strip_prefix(PREFIX)?.replace('_', "-").parse().ok()
 }
 
 async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceError> {
@@ -207,6 +296,12 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// Quotes what somebody else chose (PostgreSQL documentation, section 4.1.2.2: with `E`, a backslash escapes whatever
+/// the server's settings).
+fn literal_of_theirs(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,14 +309,19 @@ mod tests {
     #[test]
     fn a_handle_names_its_session_and_fits_an_identifier() {
         let session = SessionId::from_random([7; 10]);
-        let handle = PostgresRole.handle(&session);
+        let handle = PostgresRole::new("test").handle(&session);
         assert!(handle.starts_with("sp_ses_"));
         assert!(handle.len() <= 63);
+        assert_eq!(session_of(&handle), Some(session));
+        for other in ["sp_ses_short", "sp_req_0123456789abcdef", "spare", "sp_"] {
+            assert_eq!(session_of(other), None, "{other}");
+        }
     }
 
     #[test]
     fn hostile_names_stay_inside_their_quotes() {
         assert_eq!(identifier(r#"a"; DROP ROLE x; --"#), r#""a""; DROP ROLE x; --""#);
         assert_eq!(literal("o'clock"), "'o''clock'");
+        assert_eq!(literal_of_theirs(r"\'; DROP ROLE x; --"), r"E'\\''; DROP ROLE x; --'");
     }
 }

@@ -2,6 +2,7 @@
 //! provider, but for SSH keys, whose library brings its own ([`ssh`]).
 
 pub mod certificate;
+pub mod cosign;
 pub mod hasher;
 pub mod scram;
 pub mod sign;
@@ -13,8 +14,24 @@ use aws_lc_rs::{digest, hmac, rand};
 pub const HASH_LENGTH: usize = 32;
 pub type Hash = [u8; HASH_LENGTH];
 
+/// What is no longer is hashed in one call. A context costs more than hashing a few hundred bytes.
+const SHORT: usize = 1024;
+
 /// SHA-256 over the concatenation of `parts`.
 pub fn sha256(parts: &[&[u8]]) -> Hash {
+    let mut whole = [0; SHORT];
+    let mut end = 0_usize;
+    for part in parts {
+        let Some(place) = whole.get_mut(end..end.saturating_add(part.len())) else {
+            return sha256_long(parts);
+        };
+        place.copy_from_slice(part);
+        end += part.len();
+    }
+    to_hash(digest::digest(&digest::SHA256, whole.get(..end).unwrap_or_default()).as_ref())
+}
+
+fn sha256_long(parts: &[&[u8]]) -> Hash {
     let mut context = digest::Context::new(&digest::SHA256);
     for part in parts {
         context.update(part);
@@ -53,12 +70,13 @@ pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
+/// A hash from its lower-case hexadecimal digits.
+pub fn from_hex(digits: &str) -> Option<Hash> {
+    data_encoding::HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()
+}
+
 fn to_hash(bytes: &[u8]) -> Hash {
-    let mut hash = [0; HASH_LENGTH];
-    for (slot, byte) in hash.iter_mut().zip(bytes) {
-        *slot = *byte;
-    }
-    hash
+    bytes.first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -70,5 +88,10 @@ mod tests {
         // FIPS 180-2, appendix B.1
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex(&sha256(&[b"a", b"", b"bc"])), expected);
+        let long = vec![7; 3 * SHORT];
+        for length in [0, SHORT - 1, SHORT, SHORT + 1, 3 * SHORT] {
+            let (one, two) = long[..length].split_at(length / 3);
+            assert_eq!(sha256(&[one, two]), sha256_long(&[&long[..length]]), "{length}");
+        }
     }
 }

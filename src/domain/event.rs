@@ -35,6 +35,8 @@ pub enum Action {
     CredentialIssued,
     CredentialDestroyed,
     CredentialDestructionFailed,
+    /// A target holds a credential of ours that no session has.
+    CredentialOrphaned,
     UserAdded,
     UserChanged,
     /// An operator ended all tokens of a user.
@@ -51,11 +53,37 @@ pub enum Action {
     /// Something was read through the API.
     Read,
     RecordingReplayed,
+    /// Recordings were searched.
+    Searched,
+    /// Part of the audit log was given out in another form, or as a bundle.
+    AuditExported,
     ApiRefused,
     NodeStarted,
     NodeStopped,
     ConfigurationReloaded,
     ClockBehind,
+    /// A witness has not cosigned the audit log for a while.
+    WitnessSilent,
+    /// A witness says that the audit log is not what it saw.
+    WitnessRefused,
+    /// It cosigns again.
+    WitnessBack,
+    /// Journal files that the stream has confirmed were removed.
+    JournalTrimmed,
+    /// The audit stream is further behind than it should be.
+    StreamBehind,
+    /// It no longer is.
+    StreamCaughtUp,
+    /// The audit log's newest checkpoint could not be signed.
+    CheckpointUnsigned,
+    /// One is signed again.
+    CheckpointSigned,
+    /// Recorded on purpose, to be fetched back and verified.
+    Canary,
+    /// It did not come back as it was recorded.
+    CanaryFailed,
+    /// It does again.
+    CanaryPassed,
     /// The store is older than the audit log: somebody restored it.
     StoreRestored,
 }

@@ -59,9 +59,7 @@ pub async fn run<F, S>(
                 tracing::warn!(newcomer = %client, limit = limits.handshakes, "too many connections are still authenticating: the oldest are closed");
             }
         }
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%client, %error, "cannot set TCP_NODELAY");
-        }
+        super::stream::prepare(&stream);
         let connection = serve(stream, client, slot);
         tasks.spawn(async move {
             if evicted.run_until_cancelled(connection).await.is_none() {

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::access::Access;
-use crate::access::hub::{Registration, StopSignal};
+use crate::access::hub::{CurrentPermit, Registration, StopSignal};
 use crate::audit::record::Tls;
 use crate::audit::ssh::SshClient;
 use crate::audit::{Opening, Recorder, Totals, Unrecordable};
@@ -53,6 +53,7 @@ pub async fn begin(access: &Arc<Access>, permit: &Permit, arrival: &Arrival) -> 
     }
     // From here a revocation finds us in the hub; one that came before shows in this check.
     let permit = access.recheck(permit).await?;
+    access.hub.renew(permit.clone());
     // The recording comes first: a connection that the record knows of and has no recording is
     // what a removed recording looks like.
     let policy_hash = access.rules().policy.hash().to_owned();
@@ -89,8 +90,14 @@ impl LiveConnection {
         self.registration.connection()
     }
 
+    /// As it was when the connection began.
     pub fn permit(&self) -> &Permit {
         &self.permit
+    }
+
+    /// As it was last confirmed: what each use is judged by.
+    pub fn current_permit(&self) -> &CurrentPermit {
+        self.registration.permit()
     }
 
     pub fn recorder(&self) -> &Recorder {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -29,6 +30,28 @@ impl Abrupt for TcpStream {
     fn abandon(&mut self) {
         // Closed with a reset: the kernel keeps nothing for a peer that does not read.
         let _closed_already = self.set_zero_linger();
+    }
+}
+
+/// A peer that says nothing for so long is asked by the kernel whether it is still there,
+const SILENT_FOR: Duration = Duration::from_mins(1);
+/// so often,
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+/// and so many times: the connection to one that has lost its power or its network ends.
+const ASKED: u32 = 6;
+
+/// Sends small writes at once, and has the kernel notice a peer that is gone without a word. One that is
+/// only stopped, or does not read, is there.
+pub fn prepare(stream: &TcpStream) {
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| Ok(sockopt::set_socket_keepalive(stream, true)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepidle(stream, SILENT_FOR)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?))
+        .and_then(|()| Ok(sockopt::set_tcp_keepcnt(stream, ASKED)?));
+    if let Err(error) = prepared {
+        // A peer that is gone already.
+        tracing::debug!(%error, "cannot set the options of a socket");
     }
 }
 
@@ -156,6 +179,16 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn the_kernel_asks_after_a_silent_peer() {
+        let (_cut, stream) = pair(&CancellationToken::new()).await;
+        prepare(&stream);
+        assert!(stream.nodelay().unwrap() && sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), SILENT_FOR);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), ASKED_EVERY);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), ASKED);
+    }
 
     async fn pair(cut: &CancellationToken) -> (Revocable<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
@@ -82,7 +82,7 @@ async fn admit(state: &HttpState, route: &Route, parts: &mut Parts) -> Result<()
         return Ok(());
     }
     let client = parts.extensions.get::<ClientAddress>().map(|address| address.0);
-    let outcome = match bearer(parts) {
+    let outcome = match bearer(&parts.headers) {
         Some(token) => state.access.authenticate(token, client).await,
         None => Err(Refusal::Unauthenticated("this call needs a bearer token".to_owned())),
     };
@@ -104,8 +104,8 @@ async fn admit(state: &HttpState, route: &Route, parts: &mut Parts) -> Result<()
     Ok(())
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

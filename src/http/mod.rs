@@ -17,6 +17,7 @@ pub mod route;
 pub mod serve;
 mod standing;
 pub mod strangers;
+mod streamed;
 pub mod view;
 
 use std::path::PathBuf;
@@ -24,16 +25,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::audit::search::Index;
 
 pub use route::{Auth, ROUTES, Route, router};
 pub use serve::serve;
 
 use strangers::Strangers;
 use view::{CheckView, SshGatewayView};
+
+/// How many searches read at the same time.
+const SEARCHES: usize = 2;
 
 /// What the handlers work with. Cloning gives another handle to the same.
 #[derive(Debug, Clone)]
@@ -42,6 +47,10 @@ pub struct HttpState {
     pub gateway: Arc<GatewayInfo>,
     /// The directory of the audit log that recordings are read from.
     pub audit: Arc<PathBuf>,
+    /// The index of that log.
+    pub search: Arc<Index>,
+    /// Searches read much: so few at a time, and the others wait.
+    pub(crate) searches: Arc<Semaphore>,
     pub metrics: PrometheusHandle,
     /// Owns what is being carried out: a client that hangs up does not stop a revocation half-way.
     pub tasks: TaskTracker,
@@ -68,6 +77,7 @@ impl HttpState {
         access: Arc<Access>,
         gateway: GatewayInfo,
         audit: PathBuf,
+        search: Arc<Index>,
         metrics: PrometheusHandle,
         tasks: TaskTracker,
     ) -> Self {
@@ -75,6 +85,8 @@ impl HttpState {
             access,
             gateway: Arc::new(gateway),
             audit: Arc::new(audit),
+            search,
+            searches: Arc::new(Semaphore::new(SEARCHES)),
             metrics,
             tasks,
             strangers: Arc::default(),

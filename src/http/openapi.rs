@@ -5,7 +5,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::api::{
-    block, connection, gateway, health, login, metrics, recording, request, review, session, ssh, target,
+    block, connection, export, gateway, health, login, metrics, recording, request, review, search, session,
+    ssh, target,
 };
 use super::error::Problem;
 
@@ -21,7 +22,7 @@ use super::error::Problem;
         review::approve, review::deny, review::cancel,
         session::revoke, session::list,
         block::add, block::lift, block::list,
-        connection::list, target::list, gateway::show, recording::show,
+        connection::list, target::list, gateway::show, recording::show, search::find, export::show, export::bundle,
         ssh::add_key, ssh::list_keys, ssh::remove_key, ssh::certify,
         login::login, login::logout, login::whoami,
         metrics::show, health::alive, health::ready,

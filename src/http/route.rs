@@ -9,7 +9,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::HttpState;
 use super::api::{
-    block, connection, gateway, health, login, metrics, recording, request, review, session, ssh, target,
+    block, connection, export, gateway, health, login, metrics, recording, request, review, search, session,
+    ssh, target,
 };
 use super::auth;
 use super::error::Problem;
@@ -81,6 +82,9 @@ pub static ROUTES: &[Route] = &[
     route(POST, "/pam/ssh-keys/remove", Auth::Bearer, || post(ssh::remove_key)),
     route(POST, "/pam/ssh-certificate", Auth::Bearer, || post(ssh::certify)),
     route(GET, "/pam/recordings/{connection}", Auth::Bearer, || get(recording::show)),
+    route(GET, "/pam/search", Auth::Bearer, || get(search::find)),
+    route(GET, "/pam/export", Auth::Bearer, || get(export::show)),
+    route(GET, "/pam/sessions/{id}/bundle", Auth::Bearer, || get(export::bundle)),
     route(POST, "/login", Auth::Public, || post(login::login)),
     route(POST, "/logout", Auth::Bearer, || post(login::logout)),
     unrecorded(GET, "/whoami", Auth::Bearer, || get(login::whoami)),

@@ -46,7 +46,7 @@ pub enum Action {
     Unblock,
     /// Open a connection under a session. Context: break-glass.
     Connect,
-    /// Read recordings. Context: own.
+    /// Read recordings, and what else the audit log says. Context: own.
     Replay,
     /// See what is not one's own: requests, sessions, connections, blocks of others.
     Watch,

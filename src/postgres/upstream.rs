@@ -22,6 +22,7 @@ use crate::audit::record::Tls;
 use crate::config::PostgresTarget;
 use crate::credentials::Credential;
 use crate::crypto::certificate;
+use crate::gateway::stream::prepare;
 
 use super::codec::backend::{self, Authentication, BackendKey, Report, Startup};
 use super::codec::frame::{self, Frame, HEADER};
@@ -152,7 +153,7 @@ async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, Upstrea
         None => TcpStream::connect((target.address.host.as_str(), target.address.port)).await,
     };
     let mut stream = stream.map_err(failed)?;
-    stream.set_nodelay(true).map_err(failed)?;
+    prepare(&stream);
     stream.write_all(&encode::ssl_request()).await?;
     // Exactly one byte: anything more must be TLS.
     let mut answer = [0];

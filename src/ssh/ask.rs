@@ -16,7 +16,7 @@ use super::authenticate::Known;
 use super::goodbye::{self, REFUSED_STATUS};
 use super::lobby::Admitted;
 use super::message::{Message, Request};
-use super::prompt::{Interrupted, Prompt};
+use super::prompt::{ANSWER_WITHIN, Interrupted, Prompt};
 use super::serve::SshGateway;
 use super::server::{ClientChannel, FromClient};
 use super::session::{Prelude, VARIABLES};
@@ -89,7 +89,8 @@ pub(super) async fn serve(asker: &Asker, channel: ClientChannel) -> Option<Admit
     };
     let ClientChannel { mut from, to } = channel;
     let mut prelude = Prelude::default();
-    let purpose = purpose(&mut from, &mut prelude, &asker.gateway.settings).await?;
+    let saying = purpose(&mut from, &mut prelude, &asker.gateway.settings);
+    let purpose = tokio::time::timeout(ANSWER_WITHIN, saying).await.ok()??;
     if matches!(purpose, Purpose::Program) || prelude.pty.is_none() {
         let told = told(deny.as_ref());
         goodbye::explain(from, &to, &told, REFUSED_STATUS, prelude.pty.is_some(), true).await;
@@ -136,7 +137,11 @@ async fn purpose(from: &mut FromClient, prelude: &mut Prelude, settings: &Settin
             }
             Request::Resize(window) => resize(prelude, window),
             Request::Signal(_) => {}
-            Request::Agent | Request::X11 => from.answer(false),
+            Request::Agent => {
+                prelude.agent = true;
+                from.answer(true);
+            }
+            Request::X11 => from.answer(false),
             Request::Shell => {
                 from.answer(true);
                 return Some(Purpose::Shell);

@@ -14,6 +14,7 @@ use super::server::ClientHandle;
 use super::settings::Settings;
 use super::way::Way;
 use crate::access::Access;
+use crate::access::hub::CurrentPermit;
 use crate::access::usage::Use;
 use crate::audit::record::Body;
 use crate::audit::ssh::{ChannelKind, ChannelOpened, ChannelRefused};
@@ -21,7 +22,6 @@ use crate::audit::{Recorder, Totals, Unrecordable};
 use crate::config::SshTarget;
 use crate::domain::decision::Rule;
 use crate::domain::deny::{Deny, EndReason};
-use crate::domain::session::Permit;
 use crate::domain::time::Timestamp;
 
 /// The channel number of what concerns the connection as a whole.
@@ -36,7 +36,7 @@ const CLIENT_FIRST: Duration = Duration::from_millis(100);
 pub(super) struct Carrier {
     pub access: Arc<Access>,
     pub settings: Arc<Settings>,
-    pub permit: Permit,
+    pub permit: CurrentPermit,
     pub recorder: Recorder,
     pub target: Arc<SshTarget>,
     /// The account on the host.
@@ -85,7 +85,7 @@ impl Ending {
 pub(super) struct Parts {
     pub access: Arc<Access>,
     pub settings: Arc<Settings>,
-    pub permit: Permit,
+    pub permit: CurrentPermit,
     pub recorder: Recorder,
     pub target: Arc<SshTarget>,
     pub login: String,
@@ -186,7 +186,7 @@ impl Carrier {
 
     /// Puts a use to the policy; a refusal is recorded and comes back as what to tell the client.
     pub(super) async fn may(&self, ch: u32, what: &str, usage: &Use<'_>) -> Result<(), String> {
-        let Err(deny) = self.access.may_use(&self.permit, usage) else { return Ok(()) };
+        let Err(deny) = self.access.may_use(&self.permit.get(), usage) else { return Ok(()) };
         self.refused(ch, what, destination(usage), &deny).await;
         Err(deny.to_string())
     }

@@ -7,6 +7,7 @@
 //! A target may open nothing towards us but what was asked for: forwarded connections while there
 //! is a listener, the client's agent where its forwarding was granted. They come as [`Incoming`].
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use russh::keys::ssh_key::{Algorithm, HashAlg};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelReadHalf, ChannelWriteHalf, Preferred, SshId};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{Backlog, Flow, Paced, QUEUE, WINDOW};
@@ -28,7 +30,7 @@ use crate::crypto::ssh;
 use crate::crypto::ssh::certificate::check_host_certificate;
 use crate::domain::time::Timestamp;
 use crate::gateway::boxed;
-use crate::gateway::stream::Revocable;
+use crate::gateway::stream::{Revocable, prepare};
 
 /// For each of: name looked up and connected; keys exchanged; the credential taken.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);
@@ -56,7 +58,8 @@ pub(super) enum DialError {
     },
     #[error(
         "{address} does not accept our certificate for `{login}`: has it the line `TrustedUserCAKeys` \
-         (`sallyport target bootstrap ssh`), and an account of that name?"
+         (`sallyport target bootstrap ssh`), and an account of that name? Where addresses are translated \
+         between here and there, the target's `source_address` has to say which it sees"
     )]
     Refused { address: String, login: String },
 }
@@ -310,11 +313,13 @@ impl std::fmt::Debug for Met {
     }
 }
 
-/// Connects to `target`, exchanges keys and verifies the host's. Everything ends when `cut` is cancelled.
+/// Connects to `target`, says where `from`, exchanges keys and verifies the host's. Everything ends when
+/// `cut` is cancelled.
 pub(super) async fn meet(
     target: &SshTarget,
     now: Timestamp,
     cut: &CancellationToken,
+    from: watch::Sender<Option<IpAddr>>,
 ) -> Result<Met, DialError> {
     let address = || target.address.to_string();
     let connecting = async {
@@ -327,9 +332,9 @@ pub(super) async fn meet(
         .await
         .map_err(|_| DialError::TimedOut { address: address() })?
         .map_err(|source| DialError::Connect { address: address(), source })?;
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
+    prepare(&stream);
+    from.send_replace(stream.local_addr().ok().map(|local| local.ip().to_canonical()));
+    drop(from);
     let stream = Revocable::new(stream, cut.clone());
     let exchanging = Box::pin(exchange_keys(target, now, stream));
     match tokio::time::timeout(DIAL_WITHIN, exchanging).await {

@@ -29,6 +29,8 @@ use crate::domain::session::Permit;
 
 /// Channels that a client without a permit may have open at once.
 const CHANNELS: usize = 16;
+/// Refusals of one client's that are recorded.
+const RECORDED: usize = 32;
 /// How often it is looked whether a client's account is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const NO_TARGET: &str = "name a target: ssh USER+TARGET@… or ssh -J USER@… TARGET";
@@ -57,13 +59,15 @@ pub(super) struct Lobby {
     open: FuturesUnordered<BoxFuture<'static, Option<Admitted>>>,
     /// A connection behind a jump ends by itself, told and recorded like any other.
     jumps: FuturesUnordered<BoxFuture<'static, Jumped>>,
+    /// Refusals of this client's that are on record.
+    recorded: usize,
 }
 
 impl Lobby {
     pub(super) fn new(gateway: &Arc<SshGateway>, visitor: &Visitor, deny: Option<Deny>) -> Self {
         let asker = Arc::new(Asker::new(Arc::clone(gateway), visitor.known.clone(), visitor.client));
         let (open, jumps) = (FuturesUnordered::new(), FuturesUnordered::new());
-        Self { gateway: Arc::clone(gateway), asker, deny, open, jumps }
+        Self { gateway: Arc::clone(gateway), asker, deny, open, jumps, recorded: 0 }
     }
 
     /// Serves the client until a channel comes back with a permit, or the client goes or has to.
@@ -99,7 +103,9 @@ impl Lobby {
     async fn take(&mut self, visitor: &Visitor, arrival: Arrival) {
         match arrival {
             Arrival::Opened(_, _, reply) if self.open.len() + self.jumps.len() >= CHANNELS => {
-                reply.prohibit(format!("without a session one may have {CHANNELS} channels open")).await;
+                let why = format!("without a session one may have {CHANNELS} channels open");
+                self.record(visitor, "lobby_full", &why).await;
+                reply.prohibit(why).await;
             }
             Arrival::Opened(Opening::Session, channel, reply) => {
                 let asker = Arc::clone(&self.asker);
@@ -108,22 +114,55 @@ impl Lobby {
             Arrival::Opened(Opening::Tcp { host, port, .. }, channel, reply) if self.deny.is_none() => {
                 self.jump(visitor, (&host, port), channel, reply).await;
             }
-            Arrival::Opened(_, _, reply) => {
-                let why = self.deny.as_ref().map_or_else(|| NO_TARGET.to_owned(), ToString::to_string);
+            Arrival::Opened(Opening::Tcp { host, port, .. }, _, reply) => {
+                let why = self.refuse(visitor, &format!("a connection to {host}:{port}")).await;
+                reply.prohibit(why).await;
+            }
+            Arrival::Opened(Opening::Path { path }, _, reply) => {
+                let why = self.refuse(visitor, &format!("a connection to {path}")).await;
                 reply.prohibit(why).await;
             }
             // Dropped answers refuse.
-            Arrival::Listen { .. }
-            | Arrival::ListenPath { .. }
-            | Arrival::Unlisten { .. }
-            | Arrival::UnlistenPath { .. }
-            | Arrival::Authenticated { .. }
-            | Arrival::Refused(_) => {}
+            Arrival::Listen { address, port, .. } => {
+                self.refuse(visitor, &format!("listening on {address}:{port}")).await;
+            }
+            Arrival::ListenPath { path, .. } => {
+                self.refuse(visitor, &format!("listening on {path}")).await;
+            }
+            Arrival::Refused(what) => {
+                self.refuse(visitor, what).await;
+            }
+            Arrival::Unlisten { .. } | Arrival::UnlistenPath { .. } | Arrival::Authenticated { .. } => {}
+        }
+    }
+
+    /// Gives why `what` is not for somebody without a permit, and has it on record.
+    async fn refuse(&mut self, visitor: &Visitor, what: &str) -> String {
+        let why = self.deny.as_ref().map_or_else(|| NO_TARGET.to_owned(), ToString::to_string);
+        self.record(visitor, "no_permit", &format!("{what}: {why}")).await;
+        why
+    }
+
+    /// Of one client so many are recorded, so that nobody fills the log.
+    async fn record(&mut self, visitor: &Visitor, code: &str, why: &str) {
+        if self.recorded < RECORDED {
+            self.recorded += 1;
+            let last = self.recorded == RECORDED;
+            let why =
+                &if last { format!("{why} (of this client no more are recorded)") } else { why.to_owned() };
+            let refused = RefusedConnection {
+                principal: Some(&visitor.known.principal),
+                client: visitor.client,
+                wanted: visitor.known.wanted.as_ref(),
+                claimed: &visitor.known.claimed,
+                code,
+                why,
+            };
+            self.gateway.access.record_refused_connection(refused).await;
         }
     }
 
     async fn jump(&mut self, visitor: &Visitor, to: (&str, u32), channel: ClientChannel, reply: OpenReply) {
-        let principal = &visitor.known.principal;
         match jump::destination(&self.gateway, visitor, to.0, to.1) {
             Ok(target) => {
                 self.jumps.push(jump::serve(
@@ -136,15 +175,7 @@ impl Lobby {
             }
             Err(nowhere) => {
                 let why = nowhere.to_string();
-                let refused = RefusedConnection {
-                    principal: Some(principal),
-                    client: visitor.client,
-                    wanted: None,
-                    claimed: &visitor.known.claimed,
-                    code: nowhere.code(),
-                    why: &why,
-                };
-                self.gateway.access.record_refused_connection(refused).await;
+                self.record(visitor, nowhere.code(), &why).await;
                 reply.fail(why).await;
             }
         }

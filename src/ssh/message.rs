@@ -4,6 +4,8 @@
 
 use bytes::Bytes;
 
+use super::modes;
+
 /// Names of terminals, variables, subsystems and signals, in bytes.
 const LONGEST_NAME: usize = 255;
 /// A variable's value, in bytes; a record keeps no more of one.
@@ -77,6 +79,13 @@ pub(super) struct Pty {
     pub window: Window,
     /// Opcode and argument (RFC 4254, section 8), as the client sent them.
     pub modes: Vec<(u8, u32)>,
+}
+
+impl Pty {
+    /// Whether the terminal is to show what is typed, as far as the client says.
+    pub(super) fn echoes(&self) -> bool {
+        self.modes.iter().rev().find(|(code, _)| *code == modes::ECHO).is_none_or(|(_, value)| *value != 0)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,8 @@
 //! Terminal modes by name (RFC 4254, section 8; RFC 8160 for `IUTF8`).
 
+/// Whether the terminal shows what is typed.
+pub(super) const ECHO: u8 = 53;
+
 /// The name of an opcode; of one without a name its number.
 pub(super) fn name(code: u8) -> String {
     let known = match code {
@@ -37,7 +40,7 @@ pub(super) fn name(code: u8) -> String {
         50 => "ISIG",
         51 => "ICANON",
         52 => "XCASE",
-        53 => "ECHO",
+        ECHO => "ECHO",
         54 => "ECHOE",
         55 => "ECHOK",
         56 => "ECHONL",

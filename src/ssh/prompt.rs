@@ -17,6 +17,9 @@ const ERASE_LINE: u8 = 0x15;
 const ESCAPE: u8 = 0x1b;
 const DELETE: u8 = 0x7f;
 
+/// How long a person may take to say what they want: who has left the desk keeps no place.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_mins(15);
+
 /// The person pressed ^C or ^D, or went away.
 #[derive(Debug)]
 pub(super) struct Interrupted;
@@ -67,7 +70,10 @@ impl<'a> Prompt<'a> {
                 }
                 match ended {
                     Some(ended) => break ended,
-                    None if self.typed.is_empty() => self.typed = self.read().await?.into(),
+                    None if self.typed.is_empty() => {
+                        let read = tokio::time::timeout(ANSWER_WITHIN, self.read()).await;
+                        self.typed = read.map_err(|_| Interrupted)??.into();
+                    }
                     None => {}
                 }
             };

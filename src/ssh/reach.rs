@@ -8,6 +8,7 @@
 
 use super::carrier::Carrier;
 use super::client::{DialError, Upstream};
+use super::way::Meeting;
 use crate::access::credential::error_chain;
 use crate::audit::record::{Body, Credential, CredentialMark};
 use crate::audit::{Recorder, Unrecordable};
@@ -30,14 +31,28 @@ impl Carrier {
     /// A connection to the target that is this caller's alone. Its credential is on record before the
     /// target sees it, and `first` before that.
     pub(super) async fn reach(&self, ch: u32, first: Option<Body>) -> Result<Upstream, NotReached> {
-        let meeting = self.way.meeting(self.access.now());
-        let (credential, mark) = match self.issue(ch) {
+        let mut meeting = self.way.meeting(self.access.now());
+        // Where we come from is known long before the keys are exchanged.
+        let from = match &self.target.source_address {
+            Some(configured) => configured.clone(),
+            None => match meeting.from().await {
+                Some(from) => from.to_string(),
+                None => return self.not_connected(meeting, first).await,
+            },
+        };
+        let (credential, mark) = match self.issue(ch, &from) {
             Ok(issued) => issued,
             Err(why) => {
                 self.record(first.as_slice()).await?;
                 return Err(NotReached::Unreachable(why));
             }
         };
+        let first = first.map(|mut first| {
+            if let Body::ChannelOpened(opened) = &mut first {
+                opened.credential = Some(mark.clone());
+            }
+            first
+        });
         let step = |step: &str, detail: Option<String>| {
             Body::Credential(Credential { step: step.to_owned(), mark: mark.clone(), detail })
         };
@@ -61,14 +76,24 @@ impl Carrier {
         reached
     }
 
-    /// A certificate for one connection, and what it is called in the record.
-    fn issue(&self, ch: u32) -> Result<(OneConnection, CredentialMark), String> {
-        let session = self.permit.session();
+    /// Nothing is issued where there is nobody to show it to.
+    async fn not_connected(&self, meeting: Meeting, first: Option<Body>) -> Result<Upstream, NotReached> {
+        self.record(first.as_slice()).await?;
+        Err(match self.way.met(meeting, self.access.now()).await {
+            Err(error) => self.not_reached(&error),
+            Ok(_) => NotReached::Unreachable("the socket has no address".to_owned()),
+        })
+    }
+
+    /// A certificate for one connection `from` us, and what it is called in the record.
+    fn issue(&self, ch: u32, from: &str) -> Result<(OneConnection, CredentialMark), String> {
+        let permit = self.permit.get();
+        let session = permit.session();
         let id = format!("sallyport {}/{}/{ch}", session.id, self.recorder.connection());
         let order = CertificateFor {
             id: &id,
             login: &self.login,
-            source_address: self.target.source_address.as_deref(),
+            source_address: Some(from),
             now: self.access.now(),
             ends_at: session.ends_at,
         };

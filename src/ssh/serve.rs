@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::authenticate::{Authenticator, Jump, Known};
+use super::authenticate::{self, Authenticator, Jump, Known};
 use super::carrier::{Carrier, Parts};
 use super::channels::Channels;
 use super::goodbye::{CUT_STATUS, Exit, Partings};
@@ -28,6 +28,7 @@ use super::settings::Settings;
 use super::way::Way;
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
+use crate::access::refusal::Refusal;
 use crate::audit::Unrecordable;
 use crate::audit::ssh::SshClient;
 use crate::config::SshTarget;
@@ -68,7 +69,6 @@ impl Visitor {
     pub(super) fn leg(&self) -> SshClient {
         SshClient {
             software: self.software.clone(),
-            kex: None,
             auth: self.known.way.as_str().to_owned(),
             key: self.known.key.clone(),
             jump: self.known.jump.clone().map(Box::new),
@@ -168,6 +168,14 @@ impl SshGateway {
         self.access.record_refused_connection(refused).await;
     }
 
+    async fn record_login(&self, known: &Known, client: SocketAddr) -> Result<(), Refusal> {
+        if known.way == authenticate::Way::Interactive {
+            // It is, since the password.
+            return Ok(());
+        }
+        self.access.record_login(&known.principal, Some(client), known.way.as_str()).await
+    }
+
     async fn record_refusal(&self, visitor: &Visitor, deny: &Deny) {
         let refused = RefusedConnection {
             principal: Some(&visitor.known.principal),
@@ -190,7 +198,11 @@ impl SshGateway {
                     Err(Some(deny))
                 }
             },
-            None => Err(None),
+            // What is wanted is on record with who wants it; of one who names nothing, that they came is.
+            None => match self.record_login(&visitor.known, visitor.client).await {
+                Ok(()) => Err(None),
+                Err(refusal) => return visitor.exit.leave(Some(&refusal.to_string())).await,
+            },
         };
         let deny = match admitted {
             Ok(admitted) => return Box::pin(self.begin(visitor, admitted)).await,
@@ -263,7 +275,7 @@ impl SshGateway {
         let carrier = Arc::new(Carrier::new(Parts {
             access: Arc::clone(&self.access),
             settings: Arc::clone(&self.settings),
-            permit: live.permit().clone(),
+            permit: live.current_permit().clone(),
             recorder: live.recorder().clone(),
             target,
             login,

@@ -54,6 +54,8 @@ const FAILED_STATUS: u32 = 255;
 pub(super) struct Prelude {
     pub pty: Option<Pty>,
     pub env: Vec<(String, String)>,
+    /// The client's agent is to be had on the target.
+    pub agent: bool,
     pub shell: bool,
     /// Typed ahead, for the shell.
     pub typed: Bytes,
@@ -106,6 +108,8 @@ struct Shared<'a> {
     agent: AtomicBool,
     /// The connection that carries the channel, while there is one.
     reached: Mutex<Option<(Upstream, Arc<ToTarget>)>>,
+    /// Cancelled when the client has closed the channel: it takes nothing more.
+    client_gone: CancellationToken,
     exit: Mutex<Exit>,
     /// Who waits for the target's answer.
     asked: Mutex<Option<oneshot::Sender<Answer>>>,
@@ -133,6 +137,7 @@ pub(super) async fn serve(
         is_terminal: AtomicBool::new(prelude.pty.is_some()),
         agent: AtomicBool::new(false),
         reached: Mutex::default(),
+        client_gone: CancellationToken::new(),
         exit: Mutex::default(),
         asked: Mutex::default(),
         began: Instant::now(),
@@ -233,19 +238,28 @@ async fn carry(
     over: &CancellationToken,
 ) {
     tokio::pin!(outward, agents);
+    // None: the target's side has ended by itself.
     let stopped = {
         let inbound = inward.run(prelude);
         tokio::pin!(inbound);
         tokio::select! {
-            stopped = &mut inbound => stopped,
-            stopped = &mut outward => stopped,
-            () = &mut agents => Stop::TargetClosed,
+            stopped = &mut inbound => Some(stopped),
+            _ = &mut outward => None,
+            () = &mut agents => None,
         }
     };
-    if matches!(stopped, Stop::ClientClosed) {
-        let _gone = inward.to.close().await;
-        // What the program still says and how it ended is for the record alone now.
-        let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
+    match stopped {
+        Some(Stop::ClientClosed) => {
+            let _gone = inward.to.close().await;
+            // What the program still says and how it ended is for the record alone now.
+            inward.shared.client_gone.cancel();
+            let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
+        }
+        // What it said before it went is still to be passed on.
+        Some(Stop::TargetClosed) => {
+            let _slow = tokio::time::timeout(CLOSE_WITHIN, outward).await;
+        }
+        Some(Stop::Refused | Stop::Unrecordable) | None => {}
     }
     over.cancel();
     let _slow = tokio::time::timeout(CLOSE_WITHIN, agents).await;
@@ -343,6 +357,10 @@ impl Inward<'_> {
         }
         for (name, value) in prelude.env {
             self.request(Request::Env { name, value }).await?;
+        }
+        if prelude.agent {
+            self.request(Request::Agent).await?;
+            self.told = None;
         }
         if prelude.shell && !self.request(Request::Shell).await? {
             return Err(Stop::ClientClosed);
@@ -483,12 +501,20 @@ impl Shared<'_> {
         }
         self.carrier.count_from_target(bytes.len());
         self.bytes_out.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if err {
-            to.stderr(bytes).await?;
-        } else {
-            to.data(bytes).await?;
+        let passing = async {
+            if err {
+                to.stderr(bytes).await?;
+            } else {
+                to.data(bytes).await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            passed = passing => passed,
+            // A channel that its client has closed gets no room any more.
+            () = self.client_gone.cancelled() => Err(Stop::ClientClosed),
         }
-        Ok(())
     }
 
     /// Ends what runs on the target. A program without a terminal would not notice that its connection is

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const LONGEST_GREETING: usize = 8 * 1024;
 /// A packet that every implementation must take (RFC 4253, section 6.1), in bytes.
 const LONGEST_PACKET: usize = 35_000;
+/// What a version line begins with (RFC 4253, sections 4.2 and 5.1).
+const VERSIONS: [&str; 2] = ["SSH-2.0-", "SSH-1.99-"];
 const KEXINIT: u8 = 20;
 const DISCONNECT: u8 = 1;
 const KEY_EXCHANGE_FAILED: u32 = 3;
@@ -67,7 +69,11 @@ impl FirstPacket {
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, NotStrict> {
         // Never more than the longest of both, and what one read gives beside it.
         self.seen.extend_from_slice(bytes);
-        let Some(start) = self.packet.or_else(|| self.after_version()) else {
+        let found = match self.packet {
+            Some(start) => Some(start),
+            None => self.after_version()?,
+        };
+        let Some(start) = found else {
             return if self.seen.len() > LONGEST_GREETING { Err(NotStrict::Malformed) } else { Ok(false) };
         };
         if start > LONGEST_GREETING {
@@ -86,15 +92,21 @@ impl FirstPacket {
         self.check(packet).map(|()| true)
     }
 
-    /// Where what follows the version line begins.
-    fn after_version(&self) -> Option<usize> {
+    /// Where what follows the version line begins. Refused is what the library might read otherwise than
+    /// we do: somebody in between would show us one first packet, and it another.
+    fn after_version(&self) -> Result<Option<usize>, NotStrict> {
         let mut start = 0;
         loop {
-            let rest = self.seen.get(start..)?;
-            let length = rest.iter().position(|byte| *byte == b'\n')? + 1;
-            start += length;
-            if rest.starts_with(b"SSH-") {
-                return Some(start);
+            let rest = self.seen.get(start..).unwrap_or_default();
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+            let line = rest.get(..end).unwrap_or_default();
+            start += end + 1;
+            let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
+            if text.is_ok_and(|text| VERSIONS.iter().any(|version| text.starts_with(version))) {
+                return Ok(Some(start));
+            }
+            if line.is_empty() || line.starts_with(b"SSH-") {
+                return Err(NotStrict::Malformed);
             }
         }
     }
@@ -325,6 +337,16 @@ mod tests {
         let mut greeted = b"Welcome\r\nnot SSH-2.0-this\r\n".to_vec();
         greeted.extend(&good);
         assert_eq!(verdict(Peer::Client, &greeted, 3), Ok(true));
+    }
+
+    #[test]
+    fn nobody_in_between_shows_another_first_packet_than_the_one_that_counts() {
+        let shown = opening("kex-strict-s-v00@openssh.com", ["chacha20-poly1305@openssh.com"; 2]);
+        // To the library each of these is a line before the version, and so is the packet after it.
+        for before in [&b"SSH-\n"[..], b"SSH-3.0-x\r\n", b"SSH-2.0-\xff\n", b"\n", b"Welcome\r\n\n"] {
+            let bytes = [before, &shown].concat();
+            assert_eq!(verdict(Peer::Server, &bytes, 3), Err(NotStrict::Malformed), "{before:?}");
+        }
     }
 
     #[tokio::test]

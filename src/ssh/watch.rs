@@ -88,10 +88,12 @@ impl Watch {
         Self { ch, kind: Kind::Streams(Box::new(Streams::new(head, None))), head }
     }
 
-    /// The channel has a terminal. What came before is summed up in `bodies`.
-    pub(super) fn terminal(&mut self, bodies: &mut Vec<Body>) {
+    /// The channel has a terminal, which `echoes` unless the client asked for one that does not: what is
+    /// not echoed there says nothing. What came before is summed up in `bodies`.
+    pub(super) fn terminal(&mut self, echoes: bool, bodies: &mut Vec<Body>) {
         self.finish(bodies);
-        self.kind = Kind::Terminal(Box::new(InputMask::new(Masking::ByPromptAndEcho)));
+        let masking = if echoes { Masking::ByPromptAndEcho } else { Masking::ByPrompt };
+        self.kind = Kind::Terminal(Box::new(InputMask::new(masking)));
     }
 
     /// The channel's program is known; gives what it looks like.
@@ -375,9 +377,22 @@ mod tests {
         let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
         watch.input(b"early", 0, &mut bodies);
         assert_eq!(watch.program(ProgramKind::Subsystem, &Bytes::from_static(b"sftp")), None);
-        watch.terminal(&mut bodies);
+        watch.terminal(true, &mut bodies);
         watch.input(b"ls", 0, &mut bodies);
         watch.finish(&mut bodies);
         assert_eq!(kinds(&bodies), ["input", "stream_end", "input"]);
+    }
+
+    #[test]
+    fn a_terminal_that_the_client_wants_without_echo_hides_nothing_by_not_echoing() {
+        const LATER: u64 = 1_000_000;
+        for (echoes, shown) in [(true, false), (false, true)] {
+            let (mut watch, mut bodies) = (Watch::new(1, HEAD), Vec::new());
+            watch.terminal(echoes, &mut bodies);
+            watch.input(b"  ", 0, &mut bodies);
+            watch.input(b"rm", LATER, &mut bodies);
+            let typed = |body: &Body| matches!(body, Body::Input(input) if input.data.bytes() == b"rm");
+            assert_eq!(bodies.iter().any(typed), shown, "{bodies:?}");
+        }
     }
 }

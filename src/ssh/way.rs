@@ -1,9 +1,11 @@
 //! A client's connections to its target, as far as they tell the target nothing: met ahead, and idle
 //! between two forwards.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -27,8 +29,21 @@ pub(super) struct Way {
     idle: Mutex<Vec<Upstream>>,
 }
 
-/// The outer `None`: nobody took it in time.
-pub(super) type Meeting = AbortOnDropHandle<Option<Result<Met, DialError>>>;
+/// A target that is being met.
+#[derive(Debug)]
+pub(super) struct Meeting {
+    /// The outer `None`: nobody took it in time.
+    met: AbortOnDropHandle<Option<Result<Met, DialError>>>,
+    from: watch::Receiver<Option<IpAddr>>,
+}
+
+impl Meeting {
+    /// The address that we come from, once that is known; none where there is no connection.
+    pub(super) async fn from(&mut self) -> Option<IpAddr> {
+        // An error: the other end is gone and has not said.
+        self.from.wait_for(Option::is_some).await.ok().and_then(|from| *from)
+    }
+}
 
 #[derive(Debug)]
 struct Ahead {
@@ -64,11 +79,11 @@ impl Way {
     }
 
     pub(super) async fn met(&self, meeting: Meeting, now: Timestamp) -> Result<Met, DialError> {
-        match meeting.await {
+        match meeting.met.await {
             Ok(Some(Ok(met))) if !met.is_closed() => Ok(met),
             Ok(Some(Err(error))) => Err(error),
             // It had waited too long, here or there.
-            _ => client::meet(&self.target, now, &self.cut).await,
+            _ => client::meet(&self.target, now, &self.cut, watch::Sender::default()).await,
         }
     }
 
@@ -96,12 +111,14 @@ impl Way {
     /// With `taken`, gives up what nobody takes in time.
     fn meet(&self, now: Timestamp, taken: Option<CancellationToken>) -> Meeting {
         let (target, cut) = (Arc::clone(&self.target), self.cut.clone());
-        AbortOnDropHandle::new(self.meetings.spawn(async move {
-            let met = client::meet(&target, now, &cut).await;
+        let (said, from) = watch::channel(None);
+        let met = self.meetings.spawn(async move {
+            let met = client::meet(&target, now, &cut, said).await;
             match taken {
                 Some(taken) => tokio::time::timeout(AHEAD_FOR, taken.cancelled()).await.ok().map(|()| met),
                 None => Some(met),
             }
-        }))
+        });
+        Meeting { met: AbortOnDropHandle::new(met), from }
     }
 }

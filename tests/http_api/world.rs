@@ -21,6 +21,7 @@ use sallyport::access::users::{NewUser, Users};
 use sallyport::access::{Access, Parts, Rules, second_factor};
 use sallyport::audit::record::{Body as RecordBody, How, Statement, Totals};
 use sallyport::audit::replay::Tail;
+use sallyport::audit::search::Index;
 use sallyport::audit::{Journal, JournalOptions, SigningKey};
 use sallyport::clock::Clock;
 use sallyport::config::Config;
@@ -159,14 +160,21 @@ impl World {
             store: Arc::new(store),
             journal,
             rules,
-            credentials: Credentials::new(Arc::new(PostgresRole), Secret::new(vec![2; 32])),
+            credentials: Credentials::new(Arc::new(PostgresRole::new("test")), Secret::new(vec![2; 32])),
             logins,
         }));
         let gateway =
             GatewayInfo { host: "bastion".to_owned(), port: 6432, ca_pem: None, ssh: Some(ssh_gateway()) };
         let metrics = PrometheusBuilder::new().build_recorder().handle();
-        let state =
-            HttpState::new(Arc::clone(&access), gateway, config.audit.directory, metrics, TaskTracker::new());
+        let search = Arc::new(Index::new(&dir.path().join("search.db"), &config.audit.directory));
+        let state = HttpState::new(
+            Arc::clone(&access),
+            gateway,
+            config.audit.directory,
+            search,
+            metrics,
+            TaskTracker::new(),
+        );
         let router = http::router(state.clone());
         Self { dir, clock, access, state, router }
     }

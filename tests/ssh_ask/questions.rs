@@ -1,5 +1,9 @@
+use std::process::Stdio;
+
 use super::support::Terminal;
+use super::support::process::Running;
 use super::support::sshd::{ACCESS, HOST};
+
 use super::{NO_SESSION, requests, shell, start};
 
 #[test]
@@ -83,4 +87,27 @@ fn whoever_breaks_off_has_asked_for_nothing() {
     terminal.shows("no text in UTF-8");
     terminal.answers("host: ", "\x1b[A\x1b[C1");
     terminal.shows("you have no active session");
+}
+
+#[test]
+fn the_agent_goes_along_with_the_shell_that_was_asked_for() {
+    let mut hosts = start();
+    let target = hosts.sshd.target("web-agent", "dev", "agent-forwarding = \"allowed\"");
+    hosts.bastion.kill();
+    hosts.bastion.set_targets(&target);
+    hosts.bastion.boot();
+    let socket = hosts.bastion.scratch().join("agent");
+    let mut agent = std::process::Command::new("ssh-agent");
+    let mut agent = Running::start(agent.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()));
+    super::wait_until("the agent is there", || socket.exists());
+    let mut ssh = shell(&hosts, "web-agent");
+    let mut terminal = Terminal::start(ssh.arg("-A").env("SSH_AUTH_SOCK", &socket));
+    terminal.answers("reason: ", "a look");
+    terminal.answers("for how long [1h]: ", "");
+    super::wait_until("the shell runs", || !hosts.records("program").is_empty());
+    // 1: an agent without keys; 2: no agent.
+    terminal.types("ssh-add -l; echo agent-$((40+$?)); exit\r");
+    terminal.shows("agent-41");
+    assert_eq!(terminal.finish().0, 0);
+    assert!(agent.is_running());
 }

@@ -61,3 +61,28 @@ fn without_a_terminal_every_client_shows_the_command_that_asks_for_a_session() {
     run(&["localhost", "true"]).success();
     assert_eq!(requests(&hosts).len(), 1);
 }
+
+#[test]
+fn what_is_refused_without_a_session_is_on_record_and_so_is_who_comes_for_nothing() {
+    let hosts = start();
+    let run = |target: &str, arguments: &[&str]| -> Finished {
+        hosts.through("ssh", "alice", target).args(arguments).output().unwrap().into()
+    };
+    run(HOST, &["-W", "localhost:1", "localhost"]).failure();
+    let refused = |what: &str| {
+        let events = hosts.bastion.events("connection_refused");
+        events.iter().any(|event| event["principal"]["name"] == "alice" && event.to_string().contains(what))
+    };
+    assert!(
+        refused("a connection to localhost:1: you have no active session"),
+        "{:?}",
+        hosts.bastion.events("connection_refused")
+    );
+    run(HOST, &["-R", "/tmp/never:localhost:1", "localhost", "true"]).failure();
+    assert!(refused("listening on /tmp/never"));
+    assert!(hosts.bastion.events("login").iter().all(|event| event["detail"]["way"] != "certificate"));
+    run("", &["localhost", "true"]).failure().says("name a target");
+    let logins = hosts.bastion.events("login");
+    assert!(logins.iter().any(|event| event["detail"]["way"] == "certificate"), "{logins:?}");
+    hosts.bastion.verify().success();
+}

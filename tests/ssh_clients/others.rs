@@ -4,15 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::amazon::python;
 use crate::way::{Case, NAME, Seen, Way, noise, same, seen};
-
-/// A program of the virtual environment that `deploy/test` makes.
-fn python(name: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_sallyport")).ancestors().nth(2).unwrap();
-    let program = built.join("python/bin").join(name);
-    assert!(program.exists(), "{} is not there: deploy/test makes it", program.display());
-    program
-}
 
 /// Where a client connects to, as whom, with which key and, through the gateway, certificate.
 struct Door {
@@ -165,5 +158,8 @@ fn other_clients_notice_nothing_but_another_address() {
         ["user", "key", "add", "alice", "--config", config.to_str().unwrap(), public.to_str().unwrap()];
     hosts.bastion.operator(&arguments).success();
     same(&hosts, CASES);
+    let signals = hosts.records("signal");
+    let names: Vec<_> = signals.iter().map(|signal| signal["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["TERM", "INT", "USR1"], "{signals:?}");
     hosts.bastion.verify().success();
 }

@@ -24,6 +24,13 @@ async def main():
         for name in ["TERM", "KILL", "USR1", "SEGV", "XCPU"]:
             done = await connection.run(f"ulimit -c 0; kill -{name} $$")
             print("signal", name, done.exit_status, done.exit_signal)
+        # Whether a signal reaches the program is up to the host; what comes after it does in any case.
+        for name in ["TERM", "INT", "USR1"]:
+            process = await connection.create_process("trap '' TERM INT USR1; echo ready; read -r x; echo got $x")
+            assert await process.stdout.readline() == "ready\n"
+            process.send_signal(name)
+            process.stdin.write("after\n")
+            print("sent", name, await process.stdout.read(), (await process.wait()).exit_status)
         everything = bytes(range(256)) * 4000
         done = await connection.run("cat; echo done", input=everything, encoding=None)
         print("bytes", done.stdout == everything + b"done\n")

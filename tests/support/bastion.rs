@@ -41,6 +41,8 @@ pub struct Options {
     pub targets: String,
     /// Wraps the server's command line, for example in `unshare`.
     pub wrapper: Vec<String>,
+    /// For the server's environment.
+    pub environment: Vec<(&'static str, String)>,
     /// Where the audit log can be read, when it is not in the data directory.
     pub audit_dir: Option<PathBuf>,
 }
@@ -50,6 +52,9 @@ pub struct Bastion {
     server: Option<Running>,
     dir: TempDir,
     options: Options,
+    /// `[[target]]` entries of the usual databases, where there are any.
+    databases: String,
+    has_ssh: bool,
     runtime: tokio::runtime::Runtime,
     pub postgres_port: u16,
     pub api_port: u16,
@@ -87,24 +92,29 @@ impl Bastion {
 
     /// Everything but the running server.
     pub fn prepare(postgres: &Postgres, options: Options) -> Self {
-        Self::prepare_for(Some(postgres), options)
+        Self::prepare_for(Some(postgres), options, false)
     }
 
-    /// As [`Self::prepare`], with an SSH gateway and no database.
-    pub fn prepare_hosts(options: Options) -> Self {
-        Self::prepare_for(None, options)
+    /// As [`Self::prepare`], with an SSH gateway; without databases where there is no server for them.
+    pub fn prepare_hosts(postgres: Option<&Postgres>, options: Options) -> Self {
+        Self::prepare_for(postgres, options, true)
     }
 
-    fn prepare_for(postgres: Option<&Postgres>, options: Options) -> Self {
+    fn prepare_for(postgres: Option<&Postgres>, options: Options, has_ssh: bool) -> Self {
         let dir = tempfile::Builder::new().prefix("sallyport").tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // With a thread of its own: connections that are kept must notice that the server closes.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let [postgres_port, api_port, ssh_port] = [free_port(), free_port(), free_port()];
-        let bastion = Self { server: None, dir, options, runtime, postgres_port, api_port, ssh_port };
+        let databases = postgres.map_or_else(String::new, |postgres| databases(postgres, dir.path()));
+        let server = None;
+        let bastion =
+            Self { server, dir, options, databases, has_ssh, runtime, postgres_port, api_port, ssh_port };
         bastion.operator(&["init", bastion.data().to_str().unwrap()]).success();
         let secret = bastion.dir.path().join("admin-password");
         fs::write(&secret, ADMIN_PASSWORD).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        bastion.write_config(postgres);
+        bastion.write_config();
         for (name, domain, groups) in PEOPLE {
             bastion.add_user(name, domain, groups);
         }
@@ -136,8 +146,8 @@ impl Bastion {
         self.dir.path()
     }
 
-    /// The usual targets: one database, four faces.
-    pub fn write_config(&self, postgres: Option<&Postgres>) {
+    /// The usual targets and those of the options.
+    pub fn write_config(&self) {
         let (data, dir) = (self.data(), self.dir.path());
         let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         let tls = |name: &str| {
@@ -154,7 +164,7 @@ impl Bastion {
             .entry("postgres")
             .or_default()
             .push(format!("listen = \"127.0.0.1:{}\"", self.postgres_port));
-        if postgres.is_none() {
+        if self.has_ssh {
             sections.insert("ssh", self.ssh_section());
         }
         // Small files: a test's log is short, and a full 64 MiB for each would fill the disk.
@@ -169,16 +179,7 @@ impl Bastion {
         for (section, lines) in sections {
             writeln!(text, "[{section}]\n{}\n", lines.join("\n")).unwrap();
         }
-        let databases: &[(&str, &str, &str)] = &[
-            ("ledger-prod", "prod", "bank-core"),
-            ("kyc-prod", "prod", "bank-kyc"),
-            ("ledger-uat", "uat", "bank-core"),
-            ("ledger-dev", "dev", "bank-core"),
-        ];
-        for (name, environment, domain) in databases {
-            let Some(postgres) = postgres else { break };
-            text += &target(name, environment, domain, postgres, dir);
-        }
+        text += &self.databases;
         text += &self.options.targets.replace(ADMIN_DIR, dir.to_str().unwrap());
         fs::write(data.join("sallyport.toml"), text).unwrap();
     }
@@ -197,7 +198,13 @@ impl Bastion {
     /// Other targets than those in the options; in force at the next start or reload.
     pub fn set_targets(&mut self, targets: &str) {
         targets.clone_into(&mut self.options.targets);
-        self.write_config(None);
+        self.write_config();
+    }
+
+    /// Another environment; from the next start on.
+    pub fn set_environment(&mut self, environment: &[(&'static str, &str)]) {
+        let owned = environment.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        self.options.environment = owned.collect();
     }
 
     pub fn add_user(&self, name: &str, domain: &str, groups: &[&str]) {
@@ -236,6 +243,8 @@ impl Bastion {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).arg(self.config_file()).env("NOTIFY_SOCKET", notify);
+        command.envs(super::amazon::ENVIRONMENT);
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.server = Some(Running::start(&mut command));
     }
@@ -355,6 +364,15 @@ impl Bastion {
         })
     }
 
+    /// The value of a metric without labels; NaN when there is none.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.api(Some("erin"), "GET", "/metrics", None);
+        assert_eq!(status, 200, "{text}");
+        let lines = text.as_str().unwrap().lines();
+        let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.next().map_or(f64::NAN, |value| value.parse().unwrap())
+    }
+
     /// Moves the server's clock and lets it do what time brings.
     pub fn advance(&self, seconds: u64) {
         let (status, body) =
@@ -453,22 +471,23 @@ impl Bastion {
 
     /// Every record of the audit log, as JSON, in order.
     pub fn records(&self) -> Vec<Value> {
-        let mut files: Vec<PathBuf> = fs::read_dir(self.audit_dir())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("journal-"))
-            .collect();
-        files.sort();
         let mut records = Vec::new();
-        for file in files {
+        self.each_record(|record| records.push(record));
+        records
+    }
+
+    /// As [`Self::records`], one after the other: for logs that are long.
+    pub fn each_record(&self, mut each: impl FnMut(Value)) {
+        for file in journal_files(&self.audit_dir()) {
             let bytes = fs::read(file).unwrap();
-            let written = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            let begun = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            // A line may be read while it is being written.
+            let written = bytes[..begun].iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
             for line in bytes[..written].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 let json = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap();
-                records.push(serde_json::from_slice(json).unwrap());
+                each(serde_json::from_slice(json).unwrap());
             }
         }
-        records
     }
 
     /// The control events of one action, in order.
@@ -498,6 +517,29 @@ impl Bastion {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+}
+
+/// The files that hold a log's lines, compressed or not, in order.
+pub fn journal_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("journal-"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// One database, four faces.
+fn databases(postgres: &Postgres, dir: &Path) -> String {
+    [
+        ("ledger-prod", "prod", "bank-core"),
+        ("kyc-prod", "prod", "bank-kyc"),
+        ("ledger-uat", "uat", "bank-core"),
+        ("ledger-dev", "dev", "bank-core"),
+    ]
+    .map(|(name, environment, domain)| target(name, environment, domain, postgres, dir))
+    .concat()
 }
 
 /// A `[[target]]` entry.

@@ -61,10 +61,12 @@ impl Disk {
 
     /// Makes it larger or smaller.
     pub fn resize(&self, kib: u32) {
+        self.try_resize(kib).success();
+    }
+
+    pub fn try_resize(&self, kib: u32) -> Finished {
         let mut line = self.wrapper();
         line.extend(["mount".into(), "-o".into(), format!("remount,size={kib}k")]);
-        let finished: Finished =
-            Command::new(&line[0]).args(&line[1..]).arg(self.path()).output().unwrap().into();
-        finished.success();
+        Command::new(&line[0]).args(&line[1..]).arg(self.path()).output().unwrap().into()
     }
 }

@@ -12,21 +12,27 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     reason = "a harness fails by panicking"
 )]
 
+pub mod amazon;
+pub mod archive;
 pub mod bastion;
 pub mod calls;
 pub mod disk;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod shell;
 pub mod ssh_peers;
 pub mod sshd;
 pub mod terminal;
+pub mod typists;
+pub mod volume;
 pub mod wire;
 
 pub use bastion::{Bastion, Options};

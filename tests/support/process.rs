@@ -133,9 +133,15 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bounded wait on another process has no event to wait for")]
 pub fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
+    pause_for(Duration::from_millis(10));
+}
+
+/// Lets time pass: between looks at another process, which has no event to wait for, before something is done at a
+/// random moment, and as people do who type.
+#[expect(clippy::disallowed_methods, reason = "no event is there to wait for")]
+pub fn pause_for(duration: Duration) {
+    std::thread::sleep(duration);
 }
 
 pub fn have(program: &str) -> bool {

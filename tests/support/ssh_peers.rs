@@ -16,11 +16,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::process::{PATIENCE, wait_until};
+use super::process::{PATIENCE, pause, wait_until};
 use super::sshd::{HOST, Hosts};
 
 /// What a client that does not read lets be sent to it.
 const SMALL_WINDOW: u32 = 64 * 1024;
+/// So many looks, some 10 ms apart, that show the same are taken for a standstill.
+const STILL: u32 = 50;
 
 /// How a client behaves once it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,18 +127,21 @@ impl Peers {
             let is_at_work = || peer.reads == Reads::Nothing || peer.received.load(Ordering::Relaxed) > 1000;
             wait_until("the shell is at work", is_at_work);
         }
-        // What is on its way fills the window; after that nothing comes.
+        // What is on its way fills every window and buffer between; after that nothing comes, and the
+        // programs of those that do not read stand still.
         let unread = || -> u64 {
             let of = |peer: &Peer| rustix::io::ioctl_fionread(&peer.socket).unwrap();
             self.peers.iter().filter(|peer| peer.reads == Reads::Nothing).map(of).sum()
         };
-        let (mut last, mut same) = (0, 0);
-        wait_until("nothing more comes to those that do not read", || {
-            let now = unread();
+        let (mut last, mut same, began) = ((0, 0), 0, Instant::now());
+        while same < STILL {
+            let now = (unread(), flooding());
             same = if now == last { same + 1 } else { 0 };
             last = now;
-            same == 20
-        });
+            assert!(began.elapsed() < 4 * PATIENCE, "those that do not read are not stuck");
+            pause();
+        }
+        let (last, _) = last;
         assert!(last > 0, "nothing is unread");
     }
 
@@ -151,6 +156,27 @@ impl Peers {
         self.runtime.shutdown_background();
         (done, closed)
     }
+}
+
+/// What the programs of ours say that nobody reads.
+fn flood() -> String {
+    format!("flood-{}", std::process::id())
+}
+
+/// Processor time that those have used so far, in the kernel's ticks.
+fn flooding() -> u64 {
+    let name = format!("yes\0{}\0", flood());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ticks = processes.filter_map(|process| {
+        // One that ended meanwhile has no files.
+        let line = std::fs::read(process.path().join("cmdline")).ok()?;
+        (line == name.as_bytes()).then_some(())?;
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        // proc(5): utime and stime.
+        let fields = stat.rsplit(')').next()?.split_whitespace().skip(11).take(2);
+        Some(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>())
+    });
+    ticks.sum()
 }
 
 /// Waits until the other side has closed each of the sockets.
@@ -198,8 +224,8 @@ impl Peer {
         channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
         let program = match reads {
             // Busy as people are: a line now and then, for as long as it lasts.
-            Reads::All => "exec bash -c 'while :; do printf \"%0200d\\n\" 0; read -t 0.1; done'",
-            Reads::Nothing => "exec yes",
+            Reads::All => "exec bash -c 'while :; do printf \"%0200d\\n\" 0; read -t 0.1; done'".to_owned(),
+            Reads::Nothing => format!("exec yes {}", flood()),
         };
         channel.exec(false, program).await.unwrap();
         // It has begun; one that is to be stalled floods from here on, and is read no more.

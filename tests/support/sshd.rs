@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use super::bastion::{Bastion, Options};
-use super::postgres::free_port;
+use super::postgres::{Postgres, free_port};
 use super::process::{Finished, Running, wait_until};
 
 /// The target in the tests, and what one may be there.
@@ -151,7 +151,15 @@ impl Hosts {
     }
 
     pub fn start_for(options: Options, people: &[&str]) -> Self {
-        let mut bastion = Bastion::prepare_hosts(options);
+        Self::boot(Bastion::prepare_hosts(None, options), people)
+    }
+
+    /// With the usual databases beside the hosts.
+    pub fn start_beside(postgres: &Postgres, options: Options, people: &[&str]) -> Self {
+        Self::boot(Bastion::prepare_hosts(Some(postgres), options), people)
+    }
+
+    fn boot(mut bastion: Bastion, people: &[&str]) -> Self {
         let authority = fs::read_to_string(bastion.data().join("ssh/login_ca.pub")).unwrap();
         let sshd = Sshd::start(&authority);
         let targets = sshd.target(HOST, "dev", OPEN)

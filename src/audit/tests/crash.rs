@@ -105,7 +105,7 @@ async fn after_any_failed_step_nothing_is_recorded_and_everybody_knows() {
         let event = ControlEntry { outbox: None, at: START, event: Event::done(Action::Login) };
         assert_eq!(journal.control(&[event]).await, Err(why.clone()));
         assert_eq!(journal.begin(opening(99)).await.map(drop), Err(why.clone()));
-        assert_eq!(journal.checkpoint().await, Err(why));
+        assert_eq!(journal.checkpoint().await, Err(why.into()));
         drop(journal);
         // What was acknowledged is there after a restart.
         let (_journal, _) = house.open();
@@ -175,7 +175,7 @@ proptest::proptest! {
             proptest::sample::select(vec![0_u8, b'\n', b' ', b'0', b'1', b'a', b'{', b'}', 0xff]), 0..2000),
     ) {
         let house = House::new();
-        let note = house.key().sign(0, &chain::Log::start(&node()).root());
+        let note = house.key().sign(0, &chain::Log::start(&node()).root()).unwrap();
         fs::write(house.dir().join("checkpoint"), &note).unwrap();
         fs::write(house.dir().join("checkpoints.log"), format!("{note}\n")).unwrap();
         fs::write(house.dir().join(file_name(1)), &bytes).unwrap();

@@ -3,8 +3,11 @@
 mod commit;
 mod crash;
 mod reading;
+mod signing;
 mod ssh;
 mod ssh_replay;
+mod stream;
+mod trim;
 
 use std::fs;
 use std::io;
@@ -103,7 +106,8 @@ impl House {
     }
 
     fn options(&self) -> JournalOptions {
-        JournalOptions { key: self.key(), file_size: self.file_size, reserve: self.reserve }
+        let (file_size, reserve) = (self.file_size, self.reserve);
+        JournalOptions { file_size, reserve, ..JournalOptions::new(self.key()) }
     }
 
     fn open_in(&self, dir: &Path) -> Result<(Journal, Recovery), JournalError> {
@@ -121,7 +125,7 @@ impl House {
 
     fn verify_in(&self, directory: &Path) -> Report {
         let key = self.key().verify_key();
-        verify(&Options { directory, key: &key, pins: &[] }, &mut |_| {}).unwrap()
+        verify(&Options { directory, key: &key, pins: &[], witnesses: &[] }, &mut |_| {}).unwrap()
     }
 
     fn verify(&self) -> Report {

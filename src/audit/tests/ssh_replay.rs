@@ -69,7 +69,6 @@ async fn recording(bodies: impl IntoIterator<Item = (u64, Body)>, is_ended: bool
     let mut opening = opening(1);
     opening.opened.client_ssh = Some(SshClient {
         software: "SSH-2.0-OpenSSH_10.0".to_owned(),
-        kex: None,
         auth: "publickey".to_owned(),
         key: Some("SHA256:abc".to_owned()),
         jump: None,

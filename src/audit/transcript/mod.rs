@@ -4,7 +4,6 @@
 //! each of its further lines begins with a bar, which no line of a record does.
 
 mod event;
-mod screen;
 mod ssh;
 
 use std::io::{self, Write};

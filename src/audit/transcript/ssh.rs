@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 use super::Offset;
 use super::event::event;
-use super::screen::{Screen, Shown};
 use crate::audit::record::{Body, Input, Output};
+use crate::audit::screen::{Screen, Shown};
 use crate::domain::text::on_one_line;
 
 /// Longest line of a stream, in bytes; a longer one is cut in two.
@@ -49,7 +49,7 @@ impl Channels {
                     Body::Pty(pty) => self.channel(ch).screen = Some(Screen::new(pty.cols)),
                     Body::Resize(size) => {
                         if let Some(screen) = &mut self.channel(ch).screen {
-                            screen.resize(size.cols);
+                            screen.resize(size.cols, size.rows);
                         }
                     }
                     _ => {}
@@ -129,7 +129,7 @@ impl Channels {
 
 fn on_screen(shown: Shown) -> String {
     match shown {
-        Shown::Line(line) => format!("| {}", on_one_line(&line)),
+        Shown::Line(line) | Shown::Begun(line) => format!("| {}", on_one_line(&line)),
         Shown::FullScreen => "a program draws on the whole screen: play it to see it".to_owned(),
     }
 }

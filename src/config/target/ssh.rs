@@ -29,7 +29,8 @@ pub struct SshTarget {
     pub host_keys: Vec<PublicKey>,
     /// Whose certificates it may have, without comments.
     pub host_cas: Vec<PublicKey>,
-    /// Where our certificates may be used from, as they say it themselves.
+    /// Where our certificates may be used from, as they say it themselves; not given: the address that we
+    /// connect from.
     pub source_address: Option<String>,
 }
 

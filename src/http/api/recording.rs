@@ -1,28 +1,33 @@
 //! Recordings, streamed as they are read: a recording may be larger than the memory.
 
-use std::io::{self, Write};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 use utoipa::ToSchema;
 
+use crate::access::Access;
 use crate::access::credential::error_chain;
 use crate::audit::asciicast;
 use crate::audit::replay::{self, ReplayError};
+use crate::domain::connection::Connection;
 use crate::domain::id::ConnectionId;
+use crate::domain::secret::Secret;
 use crate::http::HttpState;
-use crate::http::auth::Bearer;
+use crate::http::auth::{Bearer, bearer};
 use crate::http::error::Problem;
 use crate::http::extract::{Named, Query};
+use crate::http::streamed::{self, Sink};
 
-/// How much is read ahead of the client: so many chunks of so many bytes.
-const CHUNKS: usize = 4;
-const CHUNK: usize = 32 * 1024;
+/// How often it is looked what a recording that is followed has more.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How often it is asked whether who follows it still may.
+const CONFIRM_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +45,9 @@ pub enum Format {
 pub struct ReplayQuery {
     /// Without it `Accept` decides: `application/x-ndjson` or `application/json` is JSON lines.
     pub format: Option<Format>,
+    /// Go on as the recording grows, to its end.
+    #[serde(default)]
+    pub follow: bool,
     /// Which channel of an SSH connection, as asciicast; without it the first with a terminal.
     pub channel: Option<u32>,
 }
@@ -50,6 +58,8 @@ pub struct ReplayQuery {
         ("format" = Option<Format>, Query, description = "Without it `Accept` decides"),
         ("channel" = Option<u32>, Query,
             description = "As asciicast: which channel; without it the first with a terminal"),
+        ("follow" = Option<bool>, Query,
+            description = "Go on as the recording grows, to its end; not as asciicast"),
     ),
     responses(
         (status = 200, description = "The recording", content(
@@ -66,13 +76,30 @@ pub async fn show(
     Query(query): Query<ReplayQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let connection = state.access.may_replay(&who.caller, &connection).await?.id;
     let format = query.format.unwrap_or_else(|| accepted(&headers));
-    let (sender, mut chunks) = mpsc::channel::<Chunk>(CHUNKS);
+    if query.follow && format == Format::Asciicast {
+        let what = "an asciicast is made of what there is: follow as text or json";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", what));
+    }
+    let found = state.access.may_replay(&who.caller, &connection).await?;
+    let connection = found.id.clone();
+    let (sender, chunks) = streamed::channel();
     let directory = state.audit.clone();
+    let mut watching = query.follow.then(|| Watching {
+        runtime: Handle::current(),
+        access: Arc::clone(&state.access),
+        bearer: Secret::new(bearer(&headers).unwrap_or_default().to_owned()),
+        connection: found,
+        confirmed: Instant::now(),
+    });
+    let watched = sender.clone();
     state.tasks.spawn_blocking(move || {
-        let mut writer = io::BufWriter::with_capacity(CHUNK, ToChannel(sender.clone()));
+        let mut reading = watching.clone();
+        let mut writer = Sink::new(sender.clone(), || reading.as_mut().is_none_or(Watching::still_may));
+        let wait = || !watched.is_closed() && watching.as_mut().is_some_and(Watching::look_later);
         let replayed = match format {
+            Format::Text if query.follow => replay::follow_text(&directory, &connection, &mut writer, wait),
+            Format::Json if query.follow => replay::follow_json(&directory, &connection, &mut writer, wait),
             Format::Text => replay::replay_text(&directory, &connection, &mut writer),
             Format::Json => replay::replay_json(&directory, &connection, &mut writer),
             Format::Asciicast => {
@@ -86,27 +113,14 @@ pub async fn show(
             let _ = sender.blocking_send(Err(error));
         }
     });
-    // Until the first bytes are there, a failure still has a status of its own.
-    let first = match chunks.recv().await {
-        Some(Err(error)) => return Err(problem(&error)),
-        first => first,
-    };
+    let body = streamed::body(chunks).await.map_err(|error| problem(&error))?;
     let kind = match format {
         Format::Text => "text/plain; charset=utf-8",
         Format::Json => "application/x-ndjson",
         Format::Asciicast => "application/x-asciicast",
     };
-    let rest = stream::unfold((first, chunks), async |(next, mut chunks)| {
-        let next = match next {
-            Some(chunk) => Some(chunk),
-            None => chunks.recv().await,
-        };
-        next.map(|chunk| (chunk.map_err(io::Error::other), (None, chunks)))
-    });
-    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(rest)).into_response())
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
 }
-
-type Chunk = Result<Bytes, ReplayError>;
 
 fn accepted(headers: &HeaderMap) -> Format {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -126,16 +140,29 @@ fn problem(error: &ReplayError) -> Problem {
     }
 }
 
-/// Hands what is written to the response; waits while the client is slow.
-struct ToChannel(mpsc::Sender<Chunk>);
+/// Somebody who watches a recording that grows.
+#[derive(Clone)]
+struct Watching {
+    runtime: Handle,
+    access: Arc<Access>,
+    bearer: Secret<String>,
+    connection: Connection,
+    /// When it was last asked whether they still may.
+    confirmed: Instant,
+}
 
-impl Write for ToChannel {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+impl Watching {
+    /// Whether they still may; asked once in a while.
+    fn still_may(&mut self) -> bool {
+        if self.confirmed.elapsed() < CONFIRM_EVERY {
+            return true;
+        }
+        self.confirmed = Instant::now();
+        self.runtime.block_on(self.access.may_watch_on(self.bearer.expose(), &self.connection))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn look_later(&mut self) -> bool {
+        self.runtime.block_on(self.access.clock.sleep(LOOK_EVERY));
+        self.still_may()
     }
 }

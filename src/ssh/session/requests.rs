@@ -93,7 +93,7 @@ impl Inward<'_> {
         if granted {
             self.shared.is_terminal.store(true, Ordering::Relaxed);
             let mut bodies = Vec::new();
-            held(&self.shared.watch).terminal(&mut bodies);
+            held(&self.shared.watch).terminal(pty.echoes(), &mut bodies);
             for body in bodies {
                 self.note(body).await?;
             }

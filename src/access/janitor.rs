@@ -1,0 +1,231 @@
+//! The janitor: compares what the targets hold of ours with what there should be, at the start and every
+//! [`EVERY`]. What no session has is destroyed; what was left open is shut. It goes by names and marks at the source
+//! alone, so it also finds what the store has forgotten (restored from a backup, say). Credentials that the store knows
+//! to be over are the sweep's; what another installation has made at the same target is left alone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use crate::config::PostgresTarget;
+use crate::credentials::{Found, SourceRequest};
+use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::lease::LeaseState;
+use crate::domain::session::SessionStatus;
+use crate::domain::time::Timestamp;
+
+use super::Access;
+use super::credential::{error_chain, source_request};
+use super::refusal::Refusal;
+
+/// How often it asks itself whether it is time to.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks.
+const EVERY: Duration = Duration::from_mins(5);
+/// How soon it looks again where something is wrong.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// How many targets it looks at at a time.
+const AT_A_TIME: usize = 4;
+
+/// What it remembers from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Janitor {
+    next: Mutex<Option<Timestamp>>,
+    /// What could not be destroyed, by handle: where, and why. Said once each.
+    undead: Mutex<HashMap<String, Undead>>,
+    /// Of another installation: said once each.
+    foreign: Mutex<BTreeSet<String>>,
+}
+
+#[derive(Debug)]
+struct Undead {
+    address: String,
+    error: String,
+}
+
+/// What a look at one target came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Clean,
+    /// Something could not be seen or destroyed.
+    Trouble,
+}
+
+impl Access {
+    /// Looks whenever it is time to; runs until dropped.
+    pub async fn look_after_targets_forever(&self) {
+        loop {
+            if let Err(error) = self.look_after_targets().await {
+                tracing::error!(%error, "cannot look for credentials that were left at targets");
+            }
+            self.clock.sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Looks at all targets, if it is time to.
+    pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
+        let now = self.now();
+        let due = |next: Option<Timestamp>| next.is_none_or(|next| next <= now);
+        if !due(*lock(&self.credentials.janitor.next)) {
+            return Ok(());
+        }
+        let looks = futures_util::stream::iter(self.servers())
+            .map(|target| async move { self.look_after(&target).await })
+            .buffer_unordered(AT_A_TIME)
+            .collect::<Vec<_>>()
+            .await;
+        let mut look = Look::Clean;
+        for outcome in looks {
+            look = if outcome? == Look::Clean { look } else { Look::Trouble };
+        }
+        let pause = if look == Look::Clean { EVERY } else { AGAIN };
+        *lock(&self.credentials.janitor.next) = Some(self.now().plus(pause));
+        metrics::gauge!("sallyport_credentials_orphaned").set(count(&lock(&self.credentials.janitor.undead)));
+        Ok(())
+    }
+
+    /// One target of each server: several may be databases of one.
+    fn servers(&self) -> Vec<Arc<PostgresTarget>> {
+        let rules = self.rules();
+        let mut seen = BTreeSet::new();
+        let targets = rules.targets.all().filter_map(|entry| entry.route.postgres().ok());
+        targets.filter(|target| seen.insert(target.address.to_string())).cloned().collect()
+    }
+
+    async fn look_after(&self, target: &Arc<PostgresTarget>) -> Result<Look, Refusal> {
+        let all = match self.credentials.source().list(target).await {
+            Ok(all) => all,
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(target = %target.target.name, error, "cannot look for credentials left at the target");
+                metrics::counter!("sallyport_janitor_failures_total").increment(1);
+                return Ok(Look::Trouble);
+            }
+        };
+        // What is not there any more was dropped by somebody else.
+        let address = target.address.to_string();
+        let is_left = |handle: &str| all.iter().any(|found| found.handle == handle);
+        lock(&self.credentials.janitor.undead)
+            .retain(|handle, undead| undead.address != address || is_left(handle));
+        let mut look = Look::Clean;
+        for found in all {
+            // Seen before the store was asked, so what is made meanwhile has its intent there.
+            if self.reconcile(target, &found).await? == Look::Trouble {
+                look = Look::Trouble;
+            }
+        }
+        Ok(look)
+    }
+
+    async fn reconcile(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
+        let session = self.store.session(&found.session).await?;
+        if !found.ours && session.is_none() {
+            if lock(&self.credentials.janitor.foreign).insert(found.handle.clone()) {
+                tracing::info!(target = %target.target.name, handle = found.handle, "another installation's credential is left alone");
+            }
+            return Ok(Look::Clean);
+        }
+        let slot = self.credentials.slot(&found.session);
+        let held = slot.lock().await;
+        let Some(lease) = self.store.lease_of_session(&found.session).await? else {
+            let look = match self.credentials.source().list(target).await {
+                // A release that was under way while we looked.
+                Ok(now) if !now.iter().any(|one| one.handle == found.handle) => Ok(Look::Clean),
+                _ => self.destroy_orphan(target, found).await,
+            };
+            drop(held);
+            self.credentials.forget(&found.session);
+            return look;
+        };
+        let is_active = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
+        if !found.open || lease.state == LeaseState::Releasing || !is_active {
+            // The sweep destroys it.
+            return Ok(Look::Clean);
+        }
+        // Whoever opened it while we looked has shut it by now: it is done under the slot.
+        tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
+        match self.credentials.source().lock(&source_request(target, &lease)).await {
+            Ok(()) => Ok(Look::Clean),
+            Err(error) => {
+                tracing::error!(
+                    handle = found.handle,
+                    error = error_chain(&error),
+                    "a credential that is open cannot be shut"
+                );
+                Ok(Look::Trouble)
+            }
+        }
+    }
+
+    async fn destroy_orphan(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
+        let undead = |error: Option<&str>| {
+            let mut undead = lock(&self.credentials.janitor.undead);
+            match error {
+                Some(error) => {
+                    let (address, error) = (target.address.to_string(), error.to_owned());
+                    undead.insert(found.handle.clone(), Undead { address, error })
+                }
+                None => undead.remove(&found.handle),
+            }
+            .map(|before| before.error)
+        };
+        let known = lock(&self.credentials.janitor.undead).contains_key(&found.handle);
+        if !known {
+            tracing::error!(target = %target.target.name, handle = found.handle, "found a credential that no session has: destroying it");
+            self.record(self.orphan(Action::CredentialOrphaned, Outcome::Done, target, found).await?).await?;
+        }
+        // Without a trace of what it was for, what it owns goes to whom we are there.
+        let access_role = found.access_role.as_deref().unwrap_or(&target.admin.user);
+        let ends_at = self.now();
+        let request = SourceRequest { target, access_role, handle: &found.handle, ends_at };
+        match self.credentials.source().destroy(&request).await {
+            Ok(terminated) => {
+                undead(None);
+                let event = self.orphan(Action::CredentialDestroyed, Outcome::Done, target, found).await?;
+                self.record(event.with("backends_terminated", terminated)).await?;
+                Ok(Look::Clean)
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
+                tracing::error!(
+                    handle = found.handle,
+                    error,
+                    "an orphaned credential could not be destroyed, will retry"
+                );
+                if undead(Some(&error)).as_ref() != Some(&error) {
+                    let action = Action::CredentialDestructionFailed;
+                    let event = self.orphan(action, Outcome::Failed, target, found).await?;
+                    self.record(event.with("error", error)).await?;
+                }
+                Ok(Look::Trouble)
+            }
+        }
+    }
+
+    async fn orphan(
+        &self,
+        action: Action,
+        outcome: Outcome,
+        target: &PostgresTarget,
+        found: &Found,
+    ) -> Result<Event, Refusal> {
+        let mut event = Event::new(action, outcome);
+        event.session = Some(found.session.clone());
+        if let Some(session) = self.store.session(&found.session).await? {
+            event = event.about_session(&session).with("holder", session.principal.name.as_str());
+        }
+        Ok(event.on(&target.target).with("handle", found.handle.as_str()).with("orphan", true))
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count(undead: &HashMap<String, Undead>) -> f64 {
+    f64::from(u32::try_from(undead.len()).unwrap_or(u32::MAX))
+}

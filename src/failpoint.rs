@@ -1,0 +1,40 @@
+//! Places where a test has the process die, as a crash would: before and after every step of a credential's life.
+//! In a release build they are nothing.
+
+/// Every place there is, in the order in which one session's credential passes them.
+pub const CREDENTIAL: [&str; 14] = [
+    "credential_intending",
+    "credential_intended",
+    "role_making",
+    "role_made",
+    "credential_opened",
+    "credential_issued",
+    "role_shut",
+    "credential_ending",
+    "credential_releasing",
+    "role_quiet",
+    "role_disowned",
+    "role_dropped",
+    "credential_gone",
+    "credential_released",
+];
+
+/// Names the place, or the place and how often it is passed before (`role_made:1`), where the process dies.
+pub const VARIABLE: &str = "SALLYPORT_TEST_DIE_AT";
+
+/// Dies here if a test asked for it.
+#[cfg(feature = "testing")]
+pub fn reached(place: &str) {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static PASSED: AtomicUsize = AtomicUsize::new(0);
+    debug_assert!(CREDENTIAL.contains(&place), "{place}");
+    let Ok(wanted) = std::env::var(VARIABLE) else { return };
+    let (name, before) = wanted.split_once(':').unwrap_or((&wanted, "0"));
+    if name == place && PASSED.fetch_add(1, Ordering::Relaxed).to_string() == before {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "testing"))]
+pub const fn reached(_place: &str) {}

@@ -1,0 +1,323 @@
+//! FR-281 at the source: whatever crashes, and whoever else works on the same server, no credential outlives its
+//! session, and the record tells what became of each.
+
+#![expect(clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use sallyport::failpoint;
+use serde_json::{Value, json};
+use support::bastion::{ADMIN_DIR, target};
+use support::calls::text;
+use support::{Bastion, Options, Postgres, wait_until};
+
+/// How often the janitor looks, and a little more, in seconds.
+const JANITOR: u64 = 301;
+
+fn handle(session: &str) -> String {
+    format!("sp_{}", session.replace('-', "_"))
+}
+
+/// All that the server's shared catalogues say about who there is, who may what, and who owns what.
+fn catalogue(postgres: &Postgres) -> String {
+    let sql = "SELECT 'role', rolname::text, rolcanlogin::text, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles \
+         UNION ALL SELECT 'member', roleid::regrole::text, member::regrole::text, '' FROM pg_auth_members \
+         UNION ALL SELECT 'setting', setrole::regrole::text, setconfig::text, '' FROM pg_db_role_setting \
+         UNION ALL SELECT 'dependency', refobjid::regrole::text, deptype::text, count(*)::text FROM pg_shdepend \
+           WHERE refclassid = 'pg_authid'::regclass GROUP BY 1, 2, 3 ORDER BY 1, 2, 3, 4";
+    postgres.value("ledger", sql)
+}
+
+/// What was recorded of credentials: the actions, in order, by handle.
+fn lives(bastion: &Bastion) -> BTreeMap<String, Vec<String>> {
+    let mut lives: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for record in bastion.records() {
+        let action = record["action"].as_str().unwrap_or_default().to_owned();
+        if action.starts_with("credential_") {
+            lives.entry(text(&record["detail"]["handle"])).or_default().push(action);
+        }
+    }
+    lives
+}
+
+/// A role such as a session has, that nobody knows of.
+fn orphan(postgres: &Postgres, handle: &str, mark: &str) {
+    let make = format!(
+        "CREATE ROLE {handle} LOGIN PASSWORD 'left behind'; GRANT ledger_owner TO {handle}; \
+         COMMENT ON ROLE {handle} IS '{mark}'; SET ROLE {handle}; CREATE TABLE left_behind (id int)"
+    );
+    postgres.query("ledger", "GRANT CREATE ON SCHEMA public TO ledger_owner").success();
+    postgres.query("ledger", &make).success();
+}
+
+/// As [`orphan`], with something in `archive` alone.
+fn orphan_stuck(postgres: &Postgres, handle: &str) {
+    let mark = mark(postgres);
+    let make = format!("CREATE ROLE {handle}; COMMENT ON ROLE {handle} IS '{mark}'");
+    postgres.query("archive", &make).success();
+    postgres.query("archive", &format!("CREATE SCHEMA stuck AUTHORIZATION {handle}")).success();
+}
+
+/// What the installation writes on its roles.
+fn mark(postgres: &Postgres) -> String {
+    postgres.value(
+        "postgres",
+        "SELECT DISTINCT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname LIKE 'sp\\_%'",
+    )
+}
+
+#[test]
+fn what_no_session_has_is_found_recorded_and_destroyed() {
+    let postgres = Postgres::start();
+    let mut bastion = Bastion::start(&postgres);
+    let granted = bastion.grant_prod("dba");
+    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
+    let mark = mark(&postgres);
+    let lost = "sp_ses_0123456789abcdef";
+    orphan(&postgres, lost, &mark);
+    bastion.advance(JANITOR);
+    assert_eq!(postgres.session_roles(), [handle(&granted.session)], "what a session has stays");
+    let owner = "SELECT relowner::regrole FROM pg_class WHERE relname = 'left_behind'";
+    assert_eq!(postgres.value("ledger", owner), "ledger_owner", "what it owned is not lost");
+    let story = ["credential_orphaned", "credential_destroyed"].map(str::to_owned);
+    assert_eq!(lives(&bastion)[lost], story);
+    assert_eq!(bastion.events("credential_orphaned")[0]["session"], json!("ses-0123456789abcdef"));
+
+    // A crash of the server at the source, just then: found at the next start.
+    bastion.stop();
+    postgres.query("ledger", "DROP TABLE left_behind").success();
+    orphan(&postgres, lost, &mark);
+    bastion.boot();
+    wait_until("the start has looked", || postgres.session_roles() == [handle(&granted.session)]);
+    bastion.verify().success();
+}
+
+#[test]
+fn what_cannot_be_destroyed_is_said_once_and_tried_until_it_is_gone() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    bastion.grant_prod("dba");
+    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
+    let lost = "sp_ses_0123456789abcdef";
+    orphan(&postgres, lost, &mark(&postgres));
+    // In a database where the admin cannot go.
+    postgres.query("archive", "ALTER DATABASE archive CONNECTION LIMIT 0").success();
+    postgres
+        .query("archive", &format!("CREATE TABLE stuck (id int); ALTER TABLE stuck OWNER TO {lost}"))
+        .success();
+    for _ in 0..3 {
+        bastion.advance(JANITOR);
+    }
+    assert!(postgres.session_roles().contains(&lost.to_owned()));
+    let can_log_in = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{lost}'");
+    assert_eq!(postgres.value("postgres", &can_log_in), "f", "it opens nothing while it is there");
+    let story = ["credential_orphaned", "credential_destruction_failed"].map(str::to_owned);
+    assert_eq!(lives(&bastion)[lost], story, "once, not at every try");
+    assert!((bastion.metric("sallyport_credentials_orphaned") - 1.0).abs() < 0.1);
+
+    // A second one, which somebody drops by hand.
+    orphan_stuck(&postgres, "sp_ses_fedcba9876543210");
+    bastion.advance(JANITOR);
+    assert!((bastion.metric("sallyport_credentials_orphaned") - 2.0).abs() < 0.1);
+    postgres.query("archive", "DROP OWNED BY sp_ses_fedcba9876543210").success();
+    postgres.query("archive", "DROP ROLE sp_ses_fedcba9876543210").success();
+    bastion.advance(JANITOR);
+    assert!((bastion.metric("sallyport_credentials_orphaned") - 1.0).abs() < 0.1);
+
+    postgres.query("archive", "ALTER DATABASE archive CONNECTION LIMIT -1").success();
+    bastion.advance(JANITOR);
+    assert!(!postgres.session_roles().contains(&lost.to_owned()));
+    assert_eq!(lives(&bastion)[lost].last().unwrap(), "credential_destroyed");
+    assert!(bastion.metric("sallyport_credentials_orphaned").abs() < 0.1);
+}
+
+#[test]
+fn what_somebody_left_open_is_shut() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let granted = bastion.grant_prod("readonly");
+    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
+    let role = handle(&granted.session);
+    postgres.query("postgres", &format!("ALTER ROLE {role} LOGIN")).success();
+    bastion.advance(JANITOR);
+    let can_log_in = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{role}'");
+    assert_eq!(postgres.value("postgres", &can_log_in), "f");
+    bastion.psql("alice", "ledger-prod", "SELECT 'goes on'").success().says("goes on");
+}
+
+/// As two nodes and more would be at work; each installation's janitor sees the other's roles.
+#[test]
+fn two_hundred_sessions_of_two_installations_leave_the_server_as_it_was() {
+    const TARGETS: usize = 50;
+    const ACCESSES: [&str; 2] = ["readonly", "dba"];
+    let postgres = Postgres::start();
+    let before = catalogue(&postgres);
+    let name = |number| format!("many-{number}");
+    let targets: Vec<String> =
+        (0..TARGETS).map(|n| target(&name(n), "dev", "bank-core", &postgres, Path::new(ADMIN_DIR))).collect();
+    let start = || {
+        let options = Options { targets: targets.concat(), ..Default::default() };
+        Bastion::start_for(&postgres, options, &["alice", "bob"])
+    };
+    let installations = [start(), start()];
+    let mut sessions = BTreeSet::new();
+    for bastion in &installations {
+        for (number, access) in (0..TARGETS).flat_map(|number| ACCESSES.map(|access| (number, access))) {
+            sessions.insert(bastion.grant("alice", &name(number), access, 600, &[]).session);
+        }
+    }
+    assert_eq!(sessions.len(), 200);
+    // All accesses of both at a time, so that they meet each other and the janitors.
+    std::thread::scope(|scope| {
+        for (bastion, access) in
+            installations.iter().flat_map(|bastion| ACCESSES.map(|access| (bastion, access)))
+        {
+            scope.spawn(move || {
+                for number in 0..TARGETS {
+                    let mut psql = bastion.client("psql", "alice", &format!("{}+{access}", name(number)));
+                    psql.args(["-XAtqc", "CREATE TEMP TABLE made (id int); SELECT 'here'"]);
+                    support::Finished::from(psql.output().unwrap()).success().says("here");
+                }
+            });
+        }
+    });
+    let roles: BTreeSet<String> = postgres.session_roles().into_iter().collect();
+    assert_eq!(roles, sessions.iter().map(|session| handle(session)).collect::<BTreeSet<_>>());
+    installations[0].advance(JANITOR);
+    assert_eq!(postgres.session_roles().len(), sessions.len(), "each leaves the other's alone");
+    std::thread::scope(|scope| {
+        for bastion in &installations {
+            scope.spawn(|| {
+                let (_, mine) = bastion.api(Some("bob"), "GET", "/pam/sessions?limit=1000", None);
+                for session in mine["items"].as_array().unwrap() {
+                    let body = json!({ "session": session["id"], "why": "all is done" });
+                    let (status, answer) = bastion.post("bob", "/pam/revoke", body);
+                    assert_eq!(
+                        (status, &answer["credential"]["state"]),
+                        (200, &json!("destroyed")),
+                        "{answer}"
+                    );
+                }
+            });
+        }
+    });
+    assert_eq!(catalogue(&postgres), before);
+    for bastion in &installations {
+        assert_eq!(bastion.events("credential_orphaned"), Vec::<Value>::new());
+        assert_eq!(bastion.events("credential_destroyed").len(), 100);
+    }
+}
+
+/// Locks that a prepared transaction holds would keep what the session made from going to its new owner.
+#[test]
+fn what_a_session_prepared_and_left_is_rolled_back() {
+    let postgres = Postgres::start_with(&["max_prepared_transactions=5"]);
+    let bastion = Bastion::start(&postgres);
+    let granted = bastion.grant_prod("dba");
+    bastion
+        .psql("alice", "ledger-prod", "SET ROLE NONE; CREATE SCHEMA work; CREATE TABLE work.kept (id int)")
+        .success();
+    let prepare =
+        "SET ROLE NONE; BEGIN; ALTER TABLE work.kept ADD lost int; PREPARE TRANSACTION 'it''s \\ left'";
+    bastion.psql("alice", "ledger-prod", prepare).success();
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_prepared_xacts"), "1");
+    bastion.run_as("bob", &["revoke", &granted.session, "--why", "done"]).success().says("destroyed");
+    assert!(postgres.session_roles().is_empty());
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_prepared_xacts"), "0");
+    assert_eq!(
+        postgres.value("ledger", "SELECT relowner::regrole FROM pg_class WHERE relname = 'kept'"),
+        "ledger_owner"
+    );
+}
+
+/// Names that need their quotes, an admin that is no superuser, and nothing prepared but by what is printed.
+#[test]
+fn what_bootstrap_prints_prepares_a_server_for_an_admin_that_is_no_superuser() {
+    let postgres = Postgres::start();
+    let text = target("fresh", "dev", "bank-core", &postgres, Path::new(ADMIN_DIR))
+        .replace("sallyport_admin", "Fresh-Admin")
+        .replace("ledger_readonly", "Lese-Rolle")
+        .replace("ledger_owner", "Größe$1")
+        .replace("[\"ledger\", \"archive\"]", "[\"Bücher-1\"]");
+    postgres.query("postgres", "CREATE DATABASE \"Bücher-1\"").success();
+    postgres.query("postgres", "REVOKE CONNECT ON DATABASE \"Bücher-1\" FROM PUBLIC").success();
+    let bastion = Bastion::start_with(&postgres, Options { targets: text, ..Default::default() });
+    let config = bastion.config_file();
+    let print = ["target", "bootstrap", "postgres", "fresh", "--config", config.to_str().unwrap()];
+    let script = bastion.operator(&print).success().stdout;
+    let file = bastion.scratch().join("bootstrap.sql");
+    std::fs::write(&file, &script).unwrap();
+    for _ in 0..2 {
+        let mut psql = postgres.client("psql", "postgres");
+        support::Finished::from(psql.arg("-Xqf").arg(&file).output().unwrap()).success();
+    }
+    let password = format!("ALTER ROLE \"Fresh-Admin\" PASSWORD '{}'", support::postgres::ADMIN_PASSWORD);
+    postgres.query("postgres", &password).success();
+    let powers = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'Fresh-Admin'";
+    assert_eq!(postgres.value("postgres", powers), "f|f|t");
+    postgres.query("Bücher-1", "CREATE SCHEMA work AUTHORIZATION \"Größe$1\"").success();
+
+    let granted = bastion.grant("alice", "fresh", "dba", 600, &[]);
+    let made =
+        "CREATE TABLE work.kept (id int); SET ROLE NONE; CREATE TABLE work.left (id int); SELECT 'made'";
+    bastion.psql_in("Bücher-1", "alice", "fresh", made).success().says("made");
+    bastion.run_as("bob", &["revoke", &granted.session, "--why", "done"]).success().says("destroyed");
+    assert!(postgres.session_roles().is_empty());
+    let owners = "SELECT DISTINCT relowner::regrole FROM pg_class WHERE relname IN ('kept', 'left')";
+    assert_eq!(postgres.value("Bücher-1", owners), "\"Größe$1\"");
+
+    bastion
+        .operator(&["target", "bootstrap", "postgres", "none", "--config", config.to_str().unwrap()])
+        .failure();
+}
+
+/// The process dies at one place after the other, while a session is used and revoked.
+#[test]
+fn wherever_the_server_dies_no_credential_outlives_its_session() {
+    let postgres = Postgres::start();
+    let before = catalogue(&postgres);
+    let mut bastion = Bastion::start_with(&postgres, Options::default());
+    let places = failpoint::CREDENTIAL.map(str::to_owned);
+    // And while a session's role is given its next secret.
+    let again = ["role_making:1", "role_made:1", "credential_opened:1", "credential_issued:1", "role_shut:1"];
+    for place in places.into_iter().chain(again.map(str::to_owned)) {
+        dies_at(&place, &postgres, &mut bastion);
+        assert_eq!(catalogue(&postgres), before, "{place}");
+    }
+    bastion.stop();
+    bastion.verify().success();
+    for (handle, life) in lives(&bastion) {
+        assert_eq!(life.first().unwrap(), "credential_intended", "{handle}: {life:?}");
+        assert_eq!(life.last().unwrap(), "credential_destroyed", "{handle}: {life:?}");
+        let ends = life.iter().filter(|action| *action == "credential_destroyed").count();
+        assert_eq!(ends, 1, "{handle}: {life:?}");
+    }
+}
+
+fn dies_at(place: &str, postgres: &Postgres, bastion: &mut Bastion) {
+    bastion.stop();
+    bastion.set_environment(&[(failpoint::VARIABLE, place)]);
+    bastion.boot();
+    let granted = bastion.grant("alice", "ledger-dev", "dba", 900, &[]);
+    // It may die at either, and at the revocation.
+    for n in 0..2 {
+        let owned = format!("SET ROLE NONE; CREATE TABLE own_{n} (id int)");
+        let _died = bastion.psql_in("ledger", "alice", "ledger-dev", &owned);
+    }
+    let _died = bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]);
+    wait_until(&format!("it dies at {place}"), || !bastion.server().is_running());
+    bastion.kill();
+    bastion.set_environment(&[]);
+    bastion.boot();
+    let role = handle(&granted.session);
+    let open = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{role}' AND rolcanlogin");
+    wait_until(&format!("nobody gets in after {place}"), || postgres.value("postgres", &open) == "0");
+    let at_work = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
+    wait_until(&format!("nobody is in after {place}"), || postgres.value("postgres", &at_work) == "0");
+    bastion.advance(901);
+    wait_until(&format!("the role is gone after {place}"), || postgres.session_roles().is_empty());
+    postgres.query("ledger", "DROP TABLE IF EXISTS own_0, own_1").success();
+}
