@@ -22,6 +22,8 @@ use super::sshd::HOST;
 /// How each way's files on the host begin.
 const PREFIXES: [&str; 4] = ["echoed", "silent", "fed", "uploaded"];
 const UPLOAD_BYTES: usize = 100_000;
+/// What each way brings to the host at least, before they end: less proves nothing.
+const LEAST_BYTES: u64 = 1000;
 
 fn pause(milliseconds: u64) {
     pause_for(Duration::from_millis(milliseconds));
@@ -165,10 +167,7 @@ impl Typists {
 
     /// How many bytes have reached the host.
     pub fn kept_bytes(&self) -> u64 {
-        fs::read_dir(&self.shared.kept)
-            .unwrap()
-            .map(|entry| entry.unwrap().metadata().map_or(0, |file| file.len()))
-            .sum()
+        kept(&self.shared.kept, "")
     }
 
     /// Waits until so many more bytes have reached the host.
@@ -178,8 +177,11 @@ impl Typists {
         wait_until("the people are at work", || self.kept_bytes() > before + bytes);
     }
 
-    /// Ends them, and waits for what is on its way within the host.
+    /// Ends them when each way has brought some bytes to the host, and waits for what is on its way within it.
     pub fn stop(&mut self) {
+        for prefix in PREFIXES {
+            wait_until("every way was used", || kept(&self.shared.kept, prefix) > LEAST_BYTES);
+        }
         self.shared.over.store(true, Ordering::Relaxed);
         for person in self.people.drain(..) {
             person.join().unwrap();
@@ -191,6 +193,16 @@ impl Typists {
             std::mem::replace(&mut last, now) == now
         });
     }
+}
+
+/// How many bytes the files have whose names begin so.
+fn kept(directory: &Path, prefix: &str) -> u64 {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.metadata().map_or(0, |file| file.len()))
+        .sum()
 }
 
 /// What the record has of one channel's input.
@@ -254,7 +266,7 @@ impl Typed {
         }
         println!("bytes that reached the host: {reached:?}");
         for prefix in PREFIXES {
-            assert!(reached.get(prefix).is_some_and(|bytes| *bytes > 1000), "{prefix}: {reached:?}");
+            assert!(reached.get(prefix).is_some_and(|bytes| *bytes > LEAST_BYTES), "{prefix}: {reached:?}");
         }
         let masked: u64 = self.inputs.values().map(|input| input.masked).sum();
         assert!(masked > 100, "what is not echoed is counted: {masked}");
