@@ -135,6 +135,23 @@ fn what_cannot_be_destroyed_is_said_once_and_tried_until_it_is_gone() {
 }
 
 #[test]
+fn an_access_whose_role_lets_somebody_log_in_is_refused() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    bastion.grant_prod("dba");
+    let ask = || bastion.psql("alice", "ledger-prod", "SELECT 1");
+    ask().success();
+    postgres.query("ledger", "CREATE ROLE night_batch LOGIN; GRANT night_batch TO ledger_owner").success();
+    let refused = ask().failure();
+    assert!(refused.stderr.contains("`ledger_owner` gives the powers of `night_batch`"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("ALTER ROLE night_batch NOLOGIN"), "{}", refused.stderr);
+    postgres.query("ledger", "ALTER ROLE night_batch NOLOGIN").success();
+    ask().success();
+    postgres.query("ledger", "ALTER ROLE ledger_owner LOGIN").success();
+    ask().failure();
+}
+
+#[test]
 fn what_somebody_left_open_is_shut() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);

@@ -72,6 +72,11 @@ pub enum SourceError {
     Admin(#[from] AdminError),
     #[error("`{role}` does not exist on the target: create it, or correct the target's `accesses`")]
     NoAccessRole { role: String },
+    #[error(
+        "`{role}` gives the powers of `{opens}`, which may log in: in a session one could set its password and come back \
+         past the gateway; `ALTER ROLE {opens} NOLOGIN`, or have the access stand for another role"
+    )]
+    AccessRoleOpens { role: String, opens: String },
     #[error("cannot {doing} `{handle}`")]
     Statement {
         doing: &'static str,

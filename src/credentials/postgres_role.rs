@@ -121,9 +121,7 @@ async fn open(request: &SourceRequest<'_>, mark: &str) -> Result<Opened, SourceE
         );
         ("create the role", made)
     };
-    if role_number(&admin, request.access_role).await?.is_none() {
-        return Err(SourceError::NoAccessRole { role: request.access_role.to_owned() });
-    }
+    opens_nothing(&admin, request.access_role).await?;
     failpoint::reached("role_making");
     // The simple protocol runs the statements of one message as one transaction.
     let done = admin.batch_execute(&statements).await;
@@ -212,6 +210,31 @@ async fn list(target: &PostgresTarget, mark: &str) -> Result<Vec<Found>, SourceE
 /// The session that a role is named after.
 fn session_of(handle: &str) -> Option<SessionId> {
     handle.strip_prefix(PREFIX)?.replace('_', "-").parse().ok()
+}
+
+/// Refuses an access's role that is not there, or that lets somebody log in, be it through a role that it is a member
+/// of. Who is in a session can become such a role, give it a password, and come back past the gateway.
+async fn opens_nothing(admin: &Admin, access_role: &str) -> Result<(), SourceError> {
+    let what = |source| failed("look into the powers of", access_role, source);
+    let rows = admin
+        .query(
+            "WITH RECURSIVE reached (oid) AS ( \
+               SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1 \
+               UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN reached r ON m.member = r.oid) \
+             SELECT r.rolname::text, r.rolcanlogin FROM reached JOIN pg_catalog.pg_roles r USING (oid) \
+             ORDER BY r.rolcanlogin DESC, 1",
+            &[&access_role],
+        )
+        .await
+        .map_err(what)?;
+    let Some(first) = rows.first() else {
+        return Err(SourceError::NoAccessRole { role: access_role.to_owned() });
+    };
+    let (opens, may_log_in): (String, bool) = (first.try_get(0).map_err(what)?, first.try_get(1).map_err(what)?);
+    if may_log_in {
+        return Err(SourceError::AccessRoleOpens { role: access_role.to_owned(), opens });
+    }
+    Ok(())
 }
 
 async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceError> {
