@@ -143,7 +143,11 @@ fn an_access_whose_role_lets_somebody_log_in_is_refused() {
     ask().success();
     postgres.query("ledger", "CREATE ROLE night_batch LOGIN; GRANT night_batch TO ledger_owner").success();
     let refused = ask().failure();
-    assert!(refused.stderr.contains("`ledger_owner` gives the powers of `night_batch`"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("`ledger_owner` gives the powers of `night_batch`"),
+        "{}",
+        refused.stderr
+    );
     assert!(refused.stderr.contains("ALTER ROLE night_batch NOLOGIN"), "{}", refused.stderr);
     postgres.query("ledger", "ALTER ROLE night_batch NOLOGIN").success();
     ask().success();

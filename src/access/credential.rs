@@ -15,10 +15,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::PostgresTarget;
-use crate::credentials::{Credential, CredentialSource, Opened, SourceError, SourceRequest};
+use crate::credentials::sources::Sources;
+use crate::credentials::{Credential, CredentialSource, Destroyed, Opened, SourceError, SourceRequest};
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
@@ -35,7 +37,7 @@ use super::targets::Route;
 
 /// Where credentials are made, and who is at work on which.
 pub struct Credentials {
-    source: Arc<dyn CredentialSource>,
+    sources: Sources,
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
     slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
@@ -44,8 +46,14 @@ pub struct Credentials {
     tasks: TaskTracker,
 }
 
-/// Held by whoever changes a session's credential.
-type Slot = Arc<Mutex<()>>;
+/// One session's credential.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Slot {
+    /// Held by whoever changes it.
+    pub work: Arc<Mutex<()>>,
+    /// Cancelled when it is to be destroyed: what is still being made is not waited for.
+    ended: CancellationToken,
+}
 
 /// A credential that opens the target until it is shut. Dropped unshut, it is shut all the same, by
 /// a task of its own.
@@ -98,7 +106,7 @@ impl Drop for OpenCredential {
 impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, slot } = self;
-        let shut = access.credentials.source.shut(&source_request(&target, &lease), opened).await;
+        let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
         drop(slot);
         shut.map_err(|error| {
             let detail = error_chain(&error);
@@ -111,7 +119,7 @@ impl OpenState {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 
@@ -131,18 +139,18 @@ pub enum Released {
 }
 
 impl Credentials {
-    pub fn new(source: Arc<dyn CredentialSource>, fingerprint_key: Secret<Vec<u8>>) -> Self {
+    pub fn new(sources: Sources, fingerprint_key: Secret<Vec<u8>>) -> Self {
         let (slots, janitor) = Default::default();
-        Self { source, fingerprint_key, slots, janitor, tasks: TaskTracker::new() }
+        Self { sources, fingerprint_key, slots, janitor, tasks: TaskTracker::new() }
     }
 
-    pub(super) fn source(&self) -> &dyn CredentialSource {
-        &*self.source
+    pub(super) fn source(&self, target: &PostgresTarget) -> &dyn CredentialSource {
+        self.sources.of(target)
     }
 
     pub(super) fn slot(&self, session: &SessionId) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(slots.entry(session.clone()).or_default())
+        slots.entry(session.clone()).or_default().clone()
     }
 
     pub(super) fn forget(&self, session: &SessionId) {
@@ -183,7 +191,8 @@ impl Access {
 
     async fn open_now(self: Arc<Self>, permit: &Permit) -> Result<OpenCredential, Deny> {
         let session = permit.session();
-        let slot = self.credentials.slot(&session.id).lock_owned().await;
+        let Slot { work, ended } = self.credentials.slot(&session.id);
+        let slot = work.lock_owned().await;
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
         self.recheck(permit).await?;
@@ -200,7 +209,9 @@ impl Access {
         if let Some(detail) = moved(&target, &lease) {
             return Err(Deny::CredentialUnavailable { detail });
         }
-        let opened = self.credentials.source.open(&source_request(&target, &lease)).await.map_err(|error| {
+        let is_issued = lease.state == LeaseState::Issued;
+        let source = self.credentials.source(&target);
+        let opened = source.open(&source_request(&target, &lease), is_issued, &ended).await.map_err(|error| {
             let detail = error_chain(&error);
             tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
             match error {
@@ -214,10 +225,11 @@ impl Access {
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
+        let valid_until = open.credential().and_then(|credential| credential.valid_until);
         let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
             .with("fingerprint", open.fingerprint.as_str())
-            .with("renewed", lease.state == LeaseState::Issued)
-            .with("valid_until", lease.ends_at.to_string());
+            .with("renewed", is_issued)
+            .with("valid_until", valid_until.map(|until| until.to_string()));
         let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
         stepped.map_err(|error| deny_from_store(&error))?;
         failpoint::reached("credential_issued");
@@ -234,7 +246,7 @@ impl Access {
         let lease = LeaseRecord {
             address: target.address.to_string(),
             access_role: access_role.clone(),
-            handle: self.credentials.source.handle(&session.id),
+            handle: self.credentials.source(target).handle(&session.id, access_role),
             id,
             session: session.id.clone(),
             target: session.target.clone(),
@@ -256,10 +268,11 @@ impl Access {
     /// the sweep.
     pub async fn release_credential(&self, session: &SessionId) -> Released {
         let slot = self.credentials.slot(session);
-        let _held = slot.lock().await;
+        slot.ended.cancel();
+        let _held = slot.work.lock().await;
         let released = match self.destroy(session).await {
             Ok(released) => released,
-            Err(error) => Released::Pending { handle: self.credentials.source.handle(session), error },
+            Err(error) => Released::Pending { handle: session.to_string(), error },
         };
         if !matches!(released, Released::Pending { .. }) {
             self.credentials.forget(session);
@@ -280,9 +293,9 @@ impl Access {
         failpoint::reached("credential_gone");
         let mut event = self.destruction_event(&lease).await?;
         let (next, event) = match &attempt {
-            Ok(terminated) => {
+            Ok(Destroyed { how, terminated }) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
-                (next, Some(event.with("backends_terminated", *terminated)))
+                (next, Some(event.with("how", how.as_str()).with("backends_terminated", *terminated)))
             }
             Err(error) => {
                 event.action = Action::CredentialDestructionFailed;
@@ -328,7 +341,7 @@ impl Access {
         Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
     }
 
-    async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<u64, String> {
+    async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<Destroyed, String> {
         let rules = self.rules();
         let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
         let target = target.map_err(|_| {
@@ -345,7 +358,7 @@ impl Access {
             ));
         }
         let request = source_request(target, lease);
-        self.credentials.source.destroy(&request).await.map_err(|error| error_chain(&error))
+        self.credentials.source(target).destroy(&request).await.map_err(|error| error_chain(&error))
     }
 
     /// After a start: a crash may have left credentials open, or statements running as them. Shuts
@@ -353,7 +366,7 @@ impl Access {
     pub async fn quiet_after_crash(&self) -> Result<(), Refusal> {
         for lease in self.store.open_leases().await? {
             let slot = self.credentials.slot(&lease.session);
-            let _held = slot.lock().await;
+            let _held = slot.work.lock().await;
             let rules = self.rules();
             let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
             let Ok(target) = target else { continue };
@@ -361,7 +374,7 @@ impl Access {
             if live || lease.state != LeaseState::Issued || moved(target, &lease).is_some() {
                 continue;
             }
-            match self.credentials.source.quiet(&source_request(target, &lease)).await {
+            match self.credentials.source(target).quiet(&source_request(target, &lease)).await {
                 Ok(0) => {}
                 Ok(terminated) => {
                     tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
@@ -416,7 +429,13 @@ fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseR
 }
 
 pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRecord) -> SourceRequest<'a> {
-    SourceRequest { target, access_role: &lease.access_role, handle: &lease.handle, ends_at: lease.ends_at }
+    SourceRequest {
+        target,
+        access_role: &lease.access_role,
+        lease: lease.id.as_str(),
+        handle: &lease.handle,
+        ends_at: lease.ends_at,
+    }
 }
 
 fn refusal_to_deny(refusal: Refusal) -> Deny {

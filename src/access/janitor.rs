@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::config::PostgresTarget;
-use crate::credentials::{Found, SourceRequest};
+use crate::credentials::{Destroyed, Found, SourceRequest};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::lease::LeaseState;
 use crate::domain::session::SessionStatus;
@@ -96,7 +96,7 @@ impl Access {
     }
 
     async fn look_after(&self, target: &Arc<PostgresTarget>) -> Result<Look, Refusal> {
-        let all = match self.credentials.source().list(target).await {
+        let all = match self.credentials.source(target).list(target).await {
             Ok(all) => all,
             Err(error) => {
                 let error = error_chain(&error);
@@ -129,9 +129,9 @@ impl Access {
             return Ok(Look::Clean);
         }
         let slot = self.credentials.slot(&found.session);
-        let held = slot.lock().await;
+        let held = slot.work.lock().await;
         let Some(lease) = self.store.lease_of_session(&found.session).await? else {
-            let look = match self.credentials.source().list(target).await {
+            let look = match self.credentials.source(target).list(target).await {
                 // A release that was under way while we looked.
                 Ok(now) if !now.iter().any(|one| one.handle == found.handle) => Ok(Look::Clean),
                 _ => self.destroy_orphan(target, found).await,
@@ -147,7 +147,7 @@ impl Access {
         }
         // Whoever opened it while we looked has shut it by now: it is done under the slot.
         tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
-        match self.credentials.source().lock(&source_request(target, &lease)).await {
+        match self.credentials.source(target).lock(&source_request(target, &lease)).await {
             Ok(()) => Ok(Look::Clean),
             Err(error) => {
                 tracing::error!(
@@ -178,14 +178,16 @@ impl Access {
             self.record(self.orphan(Action::CredentialOrphaned, Outcome::Done, target, found).await?).await?;
         }
         // Without a trace of what it was for, what it owns goes to whom we are there.
-        let access_role = found.access_role.as_deref().unwrap_or(&target.admin.user);
-        let ends_at = self.now();
-        let request = SourceRequest { target, access_role, handle: &found.handle, ends_at };
-        match self.credentials.source().destroy(&request).await {
-            Ok(terminated) => {
+        let admin = target.source.admin().map_or("", |admin| admin.user.as_str());
+        let access_role = found.access_role.as_deref().unwrap_or(admin);
+        let (handle, ends_at) = (found.handle.as_str(), self.now());
+        let request = SourceRequest { target, access_role, lease: handle, handle, ends_at };
+        match self.credentials.source(target).destroy(&request).await {
+            Ok(Destroyed { how, terminated }) => {
                 undead(None);
                 let event = self.orphan(Action::CredentialDestroyed, Outcome::Done, target, found).await?;
-                self.record(event.with("backends_terminated", terminated)).await?;
+                let event = event.with("how", how.as_str()).with("backends_terminated", terminated);
+                self.record(event).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {

@@ -33,6 +33,7 @@ mod request;
 mod requests;
 mod revoke;
 mod search;
+mod secret;
 mod serve;
 mod sessions;
 mod show;
@@ -131,6 +132,9 @@ enum Command {
     /// Manage local users, on the server's own host
     #[command(subcommand)]
     User(user::User),
+    /// Keep passwords for databases that allow nothing else, on the server's own host
+    #[command(subcommand)]
+    Secret(secret::Secret),
     /// Make a data directory with certificates, keys and a first configuration
     Init(init::Arguments),
     /// Check a configuration file
@@ -208,6 +212,7 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
+        Command::Secret(command) => secret::run(&command),
         Command::Init(arguments) => init::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,

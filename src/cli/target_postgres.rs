@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::{audit, out};
-use crate::config::{AnyTarget, PostgresTarget};
+use crate::config::{Admin, AnyTarget, PostgresTarget};
 use crate::domain::name::TargetName;
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = audit::load(&arguments.config)?;
     let found = config.reloadable.targets.values().find(|one| one.target().name == arguments.target);
     match found {
-        Some(AnyTarget::Postgres(target)) => out::line(script(target).trim_end())?,
+        Some(AnyTarget::Postgres(target)) => match target.source.admin() {
+            Some(admin) => out::line(script(target, admin).trim_end())?,
+            None => {
+                let what = format!(
+                    "Sallyport makes no roles at `{}`: there is nothing to prepare",
+                    arguments.target
+                );
+                return Err(Failure::new(Exit::NotFound, what)
+                    .hint("docs/operations.md says what its credentials need"));
+            }
+        },
         Some(AnyTarget::Ssh(_)) => {
             let what = format!("`{}` is a host, not a database", arguments.target);
             let hint = format!("sallyport target bootstrap ssh {}", arguments.target);
@@ -38,11 +48,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// SQL that may be run any number of times. Needs no more than managed services give their administrators.
-fn script(target: &PostgresTarget) -> String {
-    let admin = identifier(&target.admin.user);
+fn script(target: &PostgresTarget, admin: &Admin) -> String {
+    let admin_name = identifier(&admin.user);
     let roles: BTreeSet<&str> = target.roles.values().map(String::as_str).collect();
     let mut databases: BTreeSet<&str> = target.databases.iter().map(String::as_str).collect();
-    databases.insert(&target.admin.database);
+    databases.insert(&admin.database);
     let list =
         |names: &BTreeSet<&str>| names.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
     let (all_roles, all_databases) = (list(&roles), list(&databases));
@@ -54,22 +64,22 @@ fn script(target: &PostgresTarget) -> String {
          BEGIN;\n\n\
          -- As whom Sallyport makes and drops one role for each session: no superuser, and owner of nothing.\n\
          {make_admin}\
-         ALTER ROLE {admin} LOGIN CREATEROLE INHERIT;\n\
+         ALTER ROLE {admin_name} LOGIN CREATEROLE INHERIT;\n\
          -- To end what still runs when a session is over.\n\
-         GRANT pg_signal_backend TO {admin};\n\n\
+         GRANT pg_signal_backend TO {admin_name};\n\n\
          -- What each access is. Grant these what people are to be able to do.\n\
          {make_roles}\
          -- Sessions' roles become members of them, and what they leave behind becomes theirs.\n\
-         GRANT {all_roles} TO {admin} WITH ADMIN OPTION;\n\
-         GRANT CONNECT ON DATABASE {all_databases} TO {admin}, {all_roles};\n\n\
+         GRANT {all_roles} TO {admin_name} WITH ADMIN OPTION;\n\
+         GRANT CONNECT ON DATABASE {all_databases} TO {admin_name}, {all_roles};\n\n\
          COMMIT;\n\n\
-         -- Then give {admin} its password, the one that the configuration names (psql asks for it, and sends no more\n\
+         -- Then give {admin_name} its password, the one that the configuration names (psql asks for it, and sends no more\n\
          -- than a SCRAM verifier; pg_hba.conf must ask it for scram-sha-256 over TLS):\n\
          --   SET password_encryption = 'scram-sha-256';\n\
-         --   \\password {admin}\n",
+         --   \\password {admin_name}\n",
         address = target.address,
         name = target.target.name,
-        make_admin = make(&target.admin.user),
+        make_admin = make(&admin.user),
     )
 }
 

@@ -21,7 +21,7 @@ pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
 pub use ssh::Ssh;
 pub use stream::Stream;
-pub use target::{Address, Admin, AnyTarget, PostgresTarget, SshTarget};
+pub use target::{Address, Admin, AnyTarget, Aws, PostgresTarget, Source, SshTarget, Static, kept_name};
 
 use crate::domain::name::{AccessName, TargetName};
 use crate::domain::target::TargetKind;

@@ -4,18 +4,26 @@
 //! `access::credential`'s. Both operations can be repeated safely: after a crash nobody knows
 //! whether the last one happened.
 
+mod accounts;
+pub mod keep;
 pub mod postgres_admin;
 pub mod postgres_role;
+pub mod rds_iam;
+pub mod secrets_manager;
+pub mod sources;
 pub mod ssh_certificate;
+pub mod static_secret;
 
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::PostgresTarget;
 use crate::domain::id::SessionId;
+use crate::domain::name::TargetName;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
@@ -25,6 +33,18 @@ pub use postgres_admin::AdminError;
 pub struct Credential {
     pub user: String,
     pub password: Secret<String>,
+    pub sent: Sent,
+    /// When it opens nothing any more by itself, where that is known.
+    pub valid_until: Option<Timestamp>,
+}
+
+/// How it may reach the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// As a proof alone (SCRAM).
+    Proved,
+    /// As it is, over TLS whose other end was verified: a token that cannot be proved.
+    AsItIs,
 }
 
 impl fmt::Debug for Credential {
@@ -37,15 +57,49 @@ impl fmt::Debug for Credential {
 #[derive(Debug)]
 pub struct Opened {
     pub credential: Credential,
-    admin: postgres_admin::Admin,
+    /// Who shuts it, where it has to be.
+    admin: Option<postgres_admin::Admin>,
+}
+
+/// What became of a credential that was destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destroyed {
+    pub how: How,
+    /// Server processes that were terminated.
+    pub terminated: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is not there any more.
+    Dropped,
+    /// Its secret was changed, and the old one was tried and refused.
+    Rotated,
+    /// Its secret is worth nothing a quarter of an hour after it was made.
+    Expires,
+    /// It is what it was: nobody but Sallyport has it.
+    Kept,
+}
+
+impl How {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Rotated => "rotated",
+            Self::Expires => "expires",
+            Self::Kept => "kept",
+        }
+    }
 }
 
 /// Which credential, where.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceRequest<'a> {
     pub target: &'a PostgresTarget,
-    /// The database role that the access stood for when the credential was intended.
+    /// What the access stood for when the credential was intended: a database role, a user, a secret's name.
     pub access_role: &'a str,
+    /// Names this credential's life, the same at every repetition.
+    pub lease: &'a str,
     /// What the credential is called at the source.
     pub handle: &'a str,
     /// The session's end; the credential is worth nothing after it.
@@ -77,6 +131,18 @@ pub enum SourceError {
          past the gateway; `ALTER ROLE {opens} NOLOGIN`, or have the access stand for another role"
     )]
     AccessRoleOpens { role: String, opens: String },
+    #[error(
+        "target `{target}` has credentials of another kind now than `{handle}`: put the old kind back, so that it can be destroyed"
+    )]
+    OtherKind { target: TargetName, handle: String },
+    #[error("the session ended before its credential was there")]
+    Ended,
+    #[error("Amazon: {0}")]
+    Amazon(String),
+    #[error(transparent)]
+    Rotation(#[from] secrets_manager::RotationError),
+    #[error(transparent)]
+    Static(#[from] static_secret::StaticError),
     #[error("cannot {doing} `{handle}`")]
     Statement {
         doing: &'static str,
@@ -93,27 +159,40 @@ pub enum SourceError {
 #[async_trait]
 pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// What the session's credential is called at the source; the same at every call.
-    fn handle(&self, session: &SessionId) -> String;
+    fn handle(&self, session: &SessionId, access_role: &str) -> String;
 
-    /// Makes the credential or, where it exists, gives it a new secret; it opens the target from now on.
-    async fn open(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError>;
+    /// Makes the credential or, where it exists, gives it a new secret; it opens the target from now on. Of one that
+    /// `is_issued` no more is done than a further connection needs. Gives up soon after `ended` is cancelled.
+    async fn open(
+        &self,
+        request: &SourceRequest<'_>,
+        is_issued: bool,
+        ended: &CancellationToken,
+    ) -> Result<Opened, SourceError>;
 
     /// Makes the credential open nothing any more; connections that it has opened go on.
-    async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError>;
+    async fn shut(&self, _request: &SourceRequest<'_>, _opened: Opened) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// As [`Self::shut`], for one that somebody else opened and left open.
-    async fn lock(&self, request: &SourceRequest<'_>) -> Result<(), SourceError>;
+    async fn lock(&self, _request: &SourceRequest<'_>) -> Result<(), SourceError> {
+        Ok(())
+    }
 
     /// Shuts the credential and ends whatever uses it, for a session whose connections all ended
     /// without us (a crash). Gives the number of server processes that were terminated.
-    async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
+    async fn quiet(&self, _request: &SourceRequest<'_>) -> Result<u64, SourceError> {
+        Ok(0)
+    }
 
-    /// Destroys the credential and whatever uses it; `Ok` means that the source confirmed it. Gives
-    /// the number of server processes that were terminated.
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError>;
+    /// Destroys the credential and whatever uses it; `Ok` means that the source confirmed it.
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError>;
 
     /// All credentials at the target that look like ours, whoever's they are.
-    async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError>;
+    async fn list(&self, _target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {
+        Ok(Vec::new())
+    }
 }
 
 /// How long one operation at a source may take. Longer than the server is given for a statement, so

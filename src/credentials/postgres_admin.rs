@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::PostgresTarget;
+use crate::domain::name::TargetName;
+use crate::domain::secret::Secret;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement of ours.
@@ -15,7 +18,9 @@ const STATEMENT_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("cannot connect to {address} as the admin `{user}`")]
+    #[error("target `{target}` has no admin: its credentials are not roles that Sallyport makes")]
+    None { target: TargetName },
+    #[error("cannot connect to {address} as `{user}`")]
     Connect {
         address: String,
         user: String,
@@ -27,10 +32,18 @@ pub enum AdminError {
 }
 
 impl AdminError {
+    /// Whether the target was asked and does not let this user in with this password.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        let refusals = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+        source.code().is_some_and(|code| refusals.contains(code))
+    }
+
     /// Whether nobody answered at the target, rather than refused.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::TimedOut { .. } => true,
+            Self::None { .. } => false,
             Self::Connect { source, .. } => {
                 let cause = std::error::Error::source(source);
                 let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
@@ -59,13 +72,27 @@ impl std::ops::Deref for Admin {
 impl Admin {
     /// Connects to `database` of the target, or to the admin's own.
     pub async fn connect(target: &PostgresTarget, database: Option<&str>) -> Result<Self, AdminError> {
+        let Some(admin) = target.source.admin() else {
+            return Err(AdminError::None { target: target.target.name.clone() });
+        };
+        let database = database.unwrap_or(&admin.database);
+        Self::connect_as(target, &admin.user, admin.password.expose(), database).await
+    }
+
+    /// Connects as anybody who can prove a password.
+    pub(super) async fn connect_as(
+        target: &PostgresTarget,
+        user: &str,
+        password: &str,
+        database: &str,
+    ) -> Result<Self, AdminError> {
         let mut config = tokio_postgres::Config::new();
         config
             .host(&target.address.host)
             .port(target.address.port)
-            .user(&target.admin.user)
-            .password(target.admin.password.expose())
-            .dbname(database.unwrap_or(&target.admin.database))
+            .user(user)
+            .password(password)
+            .dbname(database)
             .application_name("sallyport")
             .ssl_mode(SslMode::Require)
             .channel_binding(ChannelBinding::Require)
@@ -78,10 +105,9 @@ impl Admin {
         let tls = MakeRustlsConnect::new((*target.tls).clone());
         let address = || target.address.to_string();
         let connecting = tokio::time::timeout(CONNECT_WITHIN, config.connect(tls)).await;
-        let (client, connection) =
-            connecting.map_err(|_| AdminError::TimedOut { address: address() })?.map_err(|source| {
-                AdminError::Connect { address: address(), user: target.admin.user.clone(), source }
-            })?;
+        let (client, connection) = connecting
+            .map_err(|_| AdminError::TimedOut { address: address() })?
+            .map_err(|source| AdminError::Connect { address: address(), user: user.to_owned(), source })?;
         // What breaks the connection also fails the statement that waits for it.
         let driver = TaskTracker::new().spawn(async move {
             if let Err(error) = connection.await {
@@ -89,5 +115,19 @@ impl Admin {
             }
         });
         Ok(Self { client, _driver: AbortOnDropHandle::new(driver) })
+    }
+}
+
+/// Whether the password lets the user in.
+pub(super) async fn opens(
+    target: &PostgresTarget,
+    user: &str,
+    password: &Secret,
+) -> Result<bool, AdminError> {
+    let database = target.databases.first().map_or("postgres", String::as_str);
+    match Admin::connect_as(target, user, password.expose(), database).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_refusal() => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
+use tokio_util::sync::CancellationToken;
 
 use super::postgres_admin::Admin;
-use super::{Credential, CredentialSource, Found, Opened, SourceError, SourceRequest, bounded};
+use super::{
+    Credential, CredentialSource, Destroyed, Found, How, Opened, Sent, SourceError, SourceRequest, bounded,
+};
 use crate::config::PostgresTarget;
 use crate::crypto;
 use crate::crypto::scram;
@@ -47,17 +50,27 @@ impl PostgresRole {
 #[async_trait]
 impl CredentialSource for PostgresRole {
     /// `sp_<session>`: at most 63 bytes, and recognisable as ours.
-    fn handle(&self, session: &SessionId) -> String {
+    fn handle(&self, session: &SessionId, _access_role: &str) -> String {
         format!("{PREFIX}{}", session.as_str().replace('-', "_"))
     }
 
-    async fn open(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
+    async fn open(
+        &self,
+        request: &SourceRequest<'_>,
+        _is_issued: bool,
+        _ended: &CancellationToken,
+    ) -> Result<Opened, SourceError> {
+        // To its end: what is given up halfway may be done at the server all the same.
         bounded(open(request, &self.mark)).await
     }
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            if shut(&opened.admin, request.handle).await.is_err() {
+            let shut_by_opener = match &opened.admin {
+                Some(admin) => shut(admin, request.handle).await.is_ok(),
+                None => false,
+            };
+            if !shut_by_opener {
                 // The connection that opened it may have broken since.
                 shut(&Admin::connect(request.target, None).await?, request.handle).await?;
             }
@@ -82,8 +95,9 @@ impl CredentialSource for PostgresRole {
         .await
     }
 
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
-        bounded(destroy(request)).await
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+        let terminated = bounded(destroy(request)).await?;
+        Ok(Destroyed { how: How::Dropped, terminated })
     }
 
     async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {
@@ -127,7 +141,9 @@ async fn open(request: &SourceRequest<'_>, mark: &str) -> Result<Opened, SourceE
     let done = admin.batch_execute(&statements).await;
     done.map_err(|source| failed(doing, request.handle, source))?;
     failpoint::reached("role_made");
-    Ok(Opened { credential: Credential { user: request.handle.to_owned(), password }, admin })
+    let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
+    let credential = Credential { user, password, sent: Sent::Proved, valid_until };
+    Ok(Opened { credential, admin: Some(admin) })
 }
 
 async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {
@@ -230,7 +246,8 @@ async fn opens_nothing(admin: &Admin, access_role: &str) -> Result<(), SourceErr
     let Some(first) = rows.first() else {
         return Err(SourceError::NoAccessRole { role: access_role.to_owned() });
     };
-    let (opens, may_log_in): (String, bool) = (first.try_get(0).map_err(what)?, first.try_get(1).map_err(what)?);
+    let (opens, may_log_in): (String, bool) =
+        (first.try_get(0).map_err(what)?, first.try_get(1).map_err(what)?);
     if may_log_in {
         return Err(SourceError::AccessRoleOpens { role: access_role.to_owned(), opens });
     }
@@ -332,7 +349,7 @@ mod tests {
     #[test]
     fn a_handle_names_its_session_and_fits_an_identifier() {
         let session = SessionId::from_random([7; 10]);
-        let handle = PostgresRole::new("test").handle(&session);
+        let handle = PostgresRole::new("test").handle(&session, "ledger_owner");
         assert!(handle.starts_with("sp_ses_"));
         assert!(handle.len() <= 63);
         assert_eq!(session_of(&handle), Some(session));

@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod cosign;
 pub mod hasher;
 pub mod scram;
+pub mod seal;
 pub mod sign;
 pub mod ssh;
 pub mod tls;

@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::audit::record::Tls;
 use crate::config::PostgresTarget;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Sent};
 use crate::crypto::certificate;
 use crate::gateway::stream::prepare;
 
@@ -34,6 +34,8 @@ use super::negotiate::describe;
 
 /// How long the whole way may take.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// How often the server looks whether the connection is still there while it works, in milliseconds.
+const NOTICING: (&[u8], &[u8]) = (b"client_connection_check_interval", b"1000");
 /// PostgreSQL's own bound for messages of the handshake.
 const LONGEST_MESSAGE: usize = 64 * 1024;
 
@@ -138,7 +140,9 @@ async fn connect_now(
     let own = [("user", credential.user.as_str()), ("database", database)];
     let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let settings = parameters.settings().map(|(name, value)| (name.as_ref(), value.as_ref()));
-    let startup = startup_message(ProtocolVersion::V3_0, own.chain(settings))?;
+    // Nobody ends server processes of a user whom sessions share: they have to see for themselves that we are gone.
+    let noticing = target.source.admin().is_none().then_some(NOTICING);
+    let startup = startup_message(ProtocolVersion::V3_0, own.chain(settings).chain(noticing))?;
     wire.send(&startup).await?;
     authenticate(&mut wire, credential).await?;
     greet(wire, target).await
@@ -209,6 +213,13 @@ impl Wire {
 async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), UpstreamError> {
     let mechanisms = match wire.authentication().await? {
         Authentication::Sasl(mechanisms) => mechanisms,
+        Authentication::CleartextPassword if credential.sent == Sent::AsItIs => {
+            wire.send(&encode::password(credential.password.expose().as_bytes())).await?;
+            return match wire.authentication().await? {
+                Authentication::Ok => Ok(()),
+                other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
+            };
+        }
         other => return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
     };
     let offers = |name: &str| mechanisms.iter().any(|offered| offered.as_ref() == name.as_bytes());

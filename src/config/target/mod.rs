@@ -1,6 +1,7 @@
 //! `[[target]]`: what one can get into, and how to reach it. What every kind has is read here.
 
 mod postgres;
+mod source;
 mod ssh;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use crate::domain::name::{AccessName, DomainName, GroupName, TargetName};
 use crate::domain::target::{Environment, Target, TargetKind};
 
 pub use postgres::{Admin, PostgresTarget};
+pub use source::{Aws, Source, Static, kept_name};
 pub use ssh::SshTarget;
 
 /// A target of any kind.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use super::source::{self, Source};
 use super::{Address, Common, Section, files};
 use crate::crypto::tls;
 use crate::domain::name::AccessName;
@@ -32,9 +33,9 @@ pub struct PostgresTarget {
     pub server_name: ServerName<'static>,
     /// What clients may connect to; never empty. The first is the default.
     pub databases: Vec<String>,
-    /// The database role that each access is.
+    /// What each access stands for at the server; [`Source`] says what kind of name that is.
     pub roles: BTreeMap<AccessName, String>,
-    pub admin: Admin,
+    pub source: Source,
     pub ca_file: PathBuf,
     /// Who may sign the target's certificate; never empty.
     pub ca: Vec<CertificateDer<'static>>,
@@ -59,13 +60,14 @@ impl PostgresTarget {
             let Self { address, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
             (address, connect_to, databases, roles, ca, connection_limit, target.target.clone())
         };
-        let admin = |target: &Self| {
-            let Admin { user, database, .. } = target.admin.clone();
-            (user, database)
-        };
-        plain(self) == plain(other)
-            && admin(self) == admin(other)
-            && self.admin.password.expose() == other.admin.password.expose()
+        plain(self) == plain(other) && self.source.same(&other.source)
+    }
+}
+
+impl Admin {
+    pub(super) fn same(&self, other: &Self) -> bool {
+        let plain = |admin: &Self| (admin.user.clone(), admin.database.clone());
+        plain(self) == plain(other) && self.password.expose() == other.password.expose()
     }
 }
 
@@ -79,8 +81,8 @@ pub(super) fn read(
     let connect_to = super::connect_to(section);
     let server_name = address.as_ref().and_then(|address| server_name(section, address));
     let databases = databases(section);
-    let admin = admin(section, databases.first(), environment);
-    let roles = roles(section, admin.as_ref());
+    let source = source::read(section, databases.first(), environment);
+    let roles = roles(section, source.as_ref());
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
     let tls = match tls::client(&ca) {
@@ -97,7 +99,7 @@ pub(super) fn read(
         server_name: server_name?,
         databases,
         roles,
-        admin: admin?,
+        source: source?,
         ca_file,
         ca,
         tls: tls?,
@@ -133,11 +135,16 @@ fn databases(section: &Section<'_>) -> Vec<String> {
     databases
 }
 
-fn roles(section: &Section<'_>, admin: Option<&Admin>) -> BTreeMap<AccessName, String> {
+fn roles(section: &Section<'_>, source: Option<&Source>) -> BTreeMap<AccessName, String> {
     let what = "say which database role each access is, for example `{ readonly = \"ledger_readonly\" }`";
     super::accesses(section, what, |role| {
+        match source {
+            Some(Source::SecretsManager(_)) => return source::secret_name(role),
+            Some(Source::Static(_)) => return source::kept_name(role),
+            Some(Source::Role(_) | Source::RdsIam(_)) | None => {}
+        }
         role_name(role)?;
-        if admin.is_some_and(|admin| admin.user == role) {
+        if source.and_then(Source::admin).is_some_and(|admin| admin.user == role) {
             return Err(format!("`{role}` is the admin user: give the access a role of its own"));
         }
         Ok(())
@@ -170,7 +177,7 @@ fn identifier(text: &str, what: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn admin(
+pub(super) fn admin(
     section: &Section<'_>,
     default_database: Option<&String>,
     environment: &dyn Fn(&str) -> Option<String>,

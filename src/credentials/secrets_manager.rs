@@ -1,0 +1,260 @@
+//! A password in AWS Secrets Manager, rotated before a session uses it and rotated away at its end.
+//!
+//! The rotation is done by the secret's own function, for as long as that takes: a version is waited for until it is
+//! `AWSCURRENT`, never for a time that was guessed. The version is named after the session's lease, so that asking again
+//! asks for the same. At the end the version before it is tried at the database, and has to be refused.
+//!
+//! A secret is one user's (the *single user* strategy); sessions that run at the same time share it, and each gets what
+//! is current when it connects.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::operation::rotate_secret::RotateSecretError;
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use super::accounts::Accounts;
+use super::postgres_admin::opens;
+use super::{Credential, CredentialSource, Destroyed, How, Opened, Sent, SourceError, SourceRequest};
+use crate::amazon::explain;
+use crate::clock::Clock;
+use crate::config::Source;
+use crate::crypto;
+use crate::domain::id::SessionId;
+use crate::domain::secret::Secret;
+use crate::domain::time::Timestamp;
+use crate::failpoint;
+
+/// How long a session's first connection waits for the rotation.
+const OPEN_WITHIN: Duration = Duration::from_mins(5);
+/// How long its end waits, before it is looked for again later.
+const DESTROY_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+const CURRENT: &str = "AWSCURRENT";
+const PENDING: &str = "AWSPENDING";
+const PREVIOUS: &str = "AWSPREVIOUS";
+
+/// Why a secret was not rotated.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    #[error("the rotation of `{secret}` is under way for {} s: its rotation function has not finished yet (version {version}{})",
+        waited.as_secs(), told.as_deref().map(|told| format!("; {told}")).unwrap_or_default())]
+    Slow { secret: String, version: String, waited: Duration, told: Option<String> },
+    #[error(
+        "`{secret}` was rotated, and the password before it still opens the target: its rotation function has to change \
+         the password of the one user (the single-user strategy)"
+    )]
+    StillOpens { secret: String },
+    #[error("`{secret}` holds no JSON object with `username` and `password`")]
+    NotAPassword { secret: String },
+}
+
+#[derive(Debug)]
+pub struct SecretsManager {
+    clock: Clock,
+    accounts: Accounts,
+}
+
+/// What Amazon's rotation functions for databases keep in a secret.
+#[derive(Deserialize)]
+struct Kept {
+    username: String,
+    password: String,
+}
+
+impl SecretsManager {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, accounts: Accounts::default() }
+    }
+
+    async fn vault<'a>(&'a self, request: &SourceRequest<'a>) -> Result<Vault<'a>, SourceError> {
+        let Source::SecretsManager(aws) = &request.target.source else {
+            let target = request.target.target.name.clone();
+            return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
+        };
+        let client = Client::new(&self.accounts.config(aws, request.lease).await);
+        Ok(Vault { client, clock: &self.clock, secret: request.access_role })
+    }
+}
+
+#[async_trait]
+impl CredentialSource for SecretsManager {
+    fn handle(&self, _session: &SessionId, access_role: &str) -> String {
+        access_role.to_owned()
+    }
+
+    async fn open(
+        &self,
+        request: &SourceRequest<'_>,
+        is_issued: bool,
+        ended: &CancellationToken,
+    ) -> Result<Opened, SourceError> {
+        let vault = self.vault(request).await?;
+        if !is_issued {
+            let until = self.clock.now().plus(OPEN_WITHIN).min(request.ends_at);
+            vault.rotate(&version(request.lease, "issue"), until, ended).await?;
+            failpoint::reached("secret_rotated");
+        }
+        let kept = vault.value(CURRENT).await?;
+        let password = Secret::new(kept.password);
+        let credential = Credential { user: kept.username, password, sent: Sent::Proved, valid_until: None };
+        Ok(Opened { credential, admin: None })
+    }
+
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+        let vault = self.vault(request).await?;
+        let until = self.clock.now().plus(DESTROY_WITHIN);
+        vault.rotate(&version(request.lease, "end"), until, &CancellationToken::new()).await?;
+        failpoint::reached("secret_rotated_away");
+        let before = vault.value(PREVIOUS).await?;
+        if opens(request.target, &before.username, &Secret::new(before.password)).await? {
+            return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
+        }
+        Ok(Destroyed { how: How::Rotated, terminated: 0 })
+    }
+}
+
+/// The version that stands for a step in a lease's life (32 to 64 characters: `ClientRequestToken`).
+fn version(lease: &str, step: &str) -> String {
+    let hash = crypto::hex(&crypto::sha256(&[lease.as_bytes(), b"\n", step.as_bytes()]));
+    hash.chars().take(36).collect()
+}
+
+/// One secret.
+struct Vault<'a> {
+    client: Client,
+    clock: &'a Clock,
+    secret: &'a str,
+}
+
+/// How far a version is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It is current, or was.
+    Done,
+    /// It is being made, or another is.
+    UnderWay,
+    Unknown,
+}
+
+impl Vault<'_> {
+    async fn value(&self, stage: &str) -> Result<Kept, SourceError> {
+        let asked = self.client.get_secret_value().secret_id(self.secret).version_stage(stage).send().await;
+        let value = asked.map_err(|error| SourceError::Amazon(explain(&error)))?;
+        let kept = value.secret_string().and_then(|text| serde_json::from_str(text).ok());
+        kept.ok_or_else(|| RotationError::NotAPassword { secret: self.secret.to_owned() }.into())
+    }
+
+    /// Has the secret rotated to `version`, unless it was already, and waits until that is current.
+    async fn rotate(
+        &self,
+        version: &str,
+        until: Timestamp,
+        ended: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let (begun, mut pause, mut asked, mut told) = (self.clock.now(), FIRST_PAUSE, false, None);
+        loop {
+            match self.progress(version).await {
+                Ok(Progress::Done) => return Ok(()),
+                Ok(Progress::Unknown) if !asked => match self.ask(version).await {
+                    Ok(()) => {
+                        // Looked at once more before the first pause: it may be done by now.
+                        asked = true;
+                        continue;
+                    }
+                    Err(error) => told = Some(error.said_for_good()?),
+                },
+                // What was asked for shows up when the rotation function has begun.
+                Ok(Progress::Unknown | Progress::UnderWay) => {}
+                Err(error) => told = Some(error.said_for_good()?),
+            }
+            if self.clock.now() >= until {
+                let (secret, version) = (self.secret.to_owned(), version.to_owned());
+                let waited = self.clock.now().since(begun);
+                return Err(RotationError::Slow { secret, version, waited, told }.into());
+            }
+            tokio::select! {
+                () = self.clock.sleep_until(self.clock.now().plus(pause).min(until)) => {}
+                () = ended.cancelled() => return Err(SourceError::Ended),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn progress(&self, version: &str) -> Result<Progress, Trouble> {
+        let described = self.client.describe_secret().secret_id(self.secret).send().await;
+        let described = described.map_err(|error| Trouble::of(&error))?;
+        let none = HashMap::new();
+        let stages = described.version_ids_to_stages().unwrap_or(&none);
+        let has = |stages: &[String], stage: &str| stages.iter().any(|one| one == stage);
+        match stages.get(version) {
+            Some(stages) if has(stages, CURRENT) || has(stages, PREVIOUS) => return Ok(Progress::Done),
+            Some(_) => return Ok(Progress::UnderWay),
+            None => {}
+        }
+        if stages.values().any(|stages| has(stages, PENDING) && !has(stages, CURRENT)) {
+            return Ok(Progress::UnderWay);
+        }
+        // Versions without a stage are told of on request.
+        let all = self.client.list_secret_version_ids().secret_id(self.secret).include_deprecated(true);
+        let all = all.send().await.map_err(|error| Trouble::of(&error))?;
+        let was = all.versions().iter().any(|one| one.version_id() == Some(version));
+        Ok(if was { Progress::Done } else { Progress::Unknown })
+    }
+
+    async fn ask(&self, version: &str) -> Result<(), Trouble> {
+        let asking = self.client.rotate_secret().secret_id(self.secret).client_request_token(version);
+        match asking.rotate_immediately(true).send().await {
+            Ok(_) => Ok(()),
+            // Another rotation is under way: looked at again.
+            Err(error)
+                if matches!(
+                    error.as_service_error(),
+                    Some(RotateSecretError::InvalidRequestException(_))
+                ) =>
+            {
+                Err(Trouble::Passing(explain(&error)))
+            }
+            Err(error) => Err(Trouble::of(&error)),
+        }
+    }
+}
+
+/// Why Amazon did not do what it was asked to.
+enum Trouble {
+    /// It may do it later, or may have done it.
+    Passing(String),
+    ForGood(String),
+}
+
+impl Trouble {
+    fn of<E: std::error::Error + Send + Sync + 'static>(
+        error: &aws_sdk_secretsmanager::error::SdkError<
+            E,
+            aws_sdk_secretsmanager::config::http::HttpResponse,
+        >,
+    ) -> Self
+    where
+        E: aws_sdk_secretsmanager::error::ProvideErrorMetadata,
+    {
+        use aws_sdk_secretsmanager::error::ProvideErrorMetadata as _;
+        let told = explain(error);
+        let refused = error.raw_response().is_some_and(|answer| answer.status().as_u16() < 500);
+        let throttled = error.code().is_some_and(|code| code.contains("Throttl"));
+        if refused && !throttled { Self::ForGood(told) } else { Self::Passing(told) }
+    }
+
+    /// What was said, of what may pass.
+    fn said_for_good(self) -> Result<String, SourceError> {
+        match self {
+            Self::Passing(told) => Ok(told),
+            Self::ForGood(told) => Err(SourceError::Amazon(told)),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A password that Sallyport keeps, for a target that allows nothing else: encrypted on the disk, injected, never shown.
+//!
+//! With a rotation command it is changed after each session: the next password is durable before the command is run, so
+//! that a crash leaves none that only the target knows; then the new one is tried, and the old one has to be refused.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use data_encoding::BASE64URL_NOPAD;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::keep::{Keep, KeepError, Kept};
+use super::postgres_admin::opens;
+use super::{Credential, CredentialSource, Destroyed, How, Opened, Sent, SourceError, SourceRequest};
+use crate::config::{PostgresTarget, Source};
+use crate::crypto;
+use crate::domain::id::SessionId;
+use crate::domain::secret::Secret;
+use crate::failpoint;
+
+/// How long a rotation command may take.
+const COMMAND_WITHIN: Duration = Duration::from_mins(1);
+/// What is told of a command's complaint, in characters.
+const COMPLAINT: usize = 300;
+
+/// Why a kept password cannot be used or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StaticError {
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    #[error("the password `{name}` is half changed: it opens nothing until its rotation has succeeded")]
+    HalfChanged { name: String },
+    #[error("cannot run the rotation command `{program}`: {source}")]
+    NotRun {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the rotation command `{program}` failed ({status}){complaint}")]
+    Failed { program: String, status: String, complaint: String },
+    #[error("the rotation command `{program}` has not ended within {} s", COMMAND_WITHIN.as_secs())]
+    Slow { program: String },
+    #[error("the rotation command `{program}` succeeded, and the target refuses the new password")]
+    NotChanged { program: String },
+    #[error("the rotation command `{program}` succeeded, and the old password still opens the target")]
+    StillOpens { program: String },
+}
+
+pub struct StaticSecrets {
+    keep: Keep,
+    /// Held by whoever changes a password.
+    changing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl fmt::Debug for StaticSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticSecrets").field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+impl StaticSecrets {
+    pub fn new(keep: Keep) -> Self {
+        Self { keep, changing: Mutex::default() }
+    }
+
+    fn changing(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(name.to_owned()).or_default())
+    }
+
+    /// Changes the password and proves that it was.
+    async fn rotate(&self, request: &SourceRequest<'_>, command: &[String]) -> Result<(), SourceError> {
+        let name = request.access_role;
+        let changing = self.changing(name);
+        let _held = changing.lock().await;
+        let mut kept = self.keep.load(name).map_err(StaticError::from)?;
+        if kept.next.is_none() {
+            let next = BASE64URL_NOPAD.encode(&crypto::random::<24>());
+            kept.next = Some(Secret::new(next));
+            self.keep.store(name, &kept).map_err(StaticError::from)?;
+        }
+        failpoint::reached("static_next");
+        let Some(next) = kept.next.take() else { return Ok(()) };
+        let program = command.first().cloned().unwrap_or_default();
+        run(command, request.target, &kept, &next).await?;
+        failpoint::reached("static_changed");
+        if !opens(request.target, &kept.user, &next).await? {
+            return Err(StaticError::NotChanged { program }.into());
+        }
+        if opens(request.target, &kept.user, &kept.password).await? {
+            return Err(StaticError::StillOpens { program }.into());
+        }
+        let changed = Kept { user: kept.user, password: next, next: None };
+        self.keep.store(name, &changed).map_err(StaticError::from)?;
+        failpoint::reached("static_kept");
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl CredentialSource for StaticSecrets {
+    fn handle(&self, _session: &SessionId, access_role: &str) -> String {
+        access_role.to_owned()
+    }
+
+    async fn open(
+        &self,
+        request: &SourceRequest<'_>,
+        _is_issued: bool,
+        _ended: &CancellationToken,
+    ) -> Result<Opened, SourceError> {
+        let name = request.access_role;
+        let changing = self.changing(name);
+        let _held = changing.lock().await;
+        let kept = self.keep.load(name).map_err(StaticError::from)?;
+        if kept.next.is_some() {
+            return Err(StaticError::HalfChanged { name: name.to_owned() }.into());
+        }
+        let Kept { user, password, next: _ } = kept;
+        let credential = Credential { user, password, sent: Sent::Proved, valid_until: None };
+        Ok(Opened { credential, admin: None })
+    }
+
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+        let Source::Static(how) = &request.target.source else {
+            let target = request.target.target.name.clone();
+            return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
+        };
+        let how = match &how.rotate {
+            Some(command) => {
+                self.rotate(request, command).await?;
+                How::Rotated
+            }
+            None => How::Kept,
+        };
+        Ok(Destroyed { how, terminated: 0 })
+    }
+}
+
+/// Runs the command. It is told by its input: one JSON object with `target`, `address`, `user`, `password` and
+/// `new_password`; neither its arguments nor its environment have a secret.
+async fn run(
+    command: &[String],
+    target: &PostgresTarget,
+    kept: &Kept,
+    next: &Secret,
+) -> Result<(), StaticError> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+    let not_run = |source| StaticError::NotRun { program: program.clone(), source };
+    let task = Secret::new(
+        serde_json::json!({
+            "target": target.target.name,
+            "address": target.address.to_string(),
+            "user": kept.user,
+            "password": kept.password.expose(),
+            "new_password": next.expose(),
+        })
+        .to_string(),
+    );
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(not_run)?;
+    let input = child.stdin.take();
+    let running = async {
+        if let Some(mut input) = input {
+            // One that does not read it says so by its status.
+            let _told = input.write_all(task.expose().as_bytes()).await;
+        }
+        child.wait_with_output().await
+    };
+    let ended = tokio::time::timeout(COMMAND_WITHIN, running).await;
+    let output = ended.map_err(|_| StaticError::Slow { program: program.clone() })?.map_err(not_run)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let (program, status) = (program.clone(), output.status.to_string());
+    Err(StaticError::Failed { program, status, complaint: complaint(&output.stderr, kept, next) })
+}
+
+/// What the command complains of, without the passwords.
+fn complaint(told: &[u8], kept: &Kept, next: &Secret) -> String {
+    let text = String::from_utf8_lossy(told);
+    let text =
+        text.replace(kept.password.expose().as_str(), "[secret]").replace(next.expose().as_str(), "[secret]");
+    let text: String = text.trim().chars().take(COMPLAINT).collect();
+    if text.is_empty() { text } else { format!(": {}", text.replace(char::is_control, " ")) }
+}
