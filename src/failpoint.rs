@@ -19,6 +19,12 @@ pub const CREDENTIAL: [&str; 14] = [
     "credential_released",
 ];
 
+/// Those of a secret that Secrets Manager rotates.
+pub const ROTATED: [&str; 2] = ["secret_rotated", "secret_rotated_away"];
+
+/// Those of a kept password that a command changes.
+pub const KEPT: [&str; 3] = ["static_next", "static_changed", "static_kept"];
+
 /// Names the place, or the place and how often it is passed before (`role_made:1`), where the process dies.
 pub const VARIABLE: &str = "SALLYPORT_TEST_DIE_AT";
 
@@ -28,7 +34,7 @@ pub fn reached(place: &str) {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     static PASSED: AtomicUsize = AtomicUsize::new(0);
-    debug_assert!(CREDENTIAL.contains(&place), "{place}");
+    debug_assert!(CREDENTIAL.iter().chain(&ROTATED).chain(&KEPT).any(|known| *known == place), "{place}");
     let Ok(wanted) = std::env::var(VARIABLE) else { return };
     let (name, before) = wanted.split_once(':').unwrap_or((&wanted, "0"));
     if name == place && PASSED.fetch_add(1, Ordering::Relaxed).to_string() == before {

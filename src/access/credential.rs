@@ -20,7 +20,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::PostgresTarget;
 use crate::credentials::sources::Sources;
-use crate::credentials::{Credential, CredentialSource, Destroyed, Opened, SourceError, SourceRequest};
+use crate::credentials::{
+    Credential, CredentialSource, Destroyed, Destruction, Opened, SourceError, SourceRequest,
+};
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
@@ -293,7 +295,11 @@ impl Access {
         failpoint::reached("credential_gone");
         let mut event = self.destruction_event(&lease).await?;
         let (next, event) = match &attempt {
-            Ok(Destroyed { how, terminated }) => {
+            Ok(Destruction::UnderWay { what }) => {
+                let last_error = Some(what.clone());
+                (LeaseRecord { last_error, changed_at: self.now(), ..releasing }, None)
+            }
+            Ok(Destruction::Done(Destroyed { how, terminated })) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
                 (next, Some(event.with("how", how.as_str()).with("backends_terminated", *terminated)))
             }
@@ -317,7 +323,8 @@ impl Access {
             tracing::error!(%error, "a credential's end waits in the outbox to be recorded");
         }
         match attempt {
-            Ok(_) => Ok(Released::Destroyed { handle: lease.handle }),
+            Ok(Destruction::Done(_)) => Ok(Released::Destroyed { handle: lease.handle }),
+            Ok(Destruction::UnderWay { what }) => Ok(Released::Pending { handle: lease.handle, error: what }),
             Err(error) => {
                 metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
                 tracing::error!(session = %lease.session, handle = %lease.handle, %error, "credential could not be destroyed, will retry");
@@ -341,7 +348,7 @@ impl Access {
         Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
     }
 
-    async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<Destroyed, String> {
+    async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<Destruction, String> {
         let rules = self.rules();
         let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
         let target = target.map_err(|_| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::config::PostgresTarget;
-use crate::credentials::{Destroyed, Found, SourceRequest};
+use crate::credentials::{Destroyed, Destruction, Found, SourceRequest};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::lease::LeaseState;
 use crate::domain::session::SessionStatus;
@@ -183,7 +183,8 @@ impl Access {
         let (handle, ends_at) = (found.handle.as_str(), self.now());
         let request = SourceRequest { target, access_role, lease: handle, handle, ends_at };
         match self.credentials.source(target).destroy(&request).await {
-            Ok(Destroyed { how, terminated }) => {
+            Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
+            Ok(Destruction::Done(Destroyed { how, terminated })) => {
                 undead(None);
                 let event = self.orphan(Action::CredentialDestroyed, Outcome::Done, target, found).await?;
                 let event = event.with("how", how.as_str()).with("backends_terminated", terminated);

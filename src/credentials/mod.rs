@@ -61,6 +61,15 @@ pub struct Opened {
     admin: Option<postgres_admin::Admin>,
 }
 
+/// How far a destruction is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destruction {
+    /// The source confirmed it.
+    Done(Destroyed),
+    /// The source is at it: it is to be asked again.
+    UnderWay { what: String },
+}
+
 /// What became of a credential that was destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destroyed {
@@ -186,8 +195,8 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
         Ok(0)
     }
 
-    /// Destroys the credential and whatever uses it; `Ok` means that the source confirmed it.
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError>;
+    /// Destroys the credential and whatever uses it, without waiting for what may take long.
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError>;
 
     /// All credentials at the target that look like ours, whoever's they are.
     async fn list(&self, _target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {

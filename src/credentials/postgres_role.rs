@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::postgres_admin::Admin;
 use super::{
-    Credential, CredentialSource, Destroyed, Found, How, Opened, Sent, SourceError, SourceRequest, bounded,
+    Credential, CredentialSource, Destroyed, Destruction, Found, How, Opened, Sent, SourceError,
+    SourceRequest, bounded,
 };
 use crate::config::PostgresTarget;
 use crate::crypto;
@@ -95,9 +96,9 @@ impl CredentialSource for PostgresRole {
         .await
     }
 
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let terminated = bounded(destroy(request)).await?;
-        Ok(Destroyed { how: How::Dropped, terminated })
+        Ok(Destruction::Done(Destroyed { how: How::Dropped, terminated }))
     }
 
     async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {

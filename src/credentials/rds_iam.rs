@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::{
-    Credential, CredentialSource, Destroyed, How, Opened, Sent, SourceError, SourceRequest, bounded,
+    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
+    bounded,
 };
 use crate::amazon::explain;
 use crate::clock::Clock;
@@ -79,8 +80,8 @@ impl CredentialSource for RdsIam {
         bounded(self.open_now(request)).await
     }
 
-    async fn destroy(&self, _request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
-        Ok(Destroyed { how: How::Expires, terminated: 0 })
+    async fn destroy(&self, _request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
+        Ok(Destruction::Done(Destroyed { how: How::Expires, terminated: 0 }))
     }
 }
 

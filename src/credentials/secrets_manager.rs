@@ -8,6 +8,7 @@
 //! is current when it connects.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::postgres_admin::opens;
-use super::{Credential, CredentialSource, Destroyed, How, Opened, Sent, SourceError, SourceRequest};
+use super::{
+    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
+};
 use crate::amazon::explain;
 use crate::clock::Clock;
 use crate::config::Source;
@@ -30,8 +33,8 @@ use crate::failpoint;
 
 /// How long a session's first connection waits for the rotation.
 const OPEN_WITHIN: Duration = Duration::from_mins(5);
-/// How long its end waits, before it is looked for again later.
-const DESTROY_WITHIN: Duration = Duration::from_secs(10);
+/// How long the rotation at its end may take before that is a failure.
+const DESTROY_WITHIN: Duration = Duration::from_mins(5);
 /// Between two looks: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -59,6 +62,8 @@ pub enum RotationError {
 pub struct SecretsManager {
     clock: Clock,
     accounts: Accounts,
+    /// When the rotation at a session's end was first asked for, by version.
+    begun: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What Amazon's rotation functions for databases keep in a secret.
@@ -70,7 +75,11 @@ struct Kept {
 
 impl SecretsManager {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, accounts: Accounts::default() }
+        Self { clock, accounts: Accounts::default(), begun: Mutex::default() }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn vault<'a>(&'a self, request: &SourceRequest<'a>) -> Result<Vault<'a>, SourceError> {
@@ -107,16 +116,28 @@ impl CredentialSource for SecretsManager {
         Ok(Opened { credential, admin: None })
     }
 
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let vault = self.vault(request).await?;
-        let until = self.clock.now().plus(DESTROY_WITHIN);
-        vault.rotate(&version(request.lease, "end"), until, &CancellationToken::new()).await?;
+        let (version, now) = (version(request.lease, "end"), self.clock.now());
+        let since = *self.begun().entry(version.clone()).or_insert(now);
+        match vault.rotate(&version, now, &CancellationToken::new()).await {
+            Ok(()) => {}
+            Err(SourceError::Rotation(RotationError::Slow { secret, version, told, .. })) => {
+                let slow = RotationError::Slow { secret, version, waited: now.since(since), told };
+                if now.since(since) < DESTROY_WITHIN {
+                    return Ok(Destruction::UnderWay { what: slow.to_string() });
+                }
+                return Err(slow.into());
+            }
+            Err(error) => return Err(error),
+        }
         failpoint::reached("secret_rotated_away");
         let before = vault.value(PREVIOUS).await?;
         if opens(request.target, &before.username, &Secret::new(before.password)).await? {
             return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
         }
-        Ok(Destroyed { how: How::Rotated, terminated: 0 })
+        self.begun().remove(&version);
+        Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
     }
 }
 

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep::{Keep, KeepError, Kept};
 use super::postgres_admin::opens;
-use super::{Credential, CredentialSource, Destroyed, How, Opened, Sent, SourceError, SourceRequest};
+use super::{
+    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
+};
 use crate::config::{PostgresTarget, Source};
 use crate::crypto;
 use crate::domain::id::SessionId;
@@ -126,7 +128,7 @@ impl CredentialSource for StaticSecrets {
         Ok(Opened { credential, admin: None })
     }
 
-    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destroyed, SourceError> {
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let Source::Static(how) = &request.target.source else {
             let target = request.target.target.name.clone();
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
@@ -138,7 +140,7 @@ impl CredentialSource for StaticSecrets {
             }
             None => How::Kept,
         };
-        Ok(Destroyed { how, terminated: 0 })
+        Ok(Destruction::Done(Destroyed { how, terminated: 0 }))
     }
 }
 

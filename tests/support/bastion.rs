@@ -320,7 +320,7 @@ impl Bastion {
         state["token"].as_str().expect("logged in").to_owned()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sallyport"));
         command.args(arguments).env("HOME", self.dir.path()).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

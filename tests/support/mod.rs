@@ -27,6 +27,7 @@ pub mod disk;
 pub mod load;
 pub mod postgres;
 pub mod process;
+pub mod rotation;
 pub mod shell;
 pub mod ssh_peers;
 pub mod sshd;

@@ -1,0 +1,126 @@
+//! Passwords that Sallyport keeps: encrypted, injected, changed after each session where a command is configured.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use super::support::bastion::run_with_input;
+use super::support::postgres::SUPERUSER_PASSWORD;
+use super::support::{Bastion, Finished, Postgres, wait_until};
+use super::{
+    FIRST, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
+};
+
+const NAME: &str = "ledger-app";
+
+fn keep(bastion: &Bastion, password: &str) -> Finished {
+    let config = bastion.config_file();
+    let arguments =
+        ["secret", "set", NAME, "--user", USER, "--password-stdin", "--config", config.to_str().unwrap()];
+    run_with_input(bastion.command(&arguments), password)
+}
+
+/// A program that changes the password as it is told by its input, unless there is a file that says not to.
+fn command(postgres: &Postgres) -> PathBuf {
+    let path = postgres.data().with_file_name("rotate");
+    let script = format!(
+        "#!/usr/bin/env python3\nimport json, os, subprocess, sys\ntask = json.load(sys.stdin)\n\
+         if os.path.exists('{0}-refused'):\n    sys.exit('cannot change ' + task['password'] + ' to ' + task['new_password'])\n\
+         if not os.path.exists('{0}-idle'):\n    subprocess.run(['psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', '127.0.0.1', \
+         '-p', '{1}', '-U', 'postgres', '-d', 'postgres', '-c', 'ALTER ROLE ' + task['user'] + \" PASSWORD '\" + \
+         task['new_password'] + \"'\"], env=dict(os.environ, PGPASSWORD='{2}', PGSSLMODE='require'), check=True)\n",
+        path.display(),
+        postgres.port,
+        SUPERUSER_PASSWORD,
+    );
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_kept_password_is_injected_and_shown_nowhere() {
+    let postgres = shared_user();
+    let bastion =
+        Bastion::start_with(&postgres, options(target(&postgres, NAME, &["kind = \"static\"".to_owned()])));
+    let session = grant(&bastion);
+    let refused = select(&bastion).failure();
+    assert!(refused.stderr.contains("sallyport secret set ledger-app"), "{}", refused.stderr);
+    keep(&bastion, FIRST).success();
+    assert_eq!(select(&bastion).success().stdout, format!("{USER}|100\n"));
+    revoke(&bastion, &session).success();
+    assert_eq!(last(&bastion, "credential_destroyed")["detail"]["how"], "kept");
+    assert_nowhere(&bastion, FIRST);
+
+    let config = bastion.config_file();
+    let run =
+        |arguments: &[&str]| bastion.operator(&[arguments, &["--config", config.to_str().unwrap()]].concat());
+    assert_eq!(run(&["secret", "list"]).success().stdout, format!("{NAME}\n"));
+    // A sealed file moved under another name does not open: it was sealed for its own.
+    let sealed = bastion.data().join("secrets").join(format!("{NAME}.sealed"));
+    let before = fs::read(&sealed).unwrap();
+    fs::copy(&sealed, sealed.with_file_name("other.sealed")).unwrap();
+    let mut changed = before.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    fs::write(&sealed, &changed).unwrap();
+    grant(&bastion);
+    assert!(select(&bastion).failure().stderr.contains("changed since"));
+    fs::write(&sealed, &before).unwrap();
+    select(&bastion).success();
+    run(&["secret", "remove", NAME]).success();
+    run(&["secret", "remove", NAME]).failure();
+    run(&["secret", "set", "../up", "--user", USER]).failure().says("no name to keep a password under");
+}
+
+#[test]
+fn a_kept_password_is_changed_after_each_session() {
+    let postgres = shared_user();
+    let program = command(&postgres);
+    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
+    let mut bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
+    keep(&bastion, FIRST).success();
+    let session = grant(&bastion);
+    select(&bastion).success();
+    revoke(&bastion, &session).success();
+    assert!(!lets_in(&postgres, FIRST), "it was changed");
+    assert_eq!(last(&bastion, "credential_destroyed")["detail"]["how"], "rotated");
+
+    // One that fails: told, not with the passwords; nobody gets in; tried again until it succeeds, after a crash too.
+    let refused = program.with_file_name("rotate-refused");
+    let session = grant(&bastion);
+    select(&bastion).success();
+    fs::write(&refused, "").unwrap();
+    assert!(!revoke(&bastion, &session).status.success());
+    let failed = last(&bastion, "credential_destruction_failed");
+    let told = failed["detail"]["error"].as_str().unwrap();
+    assert!(told.contains("cannot change [secret] to [secret]"), "{told}");
+    grant(&bastion);
+    assert!(select(&bastion).failure().stderr.contains("half changed"));
+    bastion.kill();
+    bastion.boot();
+    fs::remove_file(&refused).unwrap();
+    let destroyed = || bastion.events("credential_destroyed").len();
+    wait_until("it is changed", || {
+        bastion.advance(30);
+        destroyed() == 2
+    });
+    select(&bastion).success();
+    bastion.verify().success();
+}
+
+#[test]
+fn a_command_that_changes_nothing_is_found_out() {
+    let postgres = shared_user();
+    let program = command(&postgres);
+    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
+    let bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
+    keep(&bastion, FIRST).success();
+    let session = grant(&bastion);
+    select(&bastion).success();
+    fs::write(program.with_file_name("rotate-idle"), "").unwrap();
+    let revoked = revoke(&bastion, &session);
+    assert!(!revoked.status.success());
+    let failed = last(&bastion, "credential_destruction_failed");
+    assert!(failed["detail"]["error"].as_str().unwrap().contains("refuses the new password"), "{failed}");
+    assert!(lets_in(&postgres, FIRST));
+}

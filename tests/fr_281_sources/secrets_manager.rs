@@ -1,0 +1,196 @@
+//! AWS Secrets Manager: rotated for a session, waited for as long as it takes, rotated away at its end.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::amazon::{Emulator, REGION};
+use super::support::process::pause_for;
+use super::support::rotation::{Mishaps, Pace, Rotation};
+use super::support::{Bastion, Postgres, wait_until};
+use super::{
+    FIRST, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
+};
+
+const SECRET: &str = "bank/ledger-app";
+
+struct House {
+    postgres: Postgres,
+    amazon: Emulator,
+    rotation: Rotation,
+    bastion: Bastion,
+}
+
+impl House {
+    fn new() -> Self {
+        let (postgres, amazon) = (shared_user(), Emulator::moto());
+        let value = json!({ "username": USER, "password": FIRST }).to_string();
+        amazon.python("secretsmanager", &format!("c.create_secret(Name='{SECRET}', SecretString='{value}')"));
+        let rotation = Rotation::before(&amazon, &postgres);
+        let credential = [
+            "kind = \"secrets-manager\"".to_owned(),
+            format!("region = \"{REGION}\""),
+            format!("endpoint = \"{}\"", rotation.url()),
+        ];
+        let bastion = Bastion::start_with(&postgres, options(target(&postgres, SECRET, &credential)));
+        Self { postgres, amazon, rotation, bastion }
+    }
+
+    /// The password that is current.
+    fn password(&self) -> String {
+        let print = format!(
+            "print(json.loads(c.get_secret_value(SecretId='{SECRET}', VersionStage='AWSCURRENT')['SecretString'])['password'])"
+        );
+        self.amazon.python("secretsmanager", &print).trim_end().to_owned()
+    }
+
+    /// Has time go by in steps, until `done`; gives how many seconds that were.
+    fn wait(&self, what: &str, mut done: impl FnMut() -> bool) -> u64 {
+        let mut seconds = 0;
+        wait_until(what, || {
+            self.bastion.advance(1);
+            seconds += 1;
+            pause_for(Duration::from_millis(30));
+            done()
+        });
+        seconds
+    }
+}
+
+#[test]
+fn a_secret_is_rotated_for_each_session_and_away_at_its_end() {
+    let house = House::new();
+    let session = grant(&house.bastion);
+    assert_eq!(select(&house.bastion).success().stdout, format!("{USER}|100\n"));
+    let used = house.password();
+    assert_ne!(used, FIRST);
+    assert!(!lets_in(&house.postgres, FIRST), "the password from before the session");
+    assert!(lets_in(&house.postgres, &used));
+    select(&house.bastion).success();
+    assert_eq!(house.rotation.begun(), 1, "a further connection rotates nothing");
+    assert_eq!(last(&house.bastion, "credential_issued")["detail"]["handle"], SECRET);
+
+    revoke(&house.bastion, &session).success();
+    assert!(!lets_in(&house.postgres, &used), "the session's password");
+    assert_eq!(house.rotation.begun(), 2);
+    let destroyed = last(&house.bastion, "credential_destroyed");
+    assert_eq!(destroyed["detail"]["how"], "rotated");
+    assert_eq!(destroyed["session"], json!(session));
+    for secret in [FIRST, used.as_str(), house.password().as_str()] {
+        assert_nowhere(&house.bastion, secret);
+    }
+}
+
+#[test]
+fn a_rotation_is_waited_for_as_long_as_it_takes() {
+    let house = House::new();
+    for (round, delay) in [0, 2, 30].into_iter().enumerate() {
+        let session = grant(&house.bastion);
+        house.rotation.set(if delay == 0 { Pace::AtOnce } else { Pace::WhenLet }, Mishaps::default());
+        let mut psql = house.bastion.psql_command("alice", super::TARGET, &["-c", "SELECT 1"]);
+        let mut psql = super::support::process::Running::start(&mut psql);
+        wait_until("the rotation begins", || house.rotation.begun() % 2 == 1);
+        for _ in 0..delay {
+            house.bastion.advance(1);
+            assert!(psql.is_running(), "it waits for {delay} s");
+        }
+        house.rotation.finish();
+        house.wait("the connection is made", || !psql.is_running());
+        assert!(psql.child().wait().unwrap().success());
+
+        // At the end nobody waits: what is under way is said to be, and is no failure.
+        let used = house.password();
+        let revoked = revoke(&house.bastion, &session);
+        if delay == 0 {
+            revoked.success();
+        } else {
+            assert!(!revoked.status.success());
+            assert!(revoked.stdout.contains("is under way"), "{}{}", revoked.stdout, revoked.stderr);
+            for _ in 0..delay {
+                house.bastion.advance(1);
+                assert_eq!(house.bastion.events("credential_destroyed").len(), round);
+            }
+            house.rotation.finish();
+        }
+        house.wait("the credential is destroyed", || {
+            house.bastion.events("credential_destroyed").len() == round + 1
+        });
+        assert!(!lets_in(&house.postgres, &used));
+    }
+    assert_eq!(house.bastion.events("credential_destruction_failed").len(), 0);
+
+    // One that does not come to its end is a failure after all.
+    let session = grant(&house.bastion);
+    house.rotation.set(Pace::AtOnce, Mishaps::default());
+    select(&house.bastion).success();
+    house.rotation.set(Pace::WhenLet, Mishaps::default());
+    revoke(&house.bastion, &session);
+    house.bastion.advance(301);
+    let failed = last(&house.bastion, "credential_destruction_failed");
+    assert!(failed["detail"]["error"].as_str().unwrap().contains("is under way for 301 s"), "{failed}");
+}
+
+#[test]
+fn a_session_that_ends_while_its_secret_is_rotated_opens_nothing() {
+    let house = House::new();
+    let session = grant(&house.bastion);
+    house.rotation.set(Pace::WhenLet, Mishaps::default());
+    let mut psql = house.bastion.psql_command("alice", super::TARGET, &["-c", "SELECT 1"]);
+    let mut psql = super::support::process::Running::start(&mut psql);
+    wait_until("the rotation begins", || house.rotation.is_under_way());
+    // Virtual time stands still: neither waits for the rotation.
+    let revoked = revoke(&house.bastion, &session);
+    assert!(!revoked.status.success(), "what is not confirmed is no success");
+    wait_until("the client is refused", || !psql.is_running());
+    assert!(!psql.child().wait().unwrap().success());
+    assert_eq!(house.bastion.events("credential_destroyed").len(), 0);
+
+    // First the rotation that was asked for, then the one that ends it.
+    house.wait("the credential is destroyed", || {
+        house.rotation.finish();
+        house.bastion.events("credential_destroyed").len() == 1
+    });
+    assert_eq!(house.rotation.begun(), 2);
+}
+
+#[test]
+fn lost_answers_and_refusals_for_being_too_many_do_no_harm() {
+    let house = House::new();
+    let mishaps = Mishaps { unheard: 25, throttled: 25, ..Mishaps::default() };
+    house.rotation.set(Pace::AtOnce, mishaps);
+    for round in 1..=3_usize {
+        let session = grant(&house.bastion);
+        let connected = std::thread::scope(|scope| {
+            // A connection that Amazon does not answer is refused, and made anew.
+            let connecting =
+                scope.spawn(|| wait_until("it connects", || select(&house.bastion).status.success()));
+            house.wait("it connects", || connecting.is_finished());
+            connecting.join()
+        });
+        connected.unwrap();
+        let used = house.password();
+        revoke(&house.bastion, &session);
+        house.wait("it is destroyed", || house.bastion.events("credential_destroyed").len() == round);
+        assert!(!lets_in(&house.postgres, &used));
+        assert_eq!(house.rotation.begun(), u32::try_from(2 * round).unwrap(), "each was asked for once");
+    }
+}
+
+#[test]
+fn a_rotation_that_leaves_the_password_alone_is_no_destruction() {
+    let house = House::new();
+    let session = grant(&house.bastion);
+    select(&house.bastion).success();
+    let used = house.password();
+    house.rotation.set(Pace::AtOnce, Mishaps { leaves_the_user: true, ..Mishaps::default() });
+    let revoked = revoke(&house.bastion, &session);
+    assert!(!revoked.status.success());
+    assert!(
+        revoked.stderr.contains("still opens the target")
+            || revoked.stdout.contains("still opens the target")
+    );
+    assert!(lets_in(&house.postgres, &used));
+    assert_eq!(house.bastion.events("credential_destroyed").len(), 0);
+    house.postgres.query("ledger", &format!("ALTER ROLE {USER} PASSWORD 'something else'")).success();
+    house.wait("the credential is destroyed", || house.bastion.events("credential_destroyed").len() == 1);
+}
