@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use sallyport::failpoint;
+
 use super::support::bastion::run_with_input;
 use super::support::postgres::SUPERUSER_PASSWORD;
 use super::support::{Bastion, Finished, Postgres, wait_until};
@@ -104,6 +106,39 @@ fn a_kept_password_is_changed_after_each_session() {
         bastion.advance(30);
         destroyed() == 2
     });
+    select(&bastion).success();
+    bastion.verify().success();
+}
+
+/// The process dies before and after each step of a change.
+#[test]
+fn wherever_the_server_dies_the_password_is_known_and_changed() {
+    let postgres = shared_user();
+    let program = command(&postgres);
+    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
+    let mut bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
+    keep(&bastion, FIRST).success();
+    let mut environment = super::support::amazon::ENVIRONMENT.to_vec();
+    for (round, place) in failpoint::KEPT.into_iter().enumerate() {
+        bastion.stop();
+        environment.push((failpoint::VARIABLE, place));
+        bastion.set_environment(&environment);
+        environment.pop();
+        bastion.boot();
+        let session = grant(&bastion);
+        select(&bastion).success();
+        let _died = revoke(&bastion, &session);
+        wait_until(&format!("it dies at {place}"), || !bastion.server().is_running());
+        bastion.kill();
+        bastion.set_environment(&environment);
+        bastion.boot();
+        wait_until(&format!("it is changed after {place}"), || {
+            bastion.advance(6);
+            bastion.events("credential_destroyed").len() == round + 1
+        });
+    }
+    assert!(!lets_in(&postgres, FIRST));
+    grant(&bastion);
     select(&bastion).success();
     bastion.verify().success();
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sallyport::failpoint;
 use serde_json::json;
 
 use super::support::amazon::{Emulator, REGION};
@@ -174,6 +175,36 @@ fn lost_answers_and_refusals_for_being_too_many_do_no_harm() {
         assert!(!lets_in(&house.postgres, &used));
         assert_eq!(house.rotation.begun(), u32::try_from(2 * round).unwrap(), "each was asked for once");
     }
+}
+
+/// The process dies after each rotation, before that is written down.
+#[test]
+fn wherever_the_server_dies_the_secret_is_rotated_away() {
+    let mut house = House::new();
+    let environment = super::support::amazon::ENVIRONMENT;
+    for (round, place) in failpoint::ROTATED.into_iter().enumerate() {
+        house.bastion.stop();
+        house.bastion.set_environment(&[&environment[..], &[(failpoint::VARIABLE, place)]].concat());
+        house.bastion.boot();
+        let session = grant(&house.bastion);
+        let _died = select(&house.bastion);
+        let _died = revoke(&house.bastion, &session);
+        wait_until(&format!("it dies at {place}"), || !house.bastion.server().is_running());
+        let used = house.password();
+        house.bastion.kill();
+        house.bastion.set_environment(&environment);
+        house.bastion.boot();
+        if place == "secret_rotated" {
+            // The session goes on: what was rotated for it is its own.
+            select(&house.bastion).success();
+            assert_eq!(house.rotation.begun(), 1, "it is not rotated again");
+            revoke(&house.bastion, &session).success();
+            assert!(!lets_in(&house.postgres, &used));
+        }
+        house.wait("it is destroyed", || house.bastion.events("credential_destroyed").len() == round + 1);
+        assert_eq!(house.rotation.begun(), 2 * u32::try_from(round + 1).unwrap(), "{place}");
+    }
+    house.bastion.verify().success();
 }
 
 #[test]
