@@ -161,8 +161,8 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(target.target.accesses.len(), 2);
     assert_eq!(target.target.requesters, ["requesters".parse().unwrap()].into());
     assert_eq!(target.target.approvers, ["approvers".parse().unwrap()].into());
-    assert_eq!(target.admin.password.expose(), "hunter2");
-    assert_eq!(target.admin.database, "ledger");
+    assert_eq!(target.source.admin().unwrap().password.expose(), "hunter2");
+    assert_eq!(target.source.admin().unwrap().database, "ledger");
     assert_eq!(target.ca.len(), 1);
     assert_eq!(target.connection_limit, 20);
     assert_eq!(config.ssh, None);
@@ -203,7 +203,7 @@ fn a_secret_may_come_from_the_environment() {
         good().replace("password_file = \"secrets/ledger-prod\"", "password_env = \"LEDGER_PASSWORD\"");
     let config = home.load(&text).unwrap();
     let target = postgres(&config);
-    assert_eq!(target.admin.password.expose(), "from-env");
+    assert_eq!(target.source.admin().unwrap().password.expose(), "from-env");
     assert!(!format!("{config:?}").contains("from-env"), "a secret is printed");
     assert!(!config.summary().contains("from-env"), "a secret is printed");
 }

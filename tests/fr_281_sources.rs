@@ -1,7 +1,7 @@
 //! FR-281 where no role can be made for a session: passwords in AWS Secrets Manager that are rotated, tokens of RDS's IAM,
 //! passwords that Sallyport keeps. None outlives its session further than the record says, none is written anywhere.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod support;
 
@@ -69,7 +69,9 @@ fn lets_in(postgres: &Postgres, password: &str) -> bool {
 /// The last record of `action`.
 #[track_caller]
 fn last(bastion: &Bastion, action: &str) -> Value {
-    bastion.events(action).pop().unwrap_or_else(|| panic!("no `{action}` was recorded"))
+    let mut events = bastion.events(action);
+    assert!(!events.is_empty(), "no `{action}` was recorded");
+    events.pop().unwrap()
 }
 
 /// Nothing that the server has written, has for arguments or for its environment has the secret in it.
@@ -77,7 +79,9 @@ fn last(bastion: &Bastion, action: &str) -> Value {
 fn assert_nowhere(bastion: &Bastion, secret: &str) {
     fn look(path: &Path, secret: &[u8]) {
         if path.is_dir() {
-            std::fs::read_dir(path).unwrap().for_each(|entry| look(&entry.unwrap().path(), secret));
+            for entry in std::fs::read_dir(path).unwrap() {
+                look(&entry.unwrap().path(), secret);
+            }
         } else if let Ok(bytes) = std::fs::read(path) {
             let found = bytes.windows(secret.len()).any(|window| window == secret);
             assert!(!found, "a secret is in {}", path.display());

@@ -267,20 +267,33 @@ impl Lines {
         if self.following {
             return Ok(None);
         }
-        self.seek(from)?;
+        let Some(mut at) = self.data_after(from)? else { return Ok(None) };
+        self.seek(at)?;
         let Some(reader) = self.reader.as_mut() else { return Ok(None) };
-        let mut at = from;
         loop {
             let available = reader.fill_buf()?;
             if available.is_empty() {
                 return Ok(None);
             }
-            if let Some(index) = available.iter().position(|byte| *byte != 0) {
+            if let Some(index) = first_not_zero(available) {
                 return Ok(Some(at.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))));
             }
             let length = available.len();
             at = at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
             reader.consume(length);
+        }
+    }
+
+    /// Where the file may hold anything but zeros, at or after `from`: what was never written need not be read. `None`
+    /// when nothing was, up to the end.
+    fn data_after(&self, from: u64) -> io::Result<Option<u64>> {
+        let Some(Reader::Plain(reader)) = &self.reader else { return Ok(Some(from)) };
+        match rustix::fs::seek(reader.get_ref(), rustix::fs::SeekFrom::Data(from)) {
+            Ok(data) => Ok(Some(data)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            // Not every file system tells.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(Some(from)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -351,6 +364,15 @@ impl std::fmt::Debug for Reader {
             Self::Packed { .. } => "Packed",
         })
     }
+}
+
+/// Blocks at a time, which the compiler can look at many bytes at once.
+fn first_not_zero(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 256;
+    let is_zero = |block: &&[u8]| block.iter().fold(0, |all, byte| all | byte) == 0;
+    let before = bytes.chunks(BLOCK).take_while(is_zero).map(<[u8]>::len).sum();
+    let index = bytes.get(before..)?.iter().position(|byte| *byte != 0)?;
+    Some(before + index)
 }
 
 fn unpack(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {

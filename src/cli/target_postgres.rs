@@ -21,17 +21,17 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = audit::load(&arguments.config)?;
     let found = config.reloadable.targets.values().find(|one| one.target().name == arguments.target);
     match found {
-        Some(AnyTarget::Postgres(target)) => match target.source.admin() {
-            Some(admin) => out::line(script(target, admin).trim_end())?,
-            None => {
+        Some(AnyTarget::Postgres(target)) => {
+            let Some(admin) = target.source.admin() else {
                 let what = format!(
                     "Sallyport makes no roles at `{}`: there is nothing to prepare",
                     arguments.target
                 );
-                return Err(Failure::new(Exit::NotFound, what)
-                    .hint("docs/operations.md says what its credentials need"));
-            }
-        },
+                let hint = "docs/operations.md says what its credentials need";
+                return Err(Failure::new(Exit::NotFound, what).hint(hint));
+            };
+            out::line(script(target, admin).trim_end())?;
+        }
         Some(AnyTarget::Ssh(_)) => {
             let what = format!("`{}` is a host, not a database", arguments.target);
             let hint = format!("sallyport target bootstrap ssh {}", arguments.target);

@@ -22,13 +22,12 @@ impl Accounts {
     pub(super) async fn config(&self, aws: &Aws, session: &str) -> SdkConfig {
         let key = (aws.region.clone(), aws.endpoint.clone());
         let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let config = match known {
-            Some(config) => config,
-            None => {
-                let config = sdk_config(Some(&aws.region), aws.endpoint.as_deref()).await;
-                self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, config.clone());
-                config
-            }
+        let config = if let Some(config) = known {
+            config
+        } else {
+            let config = sdk_config(Some(&aws.region), aws.endpoint.as_deref()).await;
+            self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, config.clone());
+            config
         };
         let Some(role) = &aws.role else { return config };
         let provider =

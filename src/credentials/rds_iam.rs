@@ -77,7 +77,7 @@ impl CredentialSource for RdsIam {
         _is_issued: bool,
         _ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
-        bounded(self.open_now(request)).await
+        bounded(Box::pin(self.open_now(request))).await
     }
 
     async fn destroy(&self, _request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
@@ -118,8 +118,8 @@ fn token(
     url.query_pairs_mut().append_pair("Action", "connect").append_pair("DBUser", place.user);
     let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::Bytes(&[]));
     let request = request.map_err(|error| explain(&error))?;
-    let signed = sign(request, &parameters.into()).map_err(|error| explain(&error))?;
-    for (name, value) in signed.output().params() {
+    let token = sign(request, &parameters.into()).map_err(|error| explain(&error))?;
+    for (name, value) in token.output().params() {
         url.query_pairs_mut().append_pair(name, value);
     }
     let token = url.as_str();

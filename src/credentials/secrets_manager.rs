@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::config::http::HttpResponse;
+use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::rotate_secret::RotateSecretError;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -255,16 +257,10 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of<E: std::error::Error + Send + Sync + 'static>(
-        error: &aws_sdk_secretsmanager::error::SdkError<
-            E,
-            aws_sdk_secretsmanager::config::http::HttpResponse,
-        >,
-    ) -> Self
+    fn of<E>(error: &SdkError<E, HttpResponse>) -> Self
     where
-        E: aws_sdk_secretsmanager::error::ProvideErrorMetadata,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        use aws_sdk_secretsmanager::error::ProvideErrorMetadata as _;
         let told = explain(error);
         let refused = error.raw_response().is_some_and(|answer| answer.status().as_u16() < 500);
         let throttled = error.code().is_some_and(|code| code.contains("Throttl"));

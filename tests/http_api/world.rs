@@ -26,7 +26,7 @@ use sallyport::audit::{Journal, JournalOptions, SigningKey};
 use sallyport::clock::Clock;
 use sallyport::config::Config;
 use sallyport::config::init::{Init, init};
-use sallyport::credentials::postgres_role::PostgresRole;
+use sallyport::credentials::sources::Sources;
 use sallyport::crypto::ssh::PrivateKey;
 use sallyport::crypto::{ssh, tls};
 use sallyport::domain::deny::EndReason;
@@ -160,7 +160,7 @@ impl World {
             store: Arc::new(store),
             journal,
             rules,
-            credentials: Credentials::new(Arc::new(PostgresRole::new("test")), Secret::new(vec![2; 32])),
+            credentials: Credentials::new(Sources::new("test", &clock, dir.path()), Secret::new(vec![2; 32])),
             logins,
         }));
         let gateway =
