@@ -6,6 +6,7 @@ use sallyport::failpoint;
 use serde_json::json;
 
 use super::support::amazon::{Emulator, REGION};
+use super::support::load::Moments;
 use super::support::process::pause_for;
 use super::support::rotation::{Mishaps, Pace, Rotation};
 use super::support::{Bastion, Postgres, wait_until};
@@ -24,15 +25,21 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more lines in `[target.credential]`.
+    fn with(more: &[&str]) -> Self {
         let (postgres, amazon) = (shared_user(), Emulator::moto());
         let value = json!({ "username": USER, "password": FIRST }).to_string();
         amazon.python("secretsmanager", &format!("c.create_secret(Name='{SECRET}', SecretString='{value}')"));
         let rotation = Rotation::before(&amazon, &postgres);
-        let credential = [
+        let mut credential = vec![
             "kind = \"secrets-manager\"".to_owned(),
             format!("region = \"{REGION}\""),
             format!("endpoint = \"{}\"", rotation.url()),
         ];
+        credential.extend(more.iter().map(|line| (*line).to_owned()));
         let bastion = Bastion::start_with(&postgres, options(target(&postgres, SECRET, &credential)));
         Self { postgres, amazon, rotation, bastion }
     }
@@ -79,6 +86,21 @@ fn a_secret_is_rotated_for_each_session_and_away_at_its_end() {
     assert_eq!(destroyed["session"], json!(session));
     for secret in [FIRST, used.as_str(), house.password().as_str()] {
         assert_nowhere(&house.bastion, secret);
+    }
+}
+
+#[test]
+fn a_role_is_assumed_in_the_name_of_the_sessions_lease() {
+    let house = House::with(&["role = \"arn:aws:iam::123456789012:role/rotates-ledger\""]);
+    let session = grant(&house.bastion);
+    select(&house.bastion).success();
+    revoke(&house.bastion, &session).success();
+    let lease = last(&house.bastion, "credential_issued")["detail"]["lease"].as_str().unwrap().to_owned();
+    let assumed = house.rotation.roles_assumed();
+    assert_eq!(assumed.len(), 2, "{assumed:?}");
+    for asked in assumed {
+        assert!(asked.contains(&format!("RoleSessionName={lease}")), "{asked}");
+        assert!(asked.contains("rotates-ledger"), "{asked}");
     }
 }
 
@@ -154,24 +176,40 @@ fn a_session_that_ends_while_its_secret_is_rotated_opens_nothing() {
     assert_eq!(house.rotation.begun(), 2);
 }
 
+/// Rotations that take 0, 2 or 30 s, requests that are lost or refused. `SALLYPORT_TEST_ROUNDS` says how many sessions.
 #[test]
-fn lost_answers_and_refusals_for_being_too_many_do_no_harm() {
+fn slow_rotations_lost_answers_and_refusals_do_no_harm() {
     let house = House::new();
     let mishaps = Mishaps { unheard: 25, throttled: 25, ..Mishaps::default() };
-    house.rotation.set(Pace::AtOnce, mishaps);
-    for round in 1..=3_usize {
+    let rounds = std::env::var("SALLYPORT_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let mut moments = Moments(0x5a11_7006);
+    for round in 1..=rounds.unwrap_or(4) {
         let session = grant(&house.bastion);
-        let connected = std::thread::scope(|scope| {
+        house.rotation.set(Pace::WhenLet, mishaps);
+        let delays = [0, 1].map(|_| [0, 2, 30][usize::try_from(moments.next() % 3).unwrap()]);
+        let mut seconds = 0;
+        let mut let_after = |delay: u64| {
+            seconds = if house.rotation.is_under_way() { seconds + 1 } else { 0 };
+            if seconds > delay {
+                house.rotation.finish();
+            }
+        };
+        std::thread::scope(|scope| {
             // A connection that Amazon does not answer is refused, and made anew.
             let connecting =
                 scope.spawn(|| wait_until("it connects", || select(&house.bastion).status.success()));
-            house.wait("it connects", || connecting.is_finished());
-            connecting.join()
+            house.wait("it connects", || {
+                let_after(delays[0]);
+                connecting.is_finished()
+            });
+            connecting.join().unwrap();
         });
-        connected.unwrap();
-        let used = house.password();
+        let used = house.rotation.password();
         revoke(&house.bastion, &session);
-        house.wait("it is destroyed", || house.bastion.events("credential_destroyed").len() == round);
+        house.wait("it is destroyed", || {
+            let_after(delays[1]);
+            house.bastion.events("credential_destroyed").len() == round
+        });
         assert!(!lets_in(&house.postgres, &used));
         assert_eq!(house.rotation.begun(), u32::try_from(2 * round).unwrap(), "each was asked for once");
     }

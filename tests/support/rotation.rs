@@ -47,6 +47,8 @@ struct State {
     /// Secret, version and password of the rotation under way.
     under_way: Option<(String, String, String)>,
     begun: u32,
+    /// Requests to AWS STS.
+    assumed: Vec<String>,
     random: u64,
 }
 
@@ -61,6 +63,7 @@ impl Rotation {
             mishaps: Mishaps::default(),
             under_way: None,
             begun: 0,
+            assumed: Vec::new(),
             random: 0x5a11_7005,
         };
         let state = Arc::new(Mutex::new(state));
@@ -93,6 +96,16 @@ impl Rotation {
         self.state.lock().unwrap().finish();
     }
 
+    /// The password of the last rotation that was begun.
+    pub fn password(&self) -> String {
+        password(self.begun())
+    }
+
+    /// What STS was asked for.
+    pub fn roles_assumed(&self) -> Vec<String> {
+        self.state.lock().unwrap().assumed.clone()
+    }
+
     /// How many rotations were begun.
     pub fn begun(&self) -> u32 {
         self.state.lock().unwrap().begun
@@ -120,7 +133,7 @@ impl State {
             }
             None => {
                 self.begun += 1;
-                let password = format!("rotated {} times", self.begun);
+                let password = password(self.begun);
                 let user = self.current(&secret)["username"].clone();
                 let value = json!({ "username": user, "password": password }).to_string();
                 let put = json!({ "SecretId": secret, "ClientRequestToken": version, "SecretString": value,
@@ -191,6 +204,10 @@ impl State {
     }
 }
 
+fn password(rotations: u32) -> String {
+    format!("rotated {rotations} times")
+}
+
 fn serve(mut client: TcpStream, state: &Mutex<State>) {
     let Some(request) = read_request(&client) else { return };
     let mut state = state.lock().unwrap();
@@ -199,6 +216,10 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) {
         let error = json!({ "__type": "ThrottlingException", "message": "Rate exceeded" });
         let _ = client.write_all(&json_answer("400 Bad Request", &error));
         return;
+    }
+    let text = String::from_utf8_lossy(&request.body);
+    if text.contains("Action=AssumeRole") {
+        state.assumed.push(text.into_owned());
     }
     let answer = if request.head.contains("secretsmanager.RotateSecret") {
         Some(state.begin(&serde_json::from_slice(&request.body).unwrap()))
