@@ -10,8 +10,10 @@ use std::path::Path;
 
 use sallyport::failpoint;
 use serde_json::{Value, json};
-use support::bastion::{ADMIN_DIR, target};
+use support::bastion::{ADMIN_DIR, PASSWORD, target};
 use support::calls::text;
+use support::postgres::ADMIN_PASSWORD;
+use support::secrets::assert_nowhere;
 use support::{Bastion, Options, Postgres, wait_until};
 
 /// How often the janitor looks, and a little more, in seconds.
@@ -153,6 +155,22 @@ fn an_access_whose_role_lets_somebody_log_in_is_refused() {
     ask().success();
     postgres.query("ledger", "ALTER ROLE ledger_owner LOGIN").success();
     ask().failure();
+}
+
+#[test]
+fn no_secret_is_written_or_told_anywhere() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let granted = bastion.grant_prod("dba");
+    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
+    let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'sp\\_%'";
+    let verifier = postgres.value("postgres", verifier);
+    let keys = verifier.split_once('$').map(|(_, keys)| keys.rsplit_once('$').unwrap().1.to_owned()).unwrap();
+    let secrets = [ADMIN_PASSWORD, PASSWORD, &bastion.token("alice"), &keys];
+    secrets.iter().for_each(|secret| assert_nowhere(&bastion, secret));
+    bastion.run_as("erin", &["revoke", &granted.session, "--why", "over"]).success();
+    secrets.iter().for_each(|secret| assert_nowhere(&bastion, secret));
+    assert!(!postgres.log().contains(ADMIN_PASSWORD));
 }
 
 #[test]

@@ -12,9 +12,8 @@ mod rds_iam;
 #[path = "fr_281_sources/secrets_manager.rs"]
 mod secrets_manager;
 
-use std::path::Path;
-
 use serde_json::Value;
+pub(crate) use support::secrets::assert_nowhere;
 use support::{Bastion, Finished, Options, Postgres};
 
 /// The database user that sessions share, and the password that it starts with.
@@ -72,24 +71,4 @@ fn last(bastion: &Bastion, action: &str) -> Value {
     let mut events = bastion.events(action);
     assert!(!events.is_empty(), "no `{action}` was recorded");
     events.pop().unwrap()
-}
-
-/// Nothing that the server has written, has for arguments or for its environment has the secret in it.
-#[track_caller]
-fn assert_nowhere(bastion: &Bastion, secret: &str) {
-    fn look(path: &Path, secret: &[u8]) {
-        if path.is_dir() {
-            for entry in std::fs::read_dir(path).unwrap() {
-                look(&entry.unwrap().path(), secret);
-            }
-        } else if let Ok(bytes) = std::fs::read(path) {
-            let found = bytes.windows(secret.len()).any(|window| window == secret);
-            assert!(!found, "a secret is in {}", path.display());
-        }
-    }
-    look(&bastion.data(), secret.as_bytes());
-    for of_process in ["cmdline", "environ"] {
-        look(format!("/proc/{}/{of_process}", bastion.pid()).as_ref(), secret.as_bytes());
-    }
-    assert!(!bastion.log().contains(secret), "a secret is in the server's log");
 }

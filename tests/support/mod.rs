@@ -28,6 +28,7 @@ pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod rotation;
+pub mod secrets;
 pub mod shell;
 pub mod ssh_peers;
 pub mod sshd;
