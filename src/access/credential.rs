@@ -150,6 +150,17 @@ impl Credentials {
         self.sources.of(target)
     }
 
+    /// Whether the target still has credentials of the kind that was made; only there can it be destroyed.
+    fn same_kind(&self, target: &PostgresTarget, lease: &LeaseRecord) -> Result<(), String> {
+        if self.source(target).handle(&lease.session, &lease.access_role) == lease.handle {
+            return Ok(());
+        }
+        Err(format!(
+            "target `{}` has credentials of another kind now than `{}`: put the old `credential` back until it is destroyed",
+            lease.target, lease.handle
+        ))
+    }
+
     pub(super) fn slot(&self, session: &SessionId) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry(session.clone()).or_default().clone()
@@ -211,6 +222,9 @@ impl Access {
         if let Some(detail) = moved(&target, &lease) {
             return Err(Deny::CredentialUnavailable { detail });
         }
+        self.credentials
+            .same_kind(&target, &lease)
+            .map_err(|detail| Deny::CredentialUnavailable { detail })?;
         let is_issued = lease.state == LeaseState::Issued;
         let source = self.credentials.source(&target);
         let opened = source.open(&source_request(&target, &lease), is_issued, &ended).await.map_err(|error| {
@@ -364,6 +378,7 @@ impl Access {
                 lease.handle, lease.address, lease.target
             ));
         }
+        self.credentials.same_kind(target, lease)?;
         let request = source_request(target, lease);
         self.credentials.source(target).destroy(&request).await.map_err(|error| error_chain(&error))
     }

@@ -92,6 +92,8 @@ impl Access {
         let rules = self.rules();
         let mut seen = BTreeSet::new();
         let targets = rules.targets.all().filter_map(|entry| entry.route.postgres().ok());
+        // Of other kinds there is nothing to be found at the server.
+        let targets = targets.filter(|target| target.source.admin().is_some());
         targets.filter(|target| seen.insert(target.address.to_string())).cloned().collect()
     }
 

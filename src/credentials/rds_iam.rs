@@ -68,7 +68,7 @@ impl RdsIam {
 #[async_trait]
 impl CredentialSource for RdsIam {
     fn handle(&self, _session: &SessionId, access_role: &str) -> String {
-        access_role.to_owned()
+        format!("rds-iam:{access_role}")
     }
 
     async fn open(

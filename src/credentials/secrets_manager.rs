@@ -97,7 +97,7 @@ impl SecretsManager {
 #[async_trait]
 impl CredentialSource for SecretsManager {
     fn handle(&self, _session: &SessionId, access_role: &str) -> String {
-        access_role.to_owned()
+        format!("secrets-manager:{access_role}")
     }
 
     async fn open(

@@ -81,7 +81,8 @@ impl StaticSecrets {
         let changing = self.changing(name);
         let _held = changing.lock().await;
         let mut kept = self.keep.load(name).map_err(StaticError::from)?;
-        if kept.next.is_none() {
+        let is_begun = kept.next.is_some();
+        if !is_begun {
             let next = BASE64URL_NOPAD.encode(&crypto::random::<24>());
             kept.next = Some(Secret::new(next));
             self.keep.store(name, &kept).map_err(StaticError::from)?;
@@ -89,10 +90,13 @@ impl StaticSecrets {
         failpoint::reached("static_next");
         let Some(next) = kept.next.take() else { return Ok(()) };
         let program = command.first().cloned().unwrap_or_default();
-        run(command, request.target, &kept, &next).await?;
-        failpoint::reached("static_changed");
-        if !opens(request.target, &kept.user, &next).await? {
-            return Err(StaticError::NotChanged { program }.into());
+        // It may have been changed before somebody died.
+        if !is_begun || !opens(request.target, &kept.user, &next).await? {
+            run(command, request.target, &kept, &next).await?;
+            failpoint::reached("static_changed");
+            if !opens(request.target, &kept.user, &next).await? {
+                return Err(StaticError::NotChanged { program }.into());
+            }
         }
         if opens(request.target, &kept.user, &kept.password).await? {
             return Err(StaticError::StillOpens { program }.into());
@@ -107,7 +111,7 @@ impl StaticSecrets {
 #[async_trait]
 impl CredentialSource for StaticSecrets {
     fn handle(&self, _session: &SessionId, access_role: &str) -> String {
-        access_role.to_owned()
+        format!("static:{access_role}")
     }
 
     async fn open(

@@ -159,3 +159,29 @@ fn a_command_that_changes_nothing_is_found_out() {
     assert!(failed["detail"]["error"].as_str().unwrap().contains("refuses the new password"), "{failed}");
     assert!(lets_in(&postgres, FIRST));
 }
+
+#[test]
+fn a_target_whose_kind_of_credentials_changed_destroys_nothing_it_does_not_know() {
+    let postgres = shared_user();
+    let admin = "[target.admin]\nuser = \"sallyport_admin\"\npassword_file = \"ADMIN-DIR/admin-password\"\n";
+    let of_roles = target(&postgres, "ledger_readonly", &["kind = \"role\"".to_owned()]) + admin;
+    let kept = target(&postgres, "ledger_readonly", &["kind = \"static\"".to_owned()]);
+    let mut bastion = Bastion::start_with(&postgres, options(of_roles.clone()));
+    let session = grant(&bastion);
+    select(&bastion).success();
+    assert_eq!(postgres.session_roles().len(), 1);
+    bastion.set_targets(&kept);
+    bastion.signal(rustix::process::Signal::HUP);
+    wait_until("the configuration is read", || !bastion.events("configuration_reloaded").is_empty());
+    assert!(select(&bastion).failure().stderr.contains("credentials of another kind"));
+    let revoked = revoke(&bastion, &session);
+    assert!(!revoked.status.success());
+    assert_eq!(postgres.session_roles().len(), 1, "it is there, and nobody says that it is not");
+    assert_eq!(bastion.events("credential_destroyed").len(), 0);
+    bastion.set_targets(&of_roles);
+    bastion.signal(rustix::process::Signal::HUP);
+    wait_until("the role is gone", || {
+        bastion.advance(6);
+        postgres.session_roles().is_empty()
+    });
+}

@@ -76,7 +76,10 @@ fn a_secret_is_rotated_for_each_session_and_away_at_its_end() {
     assert!(lets_in(&house.postgres, &used));
     select(&house.bastion).success();
     assert_eq!(house.rotation.begun(), 1, "a further connection rotates nothing");
-    assert_eq!(last(&house.bastion, "credential_issued")["detail"]["handle"], SECRET);
+    assert_eq!(
+        last(&house.bastion, "credential_issued")["detail"]["handle"],
+        format!("secrets-manager:{SECRET}")
+    );
 
     revoke(&house.bastion, &session).success();
     assert!(!lets_in(&house.postgres, &used), "the session's password");
