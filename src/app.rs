@@ -35,6 +35,7 @@ use crate::audit::{Journal, JournalOptions, VerifyKey};
 use crate::clock::Clock;
 use crate::config::init::{read_node_id, read_server_secret};
 use crate::config::{self, Config};
+use crate::credentials::keep::Keep;
 use crate::credentials::sources::Sources;
 use crate::crypto::{self, certificate, tls};
 use crate::domain::deny::EndReason;
@@ -109,7 +110,7 @@ impl App {
             store,
             journal,
             rules: rules(&config.reloadable)?,
-            credentials: credentials(&server_secret, &clock, &config.server.data_dir),
+            credentials: credentials(&server_secret, &clock, Keep::of(&config.server)),
             logins: logins(&config, &server_secret, &clock)?,
         });
         access.resume_outbox(recovery.outbox).await?;
@@ -342,11 +343,11 @@ fn rules(reloadable: &config::Targets) -> Result<Rules> {
     Ok(Rules { targets: Arc::new(targets), policy: Arc::new(policy) })
 }
 
-fn credentials(server_secret: &Secret<Vec<u8>>, clock: &Clock, data_dir: &Path) -> Credentials {
+fn credentials(server_secret: &Secret<Vec<u8>>, clock: &Clock, keep: Keep) -> Credentials {
     let key = crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints");
     let installation = crypto::hmac_sha256(server_secret.expose(), b"names the installation at its targets");
     let installation = crypto::hex(installation.get(..8).unwrap_or(&installation));
-    Credentials::new(Sources::new(&installation, clock, data_dir), Secret::new(key.to_vec()))
+    Credentials::new(Sources::new(&installation, clock, keep), Secret::new(key.to_vec()))
 }
 
 fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Result<Logins> {

@@ -212,7 +212,7 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
-        Command::Secret(command) => secret::run(&command),
+        Command::Secret(command) => secret::run(&command).await,
         Command::Init(arguments) => init::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,

@@ -58,13 +58,13 @@ pub(super) struct Where {
 
 impl Where {
     fn keep(&self) -> Result<Keep, Failure> {
-        Ok(Keep::at(&audit::load(&self.config)?.server.data_dir))
+        Ok(Keep::of(&audit::load(&self.config)?.server))
     }
 }
 
-pub(super) fn run(command: &Secret) -> Outcome {
+pub(super) async fn run(command: &Secret) -> Outcome {
     match command {
-        Secret::Set(arguments) => set(arguments),
+        Secret::Set(arguments) => set(arguments).await,
         Secret::List(arguments) => list(arguments),
         Secret::Remove(arguments) => {
             let name = &arguments.name;
@@ -81,7 +81,7 @@ pub(super) fn run(command: &Secret) -> Outcome {
     }
 }
 
-fn set(arguments: &Set) -> Outcome {
+async fn set(arguments: &Set) -> Outcome {
     let name = &arguments.name;
     checked(name)?;
     let keep = arguments.at.keep()?;
@@ -89,9 +89,9 @@ fn set(arguments: &Set) -> Outcome {
     if password.expose().is_empty() {
         return Err(Failure::usage("the password is empty; nothing was changed"));
     }
-    keep.make().map_err(|error| failed(&error))?;
+    keep.make().await.map_err(|error| failed(&error))?;
     let kept = Kept { user: arguments.user.clone(), password, next: None };
-    keep.store(name, &kept).map_err(|error| failed(&error))?;
+    keep.store(name, &kept).await.map_err(|error| failed(&error))?;
     out::line(format!("kept: {name} ({})", arguments.user))?;
     Ok(Exit::Done)
 }

@@ -153,6 +153,7 @@ impl Config {
             ("server.name", server.name.clone()),
             ("server.data_dir", path(&server.data_dir)),
             ("server.drain_timeout", humane(server.drain_timeout)),
+            ("server.secrets_key", server::signing_key_text(server.secrets_key.as_ref())),
             ("api.listen", api.listener.listen.to_string()),
             ("api.certificate", path(&api.listener.certificate)),
             ("api.key", path(&api.listener.key)),

@@ -21,6 +21,8 @@ pub struct Server {
     pub data_dir: PathBuf,
     /// How long connections may go on by themselves once the server was told to stop.
     pub drain_timeout: Duration,
+    /// What kept passwords are sealed under; `None`: a key in a file of the data directory.
+    pub secrets_key: Option<KmsKey>,
 }
 
 /// Where to listen, and with which certificate.
@@ -119,11 +121,13 @@ pub(super) fn server(root: &Section<'_>) -> Option<Server> {
         section.blame("data_dir", format!("`{dir}` is not a directory: `sallyport init {dir}` makes it"));
     }
     let drain_timeout = section.duration("drain_timeout", Duration::ZERO, Duration::from_hours(4));
+    let secrets_key = kms_key(&section, ["secrets_key", "secrets_region", "secrets_endpoint"]);
     section.finish();
     Some(Server {
         name: name?.to_owned(),
         data_dir: data_dir?,
         drain_timeout: drain_timeout.unwrap_or(Duration::from_secs(30)),
+        secrets_key,
     })
 }
 
@@ -210,20 +214,21 @@ pub(super) fn audit(root: &Section<'_>, server: Option<&Server>) -> Option<Audit
     let directory = directory.or_else(|| server.map(|server| server.data_dir.join("audit")));
     let segment_bytes = section.integer("segment_bytes", bytes(64 * MIB), bytes(MIB / 16), bytes(4096 * MIB));
     let keep_bytes = section.integer("keep_bytes", bytes(8192 * MIB), segment_bytes, u64::MAX);
-    let signing_key = signing_key(&section);
+    let signing_key = kms_key(&section, ["signing_key", "signing_region", "signing_endpoint"]);
     section.finish();
     Some(Audit { directory: directory?, segment_bytes, keep_bytes, signing_key })
 }
 
-fn signing_key(section: &Section<'_>) -> Option<KmsKey> {
-    let (region, endpoint) = (section.text("signing_region"), url(section, "signing_endpoint"));
-    let text = section.text("signing_key")?;
-    let Some(key) = KmsKey::parse(text) else {
+/// The key that the first of these names, in the region and at the address that the others say.
+fn kms_key(section: &Section<'_>, [key, region, endpoint]: [&'static str; 3]) -> Option<KmsKey> {
+    let (region, endpoint) = (section.text(region), url(section, endpoint));
+    let text = section.text(key)?;
+    let Some(parsed) = KmsKey::parse(text) else {
         let message = format!("`{text}` names no key of Amazon KMS: write `arn:aws:kms:…` or `alias/…`");
-        section.blame("signing_key", message);
+        section.blame(key, message);
         return None;
     };
-    Some(KmsKey { region: region.map(str::to_owned).or(key.region), endpoint, key: key.key })
+    Some(KmsKey { region: region.map(str::to_owned).or(parsed.region), endpoint, key: parsed.key })
 }
 
 /// For comparing, and for people.

@@ -1,7 +1,5 @@
 //! Sends each request to the kind of source that its target is configured with.
 
-use std::path::Path;
-
 use super::CredentialSource;
 use super::keep::Keep;
 use super::postgres_role::PostgresRole;
@@ -22,12 +20,12 @@ pub struct Sources {
 
 impl Sources {
     /// `installation`: the same for all nodes that share a store, and for nobody else.
-    pub fn new(installation: &str, clock: &Clock, data_dir: &Path) -> Self {
+    pub fn new(installation: &str, clock: &Clock, keep: Keep) -> Self {
         Self {
             role: PostgresRole::new(installation),
             secrets_manager: SecretsManager::new(clock.clone()),
             rds_iam: RdsIam::new(clock.clone()),
-            kept: StaticSecrets::new(Keep::at(data_dir)),
+            kept: StaticSecrets::new(keep),
         }
     }
 

@@ -80,12 +80,12 @@ impl StaticSecrets {
         let name = request.access_role;
         let changing = self.changing(name);
         let _held = changing.lock().await;
-        let mut kept = self.keep.load(name).map_err(StaticError::from)?;
+        let mut kept = self.keep.load(name).await.map_err(StaticError::from)?;
         let is_begun = kept.next.is_some();
         if !is_begun {
             let next = BASE64URL_NOPAD.encode(&crypto::random::<24>());
             kept.next = Some(Secret::new(next));
-            self.keep.store(name, &kept).map_err(StaticError::from)?;
+            self.keep.store(name, &kept).await.map_err(StaticError::from)?;
         }
         failpoint::reached("static_next");
         let Some(next) = kept.next.take() else { return Ok(()) };
@@ -102,7 +102,7 @@ impl StaticSecrets {
             return Err(StaticError::StillOpens { program }.into());
         }
         let changed = Kept { user: kept.user, password: next, next: None };
-        self.keep.store(name, &changed).map_err(StaticError::from)?;
+        self.keep.store(name, &changed).await.map_err(StaticError::from)?;
         failpoint::reached("static_kept");
         Ok(())
     }
@@ -123,7 +123,7 @@ impl CredentialSource for StaticSecrets {
         let name = request.access_role;
         let changing = self.changing(name);
         let _held = changing.lock().await;
-        let kept = self.keep.load(name).map_err(StaticError::from)?;
+        let kept = self.keep.load(name).await.map_err(StaticError::from)?;
         if kept.next.is_some() {
             return Err(StaticError::HalfChanged { name: name.to_owned() }.into());
         }

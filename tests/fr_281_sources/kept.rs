@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use sallyport::failpoint;
 
+use super::support::amazon::{Emulator, REGION};
 use super::support::bastion::run_with_input;
 use super::support::postgres::SUPERUSER_PASSWORD;
-use super::support::{Bastion, Finished, Postgres, wait_until};
+use super::support::{Bastion, Finished, Options, Postgres, wait_until};
 use super::{
     FIRST, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
 };
@@ -184,4 +185,38 @@ fn a_target_whose_kind_of_credentials_changed_destroys_nothing_it_does_not_know(
         bastion.advance(6);
         postgres.session_roles().is_empty()
     });
+}
+
+#[test]
+fn kept_passwords_open_with_the_key_in_kms_alone() {
+    let postgres = shared_user();
+    let amazon = Emulator::moto();
+    let key = amazon.python("kms", "print(c.create_key()['KeyMetadata']['Arn'])").trim().to_owned();
+    let settings = [
+        ("server", format!("secrets_key = \"{key}\"")),
+        ("server", format!("secrets_region = \"{REGION}\"")),
+        ("server", format!("secrets_endpoint = \"{}\"", amazon.url())),
+    ];
+    let targets = target(&postgres, NAME, &["kind = \"static\"".to_owned()]);
+    let options = Options { settings: settings.to_vec(), ..options(targets) };
+    let mut bastion = Bastion::start_with(&postgres, options);
+    // As an operator's shell has them.
+    let config = bastion.config_file();
+    let arguments =
+        ["secret", "set", NAME, "--user", USER, "--password-stdin", "--config", config.to_str().unwrap()];
+    let mut command = bastion.command(&arguments);
+    command.envs(super::support::amazon::ENVIRONMENT);
+    run_with_input(command, FIRST).success();
+    let kept = fs::read_to_string(bastion.data().join("secrets.key")).unwrap();
+    assert!(kept.starts_with("kms "), "{kept}");
+    grant(&bastion);
+    select(&bastion).success();
+    // Once it has the key, the server goes on without KMS; it does not start again with kept passwords without it.
+    drop(amazon);
+    select(&bastion).success();
+    bastion.stop();
+    bastion.boot();
+    grant(&bastion);
+    let refused = select(&bastion).failure();
+    assert!(refused.stderr.contains("KMS does not give the key"), "{}", refused.stderr);
 }

@@ -26,6 +26,7 @@ use sallyport::audit::{Journal, JournalOptions, SigningKey};
 use sallyport::clock::Clock;
 use sallyport::config::Config;
 use sallyport::config::init::{Init, init};
+use sallyport::credentials::keep::Keep;
 use sallyport::credentials::sources::Sources;
 use sallyport::crypto::ssh::PrivateKey;
 use sallyport::crypto::{ssh, tls};
@@ -160,7 +161,10 @@ impl World {
             store: Arc::new(store),
             journal,
             rules,
-            credentials: Credentials::new(Sources::new("test", &clock, dir.path()), Secret::new(vec![2; 32])),
+            credentials: Credentials::new(
+                Sources::new("test", &clock, Keep::of(&config.server)),
+                Secret::new(vec![2; 32]),
+            ),
             logins,
         }));
         let gateway =
