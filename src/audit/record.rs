@@ -272,6 +272,9 @@ pub struct Statement {
     /// Whether this is known to be what the target will execute; `false` when it could not be told
     /// which prepared statement a name stands for.
     pub certain: bool,
+    /// How many secrets were masked in the text and the parameters.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub masked: u32,
 }
 
 fn is_zero(count: &(impl Copy + Into<u64>)) -> bool {
@@ -291,6 +294,7 @@ impl Statement {
             params: Vec::new(),
             parameter_parts: 0,
             certain: true,
+            masked: 0,
         }
     }
 }

@@ -5,6 +5,7 @@
 mod authenticate;
 mod cancel;
 pub mod codec;
+mod mask;
 mod negotiate;
 pub mod observe;
 mod pump;

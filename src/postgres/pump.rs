@@ -8,7 +8,7 @@
 //! stand; what they have written is kept in structs, so that a goodbye is said only where one
 //! message ended and the next has not begun.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use crate::gateway::scratch;
 use super::codec::frame::{Piece, Splitter};
 use super::codec::walker::Walker;
 use super::codec::{CodecError, encode};
+use super::mask::Strings;
 use super::observe::{Event, Observed, Observer, Outcome};
 use super::record;
 use super::serve::close;
@@ -55,6 +56,8 @@ pub(super) struct Sides {
     pub from_client: BytesMut,
     pub target: client::TlsStream<TcpStream>,
     pub from_target: BytesMut,
+    /// As the target told when it was ready.
+    pub strings: Strings,
 }
 
 /// How it ended. Both sockets are closed.
@@ -71,6 +74,8 @@ struct Shared<'a> {
     /// Raised after the target's answers were observed.
     answered: Notify,
     started: Instant,
+    /// As the target last told.
+    escapes: AtomicBool,
     clock: &'a Clock,
     last_byte: AtomicU64,
     statements: AtomicU64,
@@ -98,13 +103,14 @@ impl From<CodecError> for Stop {
 }
 
 impl<'a> Shared<'a> {
-    fn new(recorder: &'a Recorder, clock: &'a Clock) -> Self {
+    fn new(recorder: &'a Recorder, clock: &'a Clock, strings: Strings) -> Self {
         let now = u64::try_from(clock.now().as_micros()).unwrap_or(0);
         Self {
             recorder,
             observer: Mutex::new(Observer::new()),
             answered: Notify::new(),
             started: Instant::now(),
+            escapes: AtomicBool::new(strings == Strings::Escaped),
             clock,
             last_byte: AtomicU64::new(now),
             statements: AtomicU64::new(0),
@@ -143,7 +149,13 @@ impl<'a> Shared<'a> {
                 if matches!(event, Event::StatementBegun(_)) {
                     self.statements.fetch_add(1, Ordering::Relaxed);
                 }
-                record::body(&event)
+                if let Event::Parameter { name, value } = &event
+                    && let Some(strings) = record::strings(name, value)
+                {
+                    self.escapes.store(strings == Strings::Escaped, Ordering::Relaxed);
+                }
+                let escapes = self.escapes.load(Ordering::Relaxed);
+                record::body(&event, if escapes { Strings::Escaped } else { Strings::Standard })
             })
             .collect()
     }
@@ -169,10 +181,10 @@ pub(super) async fn run(
     canceller: &Canceller,
     limits: Limits,
 ) -> Pumped {
-    let Sides { client, from_client, target, from_target } = sides;
+    let Sides { client, from_client, target, from_target, strings } = sides;
     let (client_read, client_write) = tokio::io::split(client);
     let (target_read, target_write) = tokio::io::split(target);
-    let shared = Shared::new(live.recorder(), &access.clock);
+    let shared = Shared::new(live.recorder(), &access.clock, strings);
     let mut outward = Outward {
         shared: &shared,
         read: client_read,

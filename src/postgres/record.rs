@@ -7,12 +7,13 @@ use crate::audit::record::{
 };
 use crate::crypto;
 
+use super::mask::{Strings, masked, masked_value};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
 
 /// The record of an event; `None` for what is not worth one.
-pub(super) fn body(event: &Event) -> Option<Body> {
+pub(super) fn body(event: &Event, strings: Strings) -> Option<Body> {
     match event {
-        Event::StatementBegun(begun) => Some(Body::Statement(statement(begun))),
+        Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings))),
         Event::StatementEnded(ended) => Some(Body::StatementEnd(statement_end(ended))),
         Event::CopyEnded { n, direction, chunks, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
             n: *n,
@@ -63,7 +64,15 @@ pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
     (!told.is_empty()).then(|| Body::Notice(Notice { text: format!("settings: {}", told.join(", ")) }))
 }
 
-fn statement(begun: &Begun) -> Statement {
+/// How the server reads strings, if this is the setting that says so.
+pub(super) fn strings(name: &[u8], value: &[u8]) -> Option<Strings> {
+    (name == b"standard_conforming_strings").then(|| match value {
+        b"off" => Strings::Escaped,
+        _ => Strings::Standard,
+    })
+}
+
+fn statement(begun: &Begun, strings: Strings) -> Statement {
     let how = match begun.how {
         How::Simple => crate::audit::record::How::Simple,
         How::Extended => crate::audit::record::How::Extended,
@@ -73,18 +82,37 @@ fn statement(begun: &Begun) -> Statement {
     let mut statement = match begun.how {
         // A function call has no text; its function's number is what there is to tell.
         How::Function(oid) => Statement::new(begun.n, how, format!("function {oid}").as_bytes()),
-        _ => Statement::new(begun.n, how, &begun.sql),
+        _ => match masked(&begun.sql, strings) {
+            None => Statement::new(begun.n, how, &begun.sql),
+            Some((sql, count)) => {
+                let mut statement = Statement::new(begun.n, how, &sql);
+                statement.masked = count;
+                statement
+            }
+        },
     };
     let named = |name: &Bytes| (!name.is_empty()).then(|| text(name));
     statement.name = named(&begun.statement);
     statement.portal = named(&begun.portal);
-    statement.params = begun.params.iter().map(parameter).collect();
+    statement.params.reserve(begun.params.len());
+    for param in begun.params.iter() {
+        let (parameter, count) = parameter(param);
+        statement.params.push(parameter);
+        statement.masked = statement.masked.saturating_add(count);
+    }
     statement.certain = begun.certain;
     statement
 }
 
-fn parameter(param: &Param) -> Parameter {
+/// With how many secrets were masked in it.
+fn parameter(param: &Param) -> (Parameter, u32) {
     let decoded = |text: String| Parameter::new(Some(text.as_bytes()), Format::Binary, param.oid);
+    if let observe::Value::Text(bytes) = &param.value
+        && let Some((masked, count)) = masked_value(bytes)
+    {
+        // Without the hash of what is masked: it would tell a short secret.
+        return (Parameter::new(Some(&masked), Format::Text, param.oid), count);
+    }
     let mut parameter = match &param.value {
         observe::Value::Null => Parameter::new(None, Format::Text, param.oid),
         observe::Value::Text(bytes) => Parameter::new(Some(bytes), Format::Text, param.oid),
@@ -103,7 +131,7 @@ fn parameter(param: &Param) -> Parameter {
         parameter.length = u64::try_from(param.length).ok();
         parameter.sha256 = Some(crypto::hex(hash));
     }
-    parameter
+    (parameter, 0)
 }
 
 fn statement_end(ended: &Ended) -> StatementEnd {

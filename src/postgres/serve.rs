@@ -36,6 +36,7 @@ use super::authenticate::{AuthenticateError, authenticate};
 use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::startup::StartupParameters;
+use super::mask::Strings;
 use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
 use super::pump::{self, Pumped};
 use super::record;
@@ -326,7 +327,10 @@ impl PostgresGateway {
         }
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
+        let settings = upstream.parameters();
+        let strings = settings.iter().rev().find_map(|(name, value)| record::strings(name, value));
         let sides = pump::Sides {
+            strings: strings.unwrap_or(Strings::Standard),
             client: known.stream,
             from_client: known.buffer,
             target: upstream.stream,

@@ -153,6 +153,7 @@ fn statements() -> Vec<Body> {
     whole.portal = some("p1");
     whole.params = vec![param(Some(b"x")), param(Some(b"\xff")), param(None), param(Some(&long))];
     whole.certain = false;
+    whole.masked = 2;
     let mut end = StatementEnd::new(1, StatementOutcome::Failed);
     end.tag = some("SELECT 1");
     end.rows = Some(1);

@@ -1,0 +1,359 @@
+//! Masks secrets in what is recorded of statements: the target gets every byte, the record `***` in their place.
+//!
+//! The rule, which `docs/audit-record.md` tells too:
+//!
+//! 1. A string after the word `password` (or `sslpassword`), be it in `ALTER ROLE … PASSWORD '…'` or in the options of a
+//!    user mapping or a server.
+//! 2. In any string, the value of `password=…` (a connection string) and what stands between `:` and `@` of an address
+//!    (`postgres://user:…@host`).
+//! 3. In a string that speaks of a role, user, mapping, server or subscription and then of its password (a statement that
+//!    is put together and executed), all that follows the word; and, to the end of the statement, every string after it.
+//! 4. Bodies between dollar quotes are statements themselves.
+//!
+//! Lexical structure: PostgreSQL documentation, section 4.1. In a statement that does not end as it should, which the
+//! server refuses, all from the first such word on is masked. What stands outside of strings is never masked, so that
+//! nobody hides with these words which tables he reads.
+
+use memchr::memmem;
+
+/// What stands in a secret's place.
+const MASK: &[u8] = b"***";
+const WORDS: [&[u8]; 2] = [b"password", b"sslpassword"];
+/// Bodies within bodies that are looked into.
+const DEEPEST: u32 = 8;
+
+/// How the server reads strings without a prefix (its setting `standard_conforming_strings`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strings {
+    /// A backslash is a character as any other.
+    Standard,
+    /// It escapes the next one.
+    Escaped,
+}
+
+/// The text with its secrets masked, and how many there were; `None` when there is none, which is told quickly.
+pub(super) fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
+    if !holds_word(sql) && memmem::find(sql, b"://").is_none() {
+        return None;
+    }
+    let mut masker = Masker { sql, strings, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
+    masker.statements(0, sql.len(), 0);
+    masker.finish()
+}
+
+/// As [`masked`], for a value that is no statement: the second rule alone.
+pub(super) fn masked_value(value: &[u8]) -> Option<(Vec<u8>, u32)> {
+    if !holds_word(value) && memmem::find(value, b"://").is_none() {
+        return None;
+    }
+    let mut masker = Masker {
+        sql: value,
+        strings: Strings::Standard,
+        from: 0,
+        out: Vec::with_capacity(value.len()),
+        count: 0,
+    };
+    masker.connection_strings(0, value.len());
+    masker.finish()
+}
+
+fn holds_word(text: &[u8]) -> bool {
+    find_word(text).is_some()
+}
+
+/// Where `password` stands first, in any case and within any word.
+fn find_word(text: &[u8]) -> Option<usize> {
+    let word: &[u8] = b"password";
+    memchr::memchr2_iter(b'p', b'P', text)
+        .find(|at| text.get(*at..*at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word)))
+}
+
+/// Whether it names, in any case, what has a password.
+fn speaks_of_an_account(text: &[u8]) -> bool {
+    let words: [&[u8]; 5] = [b"role", b"user", b"mapping", b"server", b"subscription"];
+    words.iter().any(|word| text.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// A word that is not quoted.
+    Word,
+    /// Where a string's content begins and ends.
+    String(usize, usize),
+    /// The body between dollar quotes.
+    Body(usize, usize),
+    Semicolon,
+    /// `=`, `:` or `>`, which may stand between a word and its value.
+    Joint,
+    Other,
+    /// A string or body that does not end.
+    Unclear,
+}
+
+struct Masker<'a> {
+    sql: &'a [u8],
+    strings: Strings,
+    /// Up to here it is in `out`.
+    from: usize,
+    out: Vec<u8>,
+    count: u32,
+}
+
+impl Masker<'_> {
+    fn finish(mut self) -> Option<(Vec<u8>, u32)> {
+        if self.count == 0 {
+            return None;
+        }
+        self.out.extend_from_slice(self.sql.get(self.from..).unwrap_or_default());
+        Some((self.out, self.count))
+    }
+
+    fn mask(&mut self, start: usize, end: usize) {
+        // What is masked already contains this.
+        if start < self.from || start >= end {
+            return;
+        }
+        self.out.extend_from_slice(self.sql.get(self.from..start).unwrap_or_default());
+        self.out.extend_from_slice(MASK);
+        (self.from, self.count) = (end, self.count.saturating_add(1));
+    }
+
+    fn slice(&self, start: usize, end: usize) -> &[u8] {
+        self.sql.get(start..end).unwrap_or_default()
+    }
+
+    fn statements(&mut self, start: usize, end: usize, depth: u32) {
+        let (mut at, mut is_due, mut is_tainted) = (start, false, false);
+        while let Some((token, begin, next)) = self.token(at, end) {
+            match token {
+                Token::Word => {
+                    let word = self.slice(begin, next);
+                    is_due = WORDS.iter().any(|one| word.eq_ignore_ascii_case(one));
+                }
+                Token::String(from, to) | Token::Body(from, to) if is_due || is_tainted => {
+                    self.mask(from, to);
+                    is_due = false;
+                }
+                Token::String(from, to) => is_tainted |= self.string(from, to),
+                Token::Body(from, to) if depth < DEEPEST => self.statements(from, to, depth + 1),
+                Token::Body(from, to) => self.all_from_word(from, to),
+                Token::Semicolon => (is_due, is_tainted) = (false, false),
+                Token::Joint => {}
+                Token::Other => is_due = false,
+                Token::Unclear => {
+                    let from = if is_due || is_tainted { begin } else { start };
+                    return self.all_from_word_or(from, end, is_due || is_tainted);
+                }
+            }
+            at = next;
+        }
+    }
+
+    /// The content of a string; gives whether what follows in the statement may be a secret.
+    fn string(&mut self, start: usize, end: usize) -> bool {
+        let before = self.count;
+        self.connection_strings(start, end);
+        if self.count > before {
+            return false;
+        }
+        let Some(word) = find_word(self.slice(start, end)) else { return false };
+        if !speaks_of_an_account(self.slice(start, start + word)) {
+            return false;
+        }
+        self.mask(start + word + b"password".len(), end);
+        true
+    }
+
+    /// All that follows the word, where there is one.
+    fn all_from_word(&mut self, start: usize, end: usize) {
+        self.all_from_word_or(start, end, false);
+    }
+
+    fn all_from_word_or(&mut self, start: usize, end: usize, is_secret: bool) {
+        if is_secret {
+            return self.mask(start, end);
+        }
+        let start = start.max(self.from);
+        if let Some(word) = find_word(self.slice(start, end)) {
+            self.mask(start + word + b"password".len(), end);
+        } else if memmem::find(self.slice(start, end), b"://").is_some() {
+            self.mask(start, end);
+        }
+    }
+
+    /// Values of `password=` and of `://user:…@`.
+    fn connection_strings(&mut self, start: usize, end: usize) {
+        let mut at = start;
+        while at < end {
+            let rest = self.slice(at, end);
+            let word = find_word(rest).map(|word| at + word);
+            let address = memmem::find(rest, b"://").map(|address| at + address);
+            let next = match (word, address) {
+                (None, None) => return,
+                (Some(word), address) if address.is_none_or(|address| word < address) => {
+                    self.key(word + b"password".len(), end)
+                }
+                (_, Some(address)) => self.address(address + 3, end),
+                (Some(word), None) => self.key(word + b"password".len(), end),
+            };
+            at = next.max(at + 1);
+        }
+    }
+
+    /// The value of `password`, whose word ends at `at`, if one is assigned (libpq, section 34.1.1.1; as a parameter of
+    /// an address too). Gives where to go on.
+    fn key(&mut self, at: usize, end: usize) -> usize {
+        let is_space = |byte: &u8| byte.is_ascii_whitespace();
+        let mut value = at + self.slice(at, end).iter().take_while(|byte| is_space(byte)).count();
+        if self.sql.get(value).filter(|_| value < end) != Some(&b'=') {
+            return at;
+        }
+        value += 1;
+        value += self.slice(value, end).iter().take_while(|byte| is_space(byte)).count();
+        let text = self.slice(value, end);
+        // Within a string of SQL a quote is doubled.
+        let quote = text.iter().take_while(|byte| **byte == b'\'').count().min(2);
+        let length = if quote == 0 {
+            text.iter().take_while(|byte| !is_space(byte) && !b"'&".contains(byte)).count()
+        } else {
+            quoted(text.get(quote..).unwrap_or_default(), quote)
+        };
+        self.mask(value + quote, value + quote + length);
+        value + quote + length
+    }
+
+    /// What stands between `:` and `@` of the address whose authority begins at `at`.
+    fn address(&mut self, at: usize, end: usize) -> usize {
+        let text = self.slice(at, end);
+        let length =
+            text.iter().take_while(|byte| !byte.is_ascii_whitespace() && !b"/'\"".contains(byte)).count();
+        let authority = text.get(..length).unwrap_or_default();
+        let secret = memchr::memrchr(b'@', authority)
+            .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
+        if let Some((from, to)) = secret {
+            self.mask(at + from, at + to);
+        }
+        at + length
+    }
+
+    /// The next token at or after `at`: what it is, where it begins and ends. Comments and spaces are passed over.
+    fn token(&self, mut at: usize, end: usize) -> Option<(Token, usize, usize)> {
+        loop {
+            let text = self.slice(at, end);
+            let (first, second) = (*text.first()?, text.get(1).copied().unwrap_or(0));
+            let skipped = match (first, second) {
+                (b'-', b'-') => memchr::memchr(b'\n', text).unwrap_or(text.len()),
+                (b'/', b'*') => comment(text),
+                _ if first.is_ascii_whitespace() => 1,
+                _ => {
+                    let (token, length) = token(text, at, self.strings);
+                    return Some((token, at, at + length));
+                }
+            };
+            at += skipped;
+        }
+    }
+}
+
+/// How long a quoted value is, up to `quotes` quotes that end it; a backslash takes the next byte.
+fn quoted(text: &[u8], quotes: usize) -> usize {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 2,
+            b'\'' if text.get(at..at + quotes).is_some_and(|end| end.iter().all(|byte| *byte == b'\'')) => {
+                return at;
+            }
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// How long a comment is; they nest.
+fn comment(text: &[u8]) -> usize {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(pair) = text.get(at..at + 2) {
+        match pair {
+            b"/*" => (depth, at) = (depth + 1, at + 2),
+            b"*/" => {
+                (depth, at) = (depth.saturating_sub(1), at + 2);
+                if depth == 0 {
+                    return at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// The token that `text` begins with; `at` is where that stands.
+fn token(text: &[u8], at: usize, strings: Strings) -> (Token, usize) {
+    let first = text.first().copied().unwrap_or(0);
+    let second = text.get(1).copied().unwrap_or(0);
+    match first {
+        b'\'' => string(text, 0, strings == Strings::Escaped, at),
+        b'e' | b'E' if second == b'\'' => string(text, 1, true, at),
+        b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if second == b'\'' => {
+            string(text, 1, strings == Strings::Escaped, at)
+        }
+        b'u' | b'U' if second == b'&' && text.get(2) == Some(&b'\'') => string(text, 2, false, at),
+        b'u' | b'U' if second == b'&' && text.get(2) == Some(&b'"') => name(text, 2),
+        b'"' => name(text, 0),
+        b'$' => body(text, at),
+        b';' => (Token::Semicolon, 1),
+        b'=' | b':' | b'>' => (Token::Joint, 1),
+        _ if is_word(first) => (Token::Word, text.iter().take_while(|byte| is_word_part(**byte)).count()),
+        _ => (Token::Other, 1),
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+fn is_word_part(byte: u8) -> bool {
+    is_word(byte) || byte.is_ascii_digit() || byte == b'$'
+}
+
+/// A string whose quote stands at `quote`.
+fn string(text: &[u8], quote: usize, has_escapes: bool, at: usize) -> (Token, usize) {
+    let mut next = quote + 1;
+    while let Some(byte) = text.get(next) {
+        match byte {
+            b'\\' if has_escapes => next += 2,
+            b'\'' if text.get(next + 1) == Some(&b'\'') => next += 2,
+            b'\'' => return (Token::String(at + quote + 1, at + next), next + 1),
+            _ => next += 1,
+        }
+    }
+    (Token::Unclear, text.len())
+}
+
+/// A quoted name whose quote stands at `quote`: `"password"` is a word too.
+fn name(text: &[u8], quote: usize) -> (Token, usize) {
+    let rest = text.get(quote + 1..).unwrap_or_default();
+    let length = memchr::memchr(b'"', rest).map_or(text.len(), |end| quote + 1 + end + 1);
+    (Token::Other, length)
+}
+
+/// A body between dollar quotes, a parameter, or a lone dollar.
+fn body(text: &[u8], at: usize) -> (Token, usize) {
+    let rest = text.get(1..).unwrap_or_default();
+    let tag = rest.iter().take_while(|byte| is_word_part(**byte) && **byte != b'$').count();
+    let is_tag = rest.first().is_none_or(|first| !first.is_ascii_digit()) && rest.get(tag) == Some(&b'$');
+    if !is_tag {
+        return (Token::Other, 1);
+    }
+    let open = tag + 2;
+    let quote = text.get(..open).unwrap_or_default();
+    match memmem::find(text.get(open..).unwrap_or_default(), quote) {
+        Some(length) => (Token::Body(at + open, at + open + length), open + length + open),
+        None => (Token::Unclear, text.len()),
+    }
+}
+
+#[cfg(test)]
+#[path = "mask_tests.rs"]
+mod tests;

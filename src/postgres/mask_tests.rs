@@ -1,0 +1,149 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn mask(sql: &str) -> String {
+    masked(sql.as_bytes(), Strings::Standard)
+        .map_or_else(|| sql.to_owned(), |(text, _)| String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn secrets_are_masked_and_nothing_else() {
+    let cases = [
+        ("ALTER ROLE ann PASSWORD 'hunter2'", "ALTER ROLE ann PASSWORD '***'"),
+        (
+            "alter user ann with encrypted PassWord E'hun\\'ter2' valid until 'x'",
+            "alter user ann with encrypted PassWord E'***' valid until 'x'",
+        ),
+        (
+            "CREATE ROLE a PASSWORD /* ' */ -- '\n 'hunter''2'; SELECT 'b'",
+            "CREATE ROLE a PASSWORD /* ' */ -- '\n '***'; SELECT 'b'",
+        ),
+        ("CREATE ROLE a PASSWORD $q$hunter2$q$ LOGIN", "CREATE ROLE a PASSWORD $q$***$q$ LOGIN"),
+        ("CREATE ROLE a PASSWORD U&'hunter2'", "CREATE ROLE a PASSWORD U&'***'"),
+        ("ALTER ROLE a PASSWORD NULL; SELECT 'x'", "ALTER ROLE a PASSWORD NULL; SELECT 'x'"),
+        (
+            "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'ann', password 'hunter2', SET sslpassword 'x y')",
+            "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'ann', password '***', SET sslpassword '***')",
+        ),
+        (
+            "SELECT dblink_connect('host=db password=hunter2 user=ann')",
+            "SELECT dblink_connect('host=db password=*** user=ann')",
+        ),
+        (
+            "SELECT dblink('password = ''hun ter2'' dbname=x', 'SELECT 1')",
+            "SELECT dblink('password = ''***'' dbname=x', 'SELECT 1')",
+        ),
+        (
+            "CREATE SUBSCRIPTION s CONNECTION 'postgres://ann:hunter2@db/x?password=again&a=b' PUBLICATION p",
+            "CREATE SUBSCRIPTION s CONNECTION 'postgres://ann:***@db/x?password=***&a=b' PUBLICATION p",
+        ),
+        ("SELECT 'https://example.org/a', 'b'", "SELECT 'https://example.org/a', 'b'"),
+        (
+            "DO $$ BEGIN ALTER ROLE a PASSWORD 'hunter2'; EXECUTE 'SELECT 1'; END $$",
+            "DO $$ BEGIN ALTER ROLE a PASSWORD '***'; EXECUTE 'SELECT 1'; END $$",
+        ),
+        (
+            "DO $$ BEGIN EXECUTE format('ALTER ROLE %I PASSWORD %L', 'a', 'hunter2'); PERFORM 'x'; END $$",
+            "DO $$ BEGIN EXECUTE format('ALTER ROLE %I PASSWORD***', '***', '***'); PERFORM 'x'; END $$",
+        ),
+        ("EXECUTE 'ALTER ROLE a PASSWORD ''hunter2'''", "EXECUTE 'ALTER ROLE a PASSWORD***'"),
+        (
+            "SELECT 'ALTER ROLE a PASSWORD ' || quote_literal('hunter2')",
+            "SELECT 'ALTER ROLE a PASSWORD***' || quote_literal('***')",
+        ),
+        (
+            "SELECT password, 'x' FROM users WHERE password_hash = 'y'",
+            "SELECT password, 'x' FROM users WHERE password_hash = 'y'",
+        ),
+        ("SELECT * FROM users WHERE password = 'hunter2'", "SELECT * FROM users WHERE password = '***'"),
+        (
+            "SELECT \"password\" FROM users WHERE name = 'ann'",
+            "SELECT \"password\" FROM users WHERE name = 'ann'",
+        ),
+        ("SELECT 'a' -- password 'x'", "SELECT 'a' -- password 'x'"),
+        ("SELECT 1", "SELECT 1"),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(mask(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_for_certain_is_masked_from_the_word_on() {
+    let cases = [
+        ("ALTER ROLE a PASSWORD 'hunter2", "ALTER ROLE a PASSWORD ***"),
+        ("DO $$ ALTER ROLE a PASSWORD 'hunter2'", "DO $$ ALTER ROLE a PASSWORD***"),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(mask(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn a_backslash_means_what_the_servers_setting_says() {
+    let sql = r"ALTER ROLE a PASSWORD 'x\' hunter2'; SELECT 'b'";
+    let (escaped, _) = masked(sql.as_bytes(), Strings::Escaped).unwrap();
+    assert_eq!(escaped, b"ALTER ROLE a PASSWORD '***'; SELECT 'b'");
+    assert_eq!(mask(r"ALTER ROLE a PASSWORD 'x\'; SELECT 'b'"), "ALTER ROLE a PASSWORD '***'; SELECT 'b'");
+}
+
+#[test]
+fn what_is_no_secret_stays_whatever_words_are_beside_it() {
+    for sql in [
+        "SELECT 'password reset', secret FROM customers WHERE account = '4711'",
+        r"SELECT 'password\', * FROM salaries WHERE name = 'ann'",
+        "SELECT $$password$$, iban FROM accounts WHERE id = 'x'",
+        "INSERT INTO notes VALUES ('my password is on the desk', 'ann')",
+    ] {
+        assert_eq!(mask(sql), sql);
+    }
+    // Whatever is put in strings, what stands outside of them stays.
+    let hiding = "SELECT 'user password', 'x' FROM salaries";
+    assert_eq!(mask(hiding), "SELECT 'user password', '***' FROM salaries");
+}
+
+#[test]
+fn of_values_connection_strings_are_masked() {
+    let mask = |value: &str| {
+        masked_value(value.as_bytes()).map(|(text, count)| (String::from_utf8(text).unwrap(), count))
+    };
+    assert_eq!(mask("host=db password=hunter2"), Some(("host=db password=***".to_owned(), 1)));
+    assert_eq!(mask("postgres://ann:hun:ter@2@db/x"), Some(("postgres://ann:***@db/x".to_owned(), 1)));
+    assert_eq!(mask("my password"), None);
+    assert_eq!(mask("hunter2"), None);
+}
+
+fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
+    prop::sample::select(vec![
+        ("ALTER ROLE a PASSWORD '", "' VALID UNTIL 'now'"),
+        ("CREATE USER MAPPING FOR a SERVER s OPTIONS (password '", "')"),
+        ("SELECT dblink_connect('host=h password=", " dbname=d')"),
+        ("SELECT dblink_connect('postgresql://u:", "@h/d')"),
+        ("DO $a$ BEGIN EXECUTE 'ALTER ROLE a PASSWORD ''", "'''; END $a$"),
+        ("ALTER ROLE a PASSWORD $x$", "$x$"),
+        ("ALTER ROLE a PASSWORD E'", "'"),
+    ])
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = masked(&[b"password".as_slice(), &bytes].concat(), Strings::Escaped);
+        let _ = masked_value(&[&bytes, b"password=".as_slice()].concat());
+    }
+
+    #[test]
+    fn sql_like_text_never_panics(text in r"(password|'|''|\\|\$\$|\$a\$|--|/\*|\*/|://|@|:|=|;| |x|E'|\n){0,40}") {
+        let _ = masked(text.as_bytes(), Strings::Standard);
+        let _ = masked(text.as_bytes(), Strings::Escaped);
+    }
+
+    #[test]
+    fn a_secret_does_not_stay((before, after) in form(), secret in "[A-Za-z0-9!#%*+,.^_~-]{12,24}") {
+        let sql = format!("SELECT 1; {before}{secret}{after}; SELECT 2");
+        let text = mask(&sql);
+        prop_assert!(!text.contains(&secret), "{}", text);
+        prop_assert!(text.starts_with("SELECT 1; ") && text.ends_with("; SELECT 2"), "{}", text);
+    }
+}
