@@ -9,6 +9,7 @@ use sallyport::postgres::codec::frontend::{ClientMessage, SaslInitialResponse};
 use sallyport::postgres::codec::startup::{CancelRequest, First, StartupParameters};
 use sallyport::postgres::codec::walker::Walker;
 use sallyport::postgres::codec::{backend, frontend};
+use sallyport::postgres::mask::{Strings, masked};
 use sallyport::postgres::observe::{Event, Observed, Observer};
 use sallyport::postgres::scram::{Exchange, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 
@@ -110,5 +111,15 @@ pub(crate) fn scram(bytes: &[u8]) {
             assert!(server_first.starts_with(b"r="));
             assert!(exchange.finish::<()>(last, []).is_err());
         }
+    }
+}
+
+/// What is recorded of a statement is what it was but for what is masked, and each mask stands for something.
+pub(crate) fn statements(bytes: &[u8]) {
+    for strings in [Strings::Standard, Strings::Escaped] {
+        let Some((text, count)) = masked(bytes, strings) else { continue };
+        assert!(count > 0 && text.windows(3).any(|window| window == b"***"));
+        let kept: usize = text.len() - 3 * usize::try_from(count).unwrap();
+        assert!(kept < bytes.len());
     }
 }

@@ -211,11 +211,12 @@ mod entries;
 #[test]
 fn the_fuzzing_corpus_holds() {
     type Entry = (&'static str, fn(&[u8]));
-    let entries: [Entry; 4] = [
+    let entries: [Entry; 5] = [
         ("startup", entries::startup),
         ("frames", entries::frames),
         ("observer", entries::observer),
         ("scram", entries::scram),
+        ("statements", entries::statements),
     ];
     for (name, entry) in entries {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

@@ -24,7 +24,7 @@ const DEEPEST: u32 = 8;
 
 /// How the server reads strings without a prefix (its setting `standard_conforming_strings`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strings {
+pub enum Strings {
     /// A backslash is a character as any other.
     Standard,
     /// It escapes the next one.
@@ -32,7 +32,7 @@ pub(super) enum Strings {
 }
 
 /// The text with its secrets masked, and how many there were; `None` when there is none, which is told quickly.
-pub(super) fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
+pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
     if !holds_word(sql) && memmem::find(sql, b"://").is_none() {
         return None;
     }
@@ -42,7 +42,7 @@ pub(super) fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
 }
 
 /// As [`masked`], for a value that is no statement: the second rule alone.
-pub(super) fn masked_value(value: &[u8]) -> Option<(Vec<u8>, u32)> {
+pub fn masked_value(value: &[u8]) -> Option<(Vec<u8>, u32)> {
     if !holds_word(value) && memmem::find(value, b"://").is_none() {
         return None;
     }

@@ -5,7 +5,7 @@
 mod authenticate;
 mod cancel;
 pub mod codec;
-mod mask;
+pub mod mask;
 mod negotiate;
 pub mod observe;
 mod pump;
