@@ -334,7 +334,7 @@ fn a_target_that_changes_its_kind_or_keys_is_changed_and_a_comment_changes_nothi
     let as_database = TARGET.replacen("ledger-prod", "web-1", 1);
     let changed = before.diff(&home.load(&format!("{FIXED}{TARGET}{as_database}")).unwrap());
     assert_eq!(changed.changed, web);
-    assert_eq!(changed.needs_restart.len(), 14, "{changed:?}");
+    assert_eq!(changed.needs_restart.len(), 11, "{changed:?}");
 }
 
 /// What replaces what in a good configuration, and what is then told.

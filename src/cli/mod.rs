@@ -8,6 +8,7 @@ mod audit_report;
 mod audit_witness;
 mod block;
 mod blocks;
+mod ca;
 mod check_config;
 mod client;
 mod completions;
@@ -131,6 +132,9 @@ enum Command {
     /// Manage local users, on the server's own host
     #[command(subcommand)]
     User(user::User),
+    /// Show the SSH authorities' keys and change them, on the server's own host
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Make a data directory with certificates, keys and a first configuration
     Init(init::Arguments),
     /// Check a configuration file
@@ -208,6 +212,7 @@ async fn run(command: Command) -> Outcome {
         Command::Audit(command) => audit::run(command).await,
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
+        Command::Ca(command) => ca::run(command),
         Command::Init(arguments) => init::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,
@@ -254,6 +259,10 @@ mod tests {
             "user key add alice id.pub --config c",
             "user key list alice --config c --json",
             "user key remove alice SHA256:x --config c",
+            "ca show --config c --json",
+            "ca rotate prepare login --config c",
+            "ca rotate activate host --config c",
+            "ca rotate retire user --config c",
             "user totp alice --config c",
             "user totp alice --remove --config c",
             "login --code 123456",

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::server::{Login, duration_text, listen};
-use super::{Address, files};
-use crate::crypto::ssh::{PrivateKey, fingerprint};
+use super::{Address, authority, files};
+use crate::crypto::ssh::{PublicKey, fingerprint};
 
 const MIB: u64 = 1024 * 1024;
 /// What shells and tools need to know of the person's terminal, and nothing that changes what runs.
@@ -84,8 +84,8 @@ pub(super) fn ssh(root: &Section<'_>, login: &Login) -> Option<Ssh> {
     })
 }
 
-/// The paths of the four keys. Each key has one purpose: were two the same, a person's certificate could
-/// open a target.
+/// The paths of the four keys. Each key has one purpose, those that are not yet or no longer in use too: were two
+/// the same, a person's certificate could open a target.
 fn keys(section: &Section<'_>) -> [Option<PathBuf>; 4] {
     let mut seen: Vec<(&str, String)> = Vec::new();
     [
@@ -99,8 +99,12 @@ fn keys(section: &Section<'_>) -> [Option<PathBuf>; 4] {
             section.missing(name, &format!("{what}; `sallyport init` makes one"));
         }
         let path = section.path(name)?;
-        match files::ssh_private_key(&path) {
-            Ok(key) => blame_twice(section, name, &key, &mut seen),
+        let keys = match name {
+            "host_key" => files::ssh_private_key(&path).map(|key| vec![key.public_key().clone()]),
+            _ => authority::read(&path).map(|held| held.trusted()),
+        };
+        match keys {
+            Ok(keys) => keys.iter().for_each(|key| blame_twice(section, name, key, &mut seen)),
             Err(message) => section.blame(name, message),
         }
         Some(path)
@@ -110,10 +114,10 @@ fn keys(section: &Section<'_>) -> [Option<PathBuf>; 4] {
 fn blame_twice(
     section: &Section<'_>,
     name: &'static str,
-    key: &PrivateKey,
+    key: &PublicKey,
     seen: &mut Vec<(&'static str, String)>,
 ) {
-    let fingerprint = fingerprint(key.public_key());
+    let fingerprint = fingerprint(key);
     if let Some((other, _)) = seen.iter().find(|(_, of_other)| *of_other == fingerprint) {
         section.blame(name, format!("is the same key as {other}: make another with `ssh-keygen -t ed25519`"));
     }
@@ -138,9 +142,18 @@ impl FromStr for Pattern {
     }
 }
 
+/// The keys of the section that a reload changes as well, with their values as text.
+pub(super) fn authorities(ssh: &Ssh) -> [(&'static str, String); 3] {
+    [
+        ("ssh.host_ca", ssh.host_ca.display().to_string()),
+        ("ssh.user_ca", ssh.user_ca.display().to_string()),
+        ("ssh.login_ca", ssh.login_ca.display().to_string()),
+    ]
+}
+
 /// The keys of the section with their values as text, as [`Config::diff`](super::Config::diff) compares
 /// them; the same keys whether or not there is a gateway.
-pub(super) fn fixed(ssh: Option<&Ssh>) -> [(&'static str, String); 14] {
+pub(super) fn fixed(ssh: Option<&Ssh>) -> [(&'static str, String); 11] {
     let text = |value: fn(&Ssh) -> String| ssh.map_or_else(|| "no gateway".to_owned(), value);
     let public_address =
         |ssh: &Ssh| ssh.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
@@ -148,9 +161,6 @@ pub(super) fn fixed(ssh: Option<&Ssh>) -> [(&'static str, String); 14] {
         ("ssh.listen", text(|ssh| ssh.listen.to_string())),
         ("ssh.public_address", text(public_address)),
         ("ssh.host_key", text(|ssh| ssh.host_key.display().to_string())),
-        ("ssh.host_ca", text(|ssh| ssh.host_ca.display().to_string())),
-        ("ssh.user_ca", text(|ssh| ssh.user_ca.display().to_string())),
-        ("ssh.login_ca", text(|ssh| ssh.login_ca.display().to_string())),
         ("ssh.max_connections", text(|ssh| ssh.max_connections.to_string())),
         ("ssh.max_handshakes", text(|ssh| ssh.max_handshakes.to_string())),
         ("ssh.handshake_timeout", text(|ssh| duration_text(Some(ssh.handshake_timeout)))),
