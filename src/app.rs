@@ -8,6 +8,7 @@
 mod alarm;
 mod canary;
 mod checkpoints;
+mod kms_keys;
 mod reload;
 mod search;
 mod signing_key;
@@ -106,7 +107,7 @@ impl App {
         if let Some(repaired) = &recovery.repaired {
             tracing::warn!(?repaired, "the audit log was not closed: repaired");
         }
-        let authorities = config.ssh.as_ref().map(ssh::Authorities::load).transpose()?;
+        let authorities = ssh::Authorities::of(&config)?;
         let access = Access::new(Parts {
             node,
             clock: clock.clone(),

@@ -176,7 +176,8 @@ fn an_ssh_gateway_and_host_have_the_documented_defaults() {
     let ssh = config.ssh.as_ref().unwrap();
     assert_eq!(ssh.listen.to_string(), "127.0.0.1:2222");
     assert_eq!(ssh.public_address, None);
-    assert_eq!(ssh.login_ca, home.path("ssh/login_ca"));
+    let signs = sallyport::config::Signs::File(home.path("ssh/login_ca"));
+    assert_eq!(ssh.login_ca, sallyport::config::AuthorityKeys { signs, trusted: Vec::new() });
     assert_eq!((ssh.max_connections, ssh.max_handshakes, ssh.max_channels), (2000, 400, 200));
     assert_eq!((ssh.handshake_timeout, ssh.idle_timeout), (Duration::from_secs(30), None));
     assert_eq!(ssh.stream_head_bytes, 1024 * 1024);

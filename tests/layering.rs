@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const BASE: &[&str] = &["domain", "clock", "crypto", "config", "failpoint"];
+const BASE: &[&str] = &["domain", "clock", "crypto", "config", "failpoint", "amazon"];
 const SEAMS: &[&str] = &["audit", "credentials", "identity", "policy", "store"];
 
 /// Every module of the crate, and what it may know beside itself.
@@ -21,6 +21,7 @@ fn rules() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     rule("domain", &[]);
     rule("crypto", &[]);
     rule("failpoint", &[]);
+    rule("amazon", &[]);
     rule("clock", &["domain"]);
     rule("config", &["domain", "crypto"]);
     for seam in SEAMS {

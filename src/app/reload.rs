@@ -21,7 +21,7 @@ impl App {
         let load = move || {
             let config = Config::load(&path)?;
             let rules = rules(&config.reloadable)?;
-            let authorities = config.ssh.as_ref().map(Authorities::load).transpose()?;
+            let authorities = Authorities::of(&config)?;
             Ok(Loaded { config, rules, authorities })
         };
         let loaded = tokio::task::spawn_blocking(load).await.map_err(Error::from).flatten();

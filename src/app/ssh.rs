@@ -1,16 +1,18 @@
 //! Puts the SSH gateway together: its keys, and what clients are told of it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, bail};
 use tokio_util::task::TaskTracker;
 
-use super::{App, bind, host_of};
+use super::{App, bind, host_of, kms_keys};
 use crate::access::ssh_identity::UserCa;
-use crate::config::{self, authority};
+use crate::config::{self, AuthorityKeys, Config};
+use crate::credentials::ssh_authority::{KnownKeys, SshAuthority};
 use crate::credentials::ssh_certificate::SshCertificates;
 use crate::crypto::ssh::authority::{Keyring, Keys};
 use crate::crypto::ssh::{PrivateKey, parse_private, public_line};
@@ -34,13 +36,42 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    pub(super) fn load(config: &config::Ssh) -> Result<Self> {
-        let keyring = |path: &Path| Ok::<_, Error>(Arc::new(Keyring::new(keys(path)?)));
-        Ok(Self {
-            host: keyring(&config.host_ca)?,
-            user: keyring(&config.user_ca)?,
-            login: keyring(&config.login_ca)?,
-        })
+    /// As configured, if there is an SSH gateway. Blocks while KMS is asked.
+    pub(super) fn of(config: &Config) -> Result<Option<Self>> {
+        let Some(ssh) = &config.ssh else { return Ok(None) };
+        let data_dir = &config.server.data_dir;
+        let mut known = kms_keys::read(data_dir);
+        let authorities = Self::load(ssh, &mut known)?;
+        kms_keys::keep(data_dir, &known);
+        Ok(Some(authorities))
+    }
+
+    fn load(config: &config::Ssh, known: &mut KnownKeys) -> Result<Self> {
+        let mut keyring = |keys: &AuthorityKeys, name: &str| {
+            let authority = SshAuthority::open(keys, known).with_context(|| format!("ssh.{name}"))?;
+            Ok::<_, Error>(Arc::new(Keyring::new(authority.into_keys())))
+        };
+        let authorities = Self {
+            host: keyring(&config.host_ca, "host_ca")?,
+            user: keyring(&config.user_ca, "user_ca")?,
+            login: keyring(&config.login_ca, "login_ca")?,
+        };
+        authorities.have_nothing_in_common()?;
+        Ok(authorities)
+    }
+
+    /// Each key has one purpose. Of keys in files the configuration knows; KMS may have several names for one.
+    fn have_nothing_in_common(&self) -> Result<()> {
+        let keyrings = [("host_ca", &self.host), ("user_ca", &self.user), ("login_ca", &self.login)];
+        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        for (name, keyring) in keyrings {
+            for fingerprint in keyring.now().fingerprints() {
+                if let Some(other) = seen.insert(fingerprint, name).filter(|other| *other != name) {
+                    bail!("ssh.{name} has the same key as {other}: make another in KMS");
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn user_ca(&self, config: &config::Ssh) -> UserCa {
@@ -118,12 +149,6 @@ fn settings(config: &config::Ssh, authorities: &Authorities, host: &str, port: u
         accept_env: config.accept_env.clone(),
         idle_upstreams: IDLE_UPSTREAMS,
     })
-}
-
-fn keys(path: &Path) -> Result<Keys> {
-    let held = authority::read(path).map_err(Error::msg)?;
-    let others = held.others();
-    Ok(Keys { signer: Arc::new(held.current), others })
 }
 
 fn key(path: &Path) -> Result<PrivateKey> {

@@ -14,8 +14,8 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeySpec, KeyUsageType, MessageType, SigningAlgorithmSpec};
 use tokio::sync::mpsc;
 
-use super::amazon::{explain, sdk_config};
 use super::signer::{NotSigned, Signer};
+use crate::amazon::{explain, sdk_config};
 use crate::config;
 use crate::crypto::sign::PUBLIC_KEY_LENGTH;
 

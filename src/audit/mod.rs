@@ -5,7 +5,6 @@
 //! ends with [`Recorder::end`]. What a function here reports as recorded is on the disk; what
 //! cannot be recorded comes back as [`Unrecordable`], and must then not happen.
 
-pub mod amazon;
 pub mod asciicast;
 pub mod backlog;
 pub mod base;

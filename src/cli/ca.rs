@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::{Form, audit, out};
-use crate::config::Ssh;
-use crate::config::authority::{self, Held, RotateError, Step};
+use crate::config::authority::{self, RotateError, Step};
+use crate::config::{AuthorityKeys, Signs, Ssh};
+use crate::credentials::ssh_authority::{KnownKeys, SshAuthority};
 use crate::crypto::ssh::{PublicKey, fingerprint, public_line};
 
 #[derive(Debug, clap::Subcommand)]
@@ -81,7 +82,7 @@ impl Name {
         }
     }
 
-    fn key(self, ssh: &Ssh) -> &PathBuf {
+    const fn configured(self, ssh: &Ssh) -> &AuthorityKeys {
         match self {
             Self::Host => &ssh.host_ca,
             Self::User => &ssh.user_ca,
@@ -132,18 +133,15 @@ pub(super) fn run(command: Ca) -> Outcome {
 
 fn show(arguments: &Show) -> Outcome {
     let ssh = configured(&arguments.at)?;
-    let authorities =
-        Name::ALL.map(|name| Ok::<_, Failure>(Authority { name, keys: keys(name, &held(name, &ssh)?) }));
-    let authorities = authorities.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let authorities = Name::ALL.iter().map(|name| Ok(Authority { name: *name, keys: keys(*name, &ssh)? }));
+    let authorities = authorities.collect::<Result<Vec<_>, Failure>>()?;
     if arguments.form.json {
         out::json(&serde_json::json!({ "authorities": authorities }))?;
         return Ok(Exit::Done);
     }
     for Authority { name, keys } in authorities {
         out::line(format!("{}: {}", name.text(), name.vouches()))?;
-        for Key { role, fingerprint, line } in keys {
-            out::line(format!("  {role:<8}  {fingerprint}\n            {line}"))?;
-        }
+        list(&keys)?;
     }
     Ok(Exit::Done)
 }
@@ -155,15 +153,31 @@ fn rotate(
 ) -> Outcome {
     let name = one.authority;
     let ssh = configured(&one.at)?;
-    let step = step(name.key(&ssh)).map_err(|error| refused(name, &error))?;
-    let held = held(name, &ssh)?;
+    let Signs::File(path) = &name.configured(&ssh).signs else { return Err(in_kms(name)) };
+    let step = step(path).map_err(|error| refused(name, &error))?;
     let [done, next] = say(name, step);
     out::line(done)?;
-    for Key { role, fingerprint, line } in keys(name, &held) {
-        out::line(format!("  {role:<8}  {fingerprint}\n            {line}"))?;
-    }
+    list(&keys(name, &ssh)?)?;
     out::line(next)?;
     Ok(Exit::Done)
+}
+
+fn list(keys: &[Key]) -> Result<(), Failure> {
+    for Key { role, fingerprint, line } in keys {
+        out::line(format!("  {role:<8}  {fingerprint}\n            {line}"))?;
+    }
+    Ok(())
+}
+
+/// What the steps are where the keys are somebody else's to keep.
+fn in_kms(name: Name) -> Failure {
+    let text = name.text();
+    Failure::failed(format!("the {text} authority's key is in KMS: it has another by the configuration"))
+        .why(format!("1. make a key in KMS, add it to `{text}_ca_trusted`, reload; then {}", name.tell()))
+        .why(format!(
+            "2. when all trust both: have `{text}_ca` name it, and `{text}_ca_trusted` the old one; reload"
+        ))
+        .why(format!("3. when {}: take the old one out of `{text}_ca_trusted`; reload", name.wait()))
 }
 
 fn prepared(name: Name, step: Step) -> [String; 2] {
@@ -227,19 +241,20 @@ fn refused(name: Name, error: &RotateError) -> Failure {
     }
 }
 
-fn keys(name: Name, held: &Held) -> Vec<Key> {
+fn keys(name: Name, ssh: &Ssh) -> Result<Vec<Key>, Failure> {
+    let found = SshAuthority::open(name.configured(ssh), &mut KnownKeys::new());
+    let SshAuthority { signer, next, previous, trusted } = found
+        .map_err(|error| Failure::of(format!("cannot look at the {} authority", name.text()), &error))?;
     let key = |role, key: &PublicKey| Key {
         role,
         fingerprint: fingerprint(key),
         line: public_line(key, &format!("sallyport-{}-ca", name.text())),
     };
-    let current = std::iter::once(key("current", held.current.public_key()));
-    let next = held.next.iter().map(|next| key("next", next.public_key()));
-    current.chain(next).chain(held.previous.iter().map(|previous| key("previous", previous))).collect()
-}
-
-fn held(name: Name, ssh: &Ssh) -> Result<Held, Failure> {
-    authority::read(name.key(ssh)).map_err(Failure::failed)
+    let mut keys = vec![key("current", signer.public_key())];
+    keys.extend(next.iter().map(|next| key("next", next)));
+    keys.extend(previous.iter().map(|previous| key("previous", previous)));
+    keys.extend(trusted.iter().map(|trusted| key("trusted", trusted)));
+    Ok(keys)
 }
 
 fn configured(at: &Where) -> Result<Ssh, Failure> {

@@ -31,15 +31,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// All of them.
+    /// The public halves of all.
     pub fn trusted(&self) -> Vec<PublicKey> {
-        std::iter::once(self.current.public_key().clone()).chain(self.others()).collect()
-    }
-
-    /// Those to be trusted beside the current one.
-    pub fn others(&self) -> Vec<PublicKey> {
-        let next = self.next.iter().map(|key| key.public_key().clone());
-        next.chain(self.previous.iter().cloned()).collect()
+        let held = std::iter::once(&self.current).chain(&self.next).map(PrivateKey::public_key);
+        held.chain(&self.previous).cloned().collect()
     }
 }
 

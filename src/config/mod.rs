@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
-pub use ssh::Ssh;
+pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
 pub use stream::Stream;
 pub use target::{Address, Admin, AnyTarget, PostgresTarget, SshTarget};
 

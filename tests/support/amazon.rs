@@ -86,6 +86,8 @@ impl Emulator {
 pub struct Faults {
     /// Nothing gets through at all.
     pub down: bool,
+    /// Nothing is answered: connections stay open until this is over.
+    pub silent: bool,
     /// Some records of a request are refused.
     pub partial: u64,
     /// The whole request is refused.
@@ -205,6 +207,9 @@ fn json_answer(status: &str, value: &Value) -> Vec<u8> {
 
 fn serve(mut client: TcpStream, behind: u16, shared: &Mutex<Shared>) {
     let Some(request) = read_request(&client) else { return };
+    while shared.lock().unwrap().faults.silent {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     if let Some(answer) = answer(&request, behind, shared) {
         let _ = client.write_all(&answer);
     }

@@ -7,8 +7,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 
 use super::{Got, Outcome, Parcel, Stream, StreamError};
-use crate::audit::amazon;
-pub use crate::audit::amazon::explain;
+pub use crate::amazon::explain;
 use crate::domain::time::Timestamp;
 
 /// Which stream, and how it is reached. What is left out comes from the SDK's usual places.
@@ -30,7 +29,7 @@ pub struct Kinesis {
 
 /// Amazon's configuration for `address`: without the SDK's own repetitions, as order is ours to keep.
 pub async fn sdk_config(address: &Address) -> aws_config::SdkConfig {
-    amazon::sdk_config(address.region.as_deref(), address.endpoint.as_deref()).await
+    crate::amazon::sdk_config(address.region.as_deref(), address.endpoint.as_deref()).await
 }
 
 impl Kinesis {

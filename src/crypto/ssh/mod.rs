@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod certificate;
+pub mod nist_p256;
 pub mod source_address;
 
 #[cfg(test)]
@@ -13,8 +14,8 @@ mod tests;
 use russh::keys::signature::{Error as SignatureError, Signer};
 use russh::keys::ssh_key::certificate::Builder;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
-use russh::keys::ssh_key::{self, LineEnding};
+use russh::keys::ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
+use russh::keys::ssh_key::{self, EcdsaCurve, LineEnding};
 use zeroize::Zeroizing;
 
 pub use russh::keys::ssh_key::Signature;
