@@ -23,8 +23,7 @@ use support::{Bastion, Hosts, Postgres, wait_until};
 
 const SEED: u64 = 0x5a11_7004;
 /// What the proxy does to requests, in percent.
-const FAULTS: Faults =
-    Faults { down: false, silent: false, partial: 20, throttled: 10, unheard: 10, doubled: 10 };
+const FAULTS: Faults = Faults { down: false, partial: 20, throttled: 10, unheard: 10, doubled: 10 };
 /// How often the log is verified, and the stream read, while all go on.
 const LOOKS: usize = 2;
 

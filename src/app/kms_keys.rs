@@ -34,7 +34,8 @@ pub(super) fn keep(data_dir: &Path, known: &KnownKeys) {
 
 fn write(data_dir: &Path, known: &KnownKeys) -> io::Result<()> {
     let new = data_dir.join(format!("{FILE}.new"));
-    let text: String = known.iter().map(|(name, key)| format!("{name} {}\n", public_line(key, ""))).collect();
+    let lines = known.iter().map(|(name, key)| [name, " ", &public_line(key, ""), "\n"].concat());
+    let text: String = lines.collect();
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

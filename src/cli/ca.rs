@@ -263,3 +263,23 @@ fn configured(at: &Where) -> Result<Ssh, Failure> {
             .hint("`sallyport init` shows how it is configured")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::Cli;
+
+    #[test]
+    fn commands_read_as_they_are_documented() {
+        for line in [
+            "ca show --config c --json",
+            "ca rotate prepare login --config c",
+            "ca rotate activate host --config c",
+            "ca rotate retire user --config c",
+        ] {
+            let words = std::iter::once("sallyport").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+}

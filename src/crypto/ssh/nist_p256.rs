@@ -124,7 +124,7 @@ mod tests {
         for length in 0..good.len() {
             assert!(signature(&good[..length]).is_none(), "{length}");
         }
-        let long: Vec<u8> = [&[0x30, 0x80 | 70][..], &good[2..]].concat();
+        let long: Vec<u8> = [&[SEQUENCE, 0x81, 0x46][..], &good[2..]].concat();
         for bad in
             [&[good, &[0]].concat()[..], &long, b"\x30\x06\x02\x01\x81\x02\x01\x01", b"\x30\x03\x02\x01\x01"]
         {
