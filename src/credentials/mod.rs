@@ -4,11 +4,11 @@
 //! `access::credential`'s. Both operations can be repeated safely: after a crash nobody knows
 //! whether the last one happened.
 
-pub mod kms;
 pub mod postgres_admin;
 pub mod postgres_role;
 pub mod ssh_authority;
 pub mod ssh_certificate;
+pub mod ssh_kms;
 
 use std::fmt;
 use std::future::Future;

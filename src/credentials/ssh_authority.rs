@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::kms::{KmsAuthority, KmsError};
+use super::ssh_kms::{KmsAuthority, KmsError};
 use crate::config::{AuthorityKeys, KmsKey, Signs, Trusted, authority};
 use crate::crypto::ssh::PublicKey;
 use crate::crypto::ssh::authority::{Authority, Keys};
