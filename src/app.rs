@@ -8,6 +8,8 @@
 mod alarm;
 mod canary;
 mod checkpoints;
+mod kms_keys;
+mod reload;
 mod search;
 mod signing_key;
 mod ssh;
@@ -39,7 +41,7 @@ use crate::credentials::keep::Keep;
 use crate::credentials::sources::Sources;
 use crate::crypto::{self, certificate, tls};
 use crate::domain::deny::EndReason;
-use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::event::{Action, Event};
 use crate::domain::secret::Secret;
 use crate::gateway::accept::{self, Limits};
 use crate::http::{self, GatewayInfo, HttpState};
@@ -68,6 +70,8 @@ const TOKEN_ATTEMPTS: Limit = Limit { burst: 1_000, refill: Duration::from_milli
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    /// Where there is an SSH gateway.
+    authorities: Option<ssh::Authorities>,
     access: Arc<Access>,
     search: Arc<Index>,
     metrics: PrometheusHandle,
@@ -104,6 +108,7 @@ impl App {
         if let Some(repaired) = &recovery.repaired {
             tracing::warn!(?repaired, "the audit log was not closed: repaired");
         }
+        let authorities = ssh::Authorities::of(&config)?;
         let access = Access::new(Parts {
             node,
             clock: clock.clone(),
@@ -111,19 +116,19 @@ impl App {
             journal,
             rules: rules(&config.reloadable)?,
             credentials: credentials(&server_secret, &clock, Keep::of(&config.server)),
-            logins: logins(&config, &server_secret, &clock)?,
+            logins: logins(&config, authorities.as_ref(), &server_secret, &clock)?,
         });
         access.resume_outbox(recovery.outbox).await?;
         access.close_strays(&EndReason::Crashed).await?;
         let metrics = PrometheusBuilder::new().install_recorder().context("cannot collect metrics")?;
         let search = Index::new(&config.server.data_dir.join(SEARCH_FILE), &config.audit.directory);
-        let app = Self { config, access: Arc::new(access), search: Arc::new(search), metrics };
+        let app = Self { config, authorities, access: Arc::new(access), search: Arc::new(search), metrics };
         let policy_hash = app.access.rules().policy.hash().to_owned();
         let started = Event::done(Action::NodeStarted)
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("policy", policy_hash)
             .with("repaired", recovery.repaired.is_some());
-        app.record(started).await?;
+        app.record(app.with_authorities(started)).await?;
         if !behind.is_zero() {
             let seconds = behind.as_secs();
             app.record(Event::done(Action::ClockBehind).with("behind_seconds", seconds)).await?;
@@ -262,45 +267,6 @@ impl App {
         self.keep_signing(upkeep, &stop.hard);
     }
 
-    /// New targets and policies, or none at all: a bad file keeps what is in force.
-    async fn reload(&self) {
-        let path = self.config.path.clone();
-        let loaded = tokio::task::spawn_blocking(move || {
-            let config = Config::load(&path)?;
-            let rules = rules(&config.reloadable)?;
-            Ok::<_, anyhow::Error>((config, rules))
-        })
-        .await;
-        let event = match loaded {
-            Ok(Ok((config, rules))) => {
-                let diff = self.config.diff(&config);
-                if !diff.needs_restart.is_empty() {
-                    tracing::warn!(keys = ?diff.needs_restart, "changed keys take effect after a restart only");
-                }
-                let policy = rules.policy.hash().to_owned();
-                let targets: Vec<String> =
-                    rules.targets.all().map(|entry| entry.target.name.to_string()).collect();
-                self.access.reload(rules).await;
-                tracing::info!(targets = targets.len(), policy, "configuration reloaded");
-                Event::done(Action::ConfigurationReloaded).with("targets", targets).with("policy", policy)
-            }
-            Ok(Err(error)) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "configuration not reloaded: what was in force stays"
-                );
-                Event::new(Action::ConfigurationReloaded, Outcome::Failed).with("why", format!("{error:#}"))
-            }
-            Err(error) => {
-                tracing::error!(%error, "configuration not reloaded");
-                Event::new(Action::ConfigurationReloaded, Outcome::Failed).with("why", error.to_string())
-            }
-        };
-        if let Err(error) = self.record(event).await {
-            tracing::error!(error = format!("{error:#}"), "a reload is not recorded yet");
-        }
-    }
-
     /// Lets nothing new in, waits for what is there, then cuts it.
     async fn drain(&self, mut signals: Signals, edges: &TaskTracker, stop: &Stop) {
         let drain_for = self.config.server.drain_timeout;
@@ -350,7 +316,12 @@ fn credentials(server_secret: &Secret<Vec<u8>>, clock: &Clock, keep: Keep) -> Cr
     Credentials::new(Sources::new(&installation, clock, keep), Secret::new(key.to_vec()))
 }
 
-fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Result<Logins> {
+fn logins(
+    config: &Config,
+    authorities: Option<&ssh::Authorities>,
+    server_secret: &Secret<Vec<u8>>,
+    clock: &Clock,
+) -> Result<Logins> {
     let lifetime = config.login.token_lifetime;
     Ok(Logins {
         passwords: Passwords::new()?,
@@ -359,7 +330,7 @@ fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Re
         second_factor_attempts: second_factor::attempts(clock.clone()),
         server_secret: Secret::new(crypto::hmac_sha256(server_secret.expose(), b"salts of unknown users")),
         lifetimes: Lifetimes { default: lifetime, longest: lifetime },
-        ssh_user_ca: config.ssh.as_ref().map(ssh::user_ca).transpose()?,
+        ssh_user_ca: config.ssh.as_ref().zip(authorities).map(|(ssh, authorities)| authorities.user_ca(ssh)),
     })
 }
 

@@ -38,6 +38,9 @@ pub enum Refusal {
     Conflict { what: String },
     #[error("the store is unavailable: {detail}; nothing was changed")]
     StoreUnavailable { detail: String },
+    /// The key that signs certificates is kept elsewhere, and does not sign.
+    #[error("no certificate can be made now: {detail}; try again later")]
+    AuthorityUnavailable { detail: String },
     /// The change may have been made, but its record is not durable.
     #[error("cannot record: {detail}")]
     Unrecordable { detail: String },
@@ -63,6 +66,7 @@ impl Refusal {
             Self::TooManyAttempts { .. } => "too_many_attempts",
             Self::Conflict { .. } => "conflict",
             Self::StoreUnavailable { .. } => "store_unavailable",
+            Self::AuthorityUnavailable { .. } => "authority_unavailable",
             Self::Unrecordable { .. } => "unrecordable",
         }
     }

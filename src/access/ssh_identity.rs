@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto;
-use crate::crypto::ssh::certificate::{CertificateOrder, sign_user};
-use crate::crypto::ssh::{self, Algorithm, Certificate, PrivateKey};
+use crate::crypto::ssh::authority::Keyring;
+use crate::crypto::ssh::certificate::{CertificateOrder, SignError, sign_user};
+use crate::crypto::ssh::{self, Algorithm, Certificate};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::PrincipalId;
 use crate::domain::name::UserName;
@@ -20,6 +21,7 @@ use crate::identity::key_id::KeyId;
 use crate::identity::login::with_token;
 use crate::policy;
 
+use super::credential::error_chain;
 use super::login::Authenticated;
 use super::refusal::Refusal;
 use super::users::Users;
@@ -35,7 +37,7 @@ const LONGEST_COMMENT: usize = 100;
 /// The authority of users' certificates.
 #[derive(Debug, Clone)]
 pub struct UserCa {
-    pub key: Arc<PrivateKey>,
+    pub keys: Arc<Keyring>,
     /// No certificate is valid for longer.
     pub longest: Duration,
 }
@@ -213,7 +215,12 @@ impl Access {
             source_address: None,
             extensions: &EXTENSIONS,
         };
-        let certificate = sign_user(&ca.key, &order).map_err(|error| malformed(&error))?;
+        let certificate = sign_user(&*ca.keys.now().signer, &order).await.map_err(|error| match error {
+            SignError::NotSigned(_) | SignError::OtherKey => {
+                Refusal::AuthorityUnavailable { detail: error_chain(&error) }
+            }
+            _ => malformed(&error),
+        })?;
         let line = certificate.to_openssh().map_err(|error| malformed(&error))?;
         let ends_at = instant(valid_before);
         let event = Event::done(Action::SshCertificateIssued)

@@ -8,6 +8,7 @@ mod audit_report;
 mod audit_witness;
 mod block;
 mod blocks;
+mod ca;
 mod check_config;
 mod client;
 mod completions;
@@ -135,6 +136,9 @@ enum Command {
     /// Keep passwords for databases that allow nothing else, on the server's own host
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Show the SSH authorities' keys and change them, on the server's own host
+    #[command(subcommand)]
+    Ca(ca::Ca),
     /// Make a data directory with certificates, keys and a first configuration
     Init(init::Arguments),
     /// Check a configuration file
@@ -213,6 +217,7 @@ async fn run(command: Command) -> Outcome {
         Command::Policy(command) => policy::run(command),
         Command::User(command) => user::run(command).await,
         Command::Secret(command) => secret::run(&command).await,
+        Command::Ca(command) => ca::run(command),
         Command::Init(arguments) => init::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Serve(arguments) => serve::run(arguments).await,

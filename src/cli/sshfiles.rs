@@ -72,12 +72,16 @@ pub(super) fn config(
     Ok(text)
 }
 
-/// The authority of the gateway's certificates, for the gateway's names and the targets' (which the
+/// The authority of the gateway's certificates with all its keys, for the gateway's names and the targets' (which the
 /// gateway answers for, when it is a jump host), and its plain keys for clients without certificates.
 pub(super) fn known_hosts(gateway: &SshGatewayView, hosts: &[Host]) -> String {
     let own = [gateway.host.clone(), format!("[{}]:{}", gateway.host, gateway.port)];
     let names: Vec<String> = own.iter().cloned().chain(hosts.iter().flat_map(Host::names)).collect();
-    let mut text = format!("@cert-authority {} {}\n", names.join(","), gateway.host_ca);
+    let mut text = String::new();
+    for authority in &gateway.host_ca {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "@cert-authority {} {authority}", names.join(","));
+    }
     for key in &gateway.host_keys {
         let _ = writeln!(text, "{} {key}", own.join(","));
     }
@@ -112,9 +116,9 @@ mod tests {
         SshGatewayView {
             host: "bastion.example".to_owned(),
             port: 2222,
-            host_ca: "ssh-ed25519 CA".to_owned(),
+            host_ca: vec!["ssh-ed25519 CA".to_owned(), "ssh-ed25519 NEXT".to_owned()],
             host_keys: vec!["ssh-ed25519 KEY".to_owned()],
-            login_ca: "ssh-ed25519 LOGIN".to_owned(),
+            login_ca: vec!["ssh-ed25519 LOGIN".to_owned()],
         }
     }
 
@@ -153,6 +157,7 @@ mod tests {
         assert_eq!(
             known_hosts(&gateway(), &hosts()),
             "@cert-authority bastion.example,[bastion.example]:2222,web-1,web-1.prod ssh-ed25519 CA\n\
+             @cert-authority bastion.example,[bastion.example]:2222,web-1,web-1.prod ssh-ed25519 NEXT\n\
              bastion.example,[bastion.example]:2222 ssh-ed25519 KEY\n"
         );
     }

@@ -52,7 +52,8 @@ async fn ssh(arguments: &Arguments, client: &Client) -> Outcome {
 
 /// A certificate has the user on the host as its one principal, so sshd needs no file of principals:
 /// without one it takes a certificate for the user whom it names (`sshd_config(5)`, `TrustedUserCAKeys`).
-fn script(target: Option<&TargetName>, login_ca: &str) -> String {
+fn script(target: Option<&TargetName>, login_ca: &[String]) -> String {
+    let authorities = login_ca.join("\n");
     let host = target.map_or("the host", TargetName::as_str);
     format!(
         "#!/bin/sh -e\n\
@@ -65,13 +66,13 @@ fn script(target: Option<&TargetName>, login_ca: &str) -> String {
          case \"$(trusted)\" in\n\
          '' | none | {CA_FILE}) ;;\n\
          *)\n\
-         echo \"nothing was changed: sshd has its authorities in $(trusted). Add this line to that file:\" >&2\n\
-         echo '{login_ca}' >&2\n\
+         echo \"nothing was changed: sshd has its authorities in $(trusted). Add this to that file:\" >&2\n\
+         echo '{authorities}' >&2\n\
          exit 1\n\
          ;;\n\
          esac\n\
          cat > {CA_FILE} <<'END'\n\
-         {login_ca}\n\
+         {authorities}\n\
          END\n\
          chmod 644 {CA_FILE}\n\
          cat > {CONFIG_FILE} <<'END'\n\
@@ -94,11 +95,12 @@ mod tests {
     #[test]
     fn the_script_trusts_the_login_authority_and_nothing_more() {
         let name = "web-1".parse().unwrap();
-        let text = script(Some(&name), "ssh-ed25519 AAAA sallyport");
+        let text =
+            script(Some(&name), &["ssh-ed25519 AAAA now".to_owned(), "ssh-ed25519 BBBB next".to_owned()]);
         assert!(text.contains("as root on web-1"), "{text}");
         let written = |file: &str| text.split_once(&format!("cat > {file} <<'END'\n")).unwrap().1;
         let until_end = |text: &str| text.split_once("END\n").unwrap().0.to_owned();
-        assert_eq!(until_end(written(CA_FILE)), "ssh-ed25519 AAAA sallyport\n");
+        assert_eq!(until_end(written(CA_FILE)), "ssh-ed25519 AAAA now\nssh-ed25519 BBBB next\n");
         let config = format!("TrustedUserCAKeys {CA_FILE}\nPubkeyAuthentication yes\n");
         assert_eq!(until_end(written(CONFIG_FILE)), config);
         assert_eq!(text.matches("cat > ").count(), 2);

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::crypto::ssh::{PrivateKey, parse_private};
+use crate::crypto::ssh::{PrivateKey, PublicKey, parse_private, parse_public};
 use crate::domain::secret::Secret;
 
 /// Nothing that is a secret or a certificate is larger.
@@ -69,6 +69,14 @@ pub(super) fn ssh_private_key(path: &Path) -> Result<PrivateKey, String> {
     let text = Secret::new(read(path)?);
     protected(path)?;
     parse_private(text.expose()).map_err(|error| format!("`{}` cannot be used: {error}", path.display()))
+}
+
+/// SSH public keys, one a line.
+pub(super) fn ssh_public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
+    let text = read(path)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let unusable = |error| format!("`{}` cannot be used: {error}", path.display());
+    lines.map(|line| parse_public(line).map_err(unusable)).collect()
 }
 
 fn read(path: &Path) -> Result<String, String> {

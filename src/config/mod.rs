@@ -3,8 +3,10 @@
 //! 1. [`reader`] reads TOML key by key and gathers mistakes.
 //! 2. [`server`], [`ssh`] and [`stream`] read what is fixed while the server runs, [`target`] what may be reloaded.
 //! 3. [`files`] checks the secrets, certificates and keys that the configuration points to.
-//! 4. [`init`] makes a data directory and a first configuration.
+//! 4. [`authority`] has the SSH authorities' keys in files, and another take one's place.
+//! 5. [`init`] makes a data directory and a first configuration.
 
+pub mod authority;
 mod files;
 pub mod init;
 pub mod reader;
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
-pub use ssh::Ssh;
+pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
 pub use stream::Stream;
 pub use target::{Address, Admin, AnyTarget, Aws, PostgresTarget, Source, SshTarget, Static, kept_name};
 
@@ -100,6 +102,9 @@ impl Config {
             if key.starts_with("ssh.") && self.ssh.is_none() {
                 continue;
             }
+            let _ = writeln!(text, "  {key} = {value}");
+        }
+        for (key, value) in self.ssh.iter().flat_map(ssh::authorities) {
             let _ = writeln!(text, "  {key} = {value}");
         }
         let policies = self.reloadable.policies.as_ref();

@@ -11,7 +11,9 @@ pub mod postgres_role;
 pub mod rds_iam;
 pub mod secrets_manager;
 pub mod sources;
+pub mod ssh_authority;
 pub mod ssh_certificate;
+pub mod ssh_kms;
 pub mod static_secret;
 
 use std::fmt;

@@ -5,11 +5,13 @@
 //! taken it, and the certificate is worth nothing without it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto;
+use crate::crypto::ssh::authority::Keyring;
 use crate::crypto::ssh::certificate::{CertificateOrder, SignError, sign_user};
-use crate::crypto::ssh::{self, Certificate, PrivateKey, PublicKey};
+use crate::crypto::ssh::{self, Certificate, PrivateKey};
 use crate::domain::time::Timestamp;
 
 /// How long a certificate is valid either way of its issue: hosts' clocks differ.
@@ -19,14 +21,9 @@ const EXTENSIONS: [&str; 4] =
     ["permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc"];
 
 /// Issues certificates that open hosts.
+#[derive(Debug)]
 pub struct SshCertificates {
-    authority: PrivateKey,
-}
-
-impl fmt::Debug for SshCertificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SshCertificates").finish_non_exhaustive()
-    }
+    authority: Arc<Keyring>,
 }
 
 /// For whom and what.
@@ -58,16 +55,12 @@ impl fmt::Debug for OneConnection {
 }
 
 impl SshCertificates {
-    pub fn new(authority: PrivateKey) -> Self {
+    /// Hosts must trust `authority`.
+    pub fn new(authority: Arc<Keyring>) -> Self {
         Self { authority }
     }
 
-    /// What hosts must trust.
-    pub fn authority(&self) -> PublicKey {
-        self.authority.public_key().clone()
-    }
-
-    pub fn issue(&self, wanted: &CertificateFor<'_>) -> Result<OneConnection, SignError> {
+    pub async fn issue(&self, wanted: &CertificateFor<'_>) -> Result<OneConnection, SignError> {
         let key = ssh::generate_ed25519();
         let seconds = |at: Timestamp| u64::try_from(at.as_micros() / 1_000_000).unwrap_or(0);
         let order = CertificateOrder {
@@ -80,7 +73,7 @@ impl SshCertificates {
             source_address: wanted.source_address,
             extensions: &EXTENSIONS,
         };
-        let certificate = sign_user(&self.authority, &order)?;
+        let certificate = sign_user(&*self.authority.now().signer, &order).await?;
         let fingerprint = ssh::fingerprint(key.public_key());
         Ok(OneConnection { key, certificate, fingerprint })
     }
@@ -90,13 +83,17 @@ impl SshCertificates {
 mod tests {
     use std::process::Command;
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_micros(1_795_468_800_900_000);
 
     /// What `ssh-keygen -L` says of a certificate, line by line.
     fn listed(ends_after: Duration, source_address: Option<&str>) -> Vec<String> {
-        let certificates = SshCertificates::new(ssh::generate_ed25519());
+        let authority = ssh::generate_ed25519();
+        let trusted = ssh::fingerprint(authority.public_key());
+        let certificates = SshCertificates::new(Arc::new(Keyring::new(authority.into())));
         let wanted = CertificateFor {
             id: "sallyport ses/con/1",
             login: "deploy",
@@ -104,13 +101,13 @@ mod tests {
             now: NOW,
             ends_at: NOW.plus(ends_after),
         };
-        let issued = certificates.issue(&wanted).unwrap();
+        let issued = certificates.issue(&wanted).now_or_never().unwrap().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("id-cert.pub");
         std::fs::write(&path, issued.certificate.to_openssh().unwrap()).unwrap();
         let output = Command::new("ssh-keygen").env("TZ", "UTC").arg("-Lf").arg(path).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains(&ssh::fingerprint(&certificates.authority())), "{text}");
+        assert!(text.contains(&trusted), "{text}");
         assert!(text.contains(&issued.fingerprint), "{text}");
         text.lines().map(|line| line.trim().to_owned()).collect()
     }

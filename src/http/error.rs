@@ -136,7 +136,7 @@ impl From<Refusal> for Problem {
         problem.hint = refusal.hint();
         problem.retry_after = match &refusal {
             Refusal::TooManyAttempts { seconds } => Some(*seconds),
-            Refusal::StoreUnavailable { .. } => Some(1),
+            Refusal::StoreUnavailable { .. } | Refusal::AuthorityUnavailable { .. } => Some(1),
             _ => None,
         };
         if problem.status >= 500 {
@@ -157,7 +157,9 @@ pub fn status_of(refusal: &Refusal) -> StatusCode {
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::Unauthenticated(_) | Refusal::SecondFactorRequired => StatusCode::UNAUTHORIZED,
         Refusal::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Refusal::StoreUnavailable { .. } | Refusal::Unrecordable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::StoreUnavailable { .. }
+        | Refusal::AuthorityUnavailable { .. }
+        | Refusal::Unrecordable { .. } => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
@@ -214,6 +216,7 @@ mod tests {
             (Refusal::Infeasible { rules: Vec::new() }, 422),
             (Refusal::Malformed("x".into()), 400),
             (Refusal::StoreUnavailable { detail: "x".into() }, 503),
+            (Refusal::AuthorityUnavailable { detail: "x".into() }, 503),
             (Refusal::Unrecordable { detail: "x".into() }, 503),
         ] {
             assert_eq!(status_of(&refusal).as_u16(), status, "{refusal}");

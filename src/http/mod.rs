@@ -30,6 +30,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
 use crate::audit::search::Index;
+use crate::crypto::ssh::authority::Keyring;
+use crate::crypto::ssh::public_line;
 
 pub use route::{Auth, ROUTES, Route, router};
 pub use serve::serve;
@@ -69,7 +71,34 @@ pub struct GatewayInfo {
     pub port: u16,
     /// The certificate authority of the gateway and the API, in PEM, unless it is a public one.
     pub ca_pem: Option<String>,
-    pub ssh: Option<SshGatewayView>,
+    pub ssh: Option<SshGatewayInfo>,
+}
+
+/// What the SSH gateway is known by, whichever keys its authorities have.
+#[derive(Debug, Clone)]
+pub struct SshGatewayInfo {
+    pub host: String,
+    pub port: u16,
+    /// Lines without a name before.
+    pub host_keys: Vec<String>,
+    pub host_ca: Arc<Keyring>,
+    pub login_ca: Arc<Keyring>,
+}
+
+impl SshGatewayInfo {
+    /// As it is now.
+    pub fn view(&self) -> SshGatewayView {
+        let lines = |keys: &Keyring, comment: &str| {
+            keys.now().trusted().iter().map(|key| public_line(key, comment)).collect()
+        };
+        SshGatewayView {
+            host: self.host.clone(),
+            port: self.port,
+            host_ca: lines(&self.host_ca, "sallyport-host-ca"),
+            host_keys: self.host_keys.clone(),
+            login_ca: lines(&self.login_ca, "sallyport-login-ca"),
+        }
+    }
 }
 
 impl HttpState {

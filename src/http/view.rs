@@ -621,11 +621,12 @@ pub struct GatewayView {
 pub struct SshGatewayView {
     pub host: String,
     pub port: u16,
-    /// The authority of the gateway's host certificates: for `@cert-authority` in `known_hosts`.
-    pub host_ca: String,
+    /// The authority of the gateway's host certificates: for `@cert-authority` in `known_hosts`. First the
+    /// key that signs now, then those that will and those that did: all are to be trusted.
+    pub host_ca: Vec<String>,
     pub host_keys: Vec<String>,
-    /// The authority that vouches for logins at targets: for `TrustedUserCAKeys` there.
-    pub login_ca: String,
+    /// The authority that vouches for logins at targets: for `TrustedUserCAKeys` there, all of them.
+    pub login_ca: Vec<String>,
 }
 
 /// A registered public key.

@@ -208,8 +208,8 @@ impl Authenticator {
         certificate: &Certificate,
     ) -> Result<(Principal, String), String> {
         let now = u64::try_from(self.access.now().as_micros() / 1_000_000).unwrap_or(u64::MAX);
-        let cas = &self.settings.user_cas;
-        let checked = check_user_certificate(certificate, cas, user.as_str(), self.client.ip(), now);
+        let trusted = self.settings.user_ca.now().trusted();
+        let checked = check_user_certificate(certificate, &trusted, user.as_str(), self.client.ip(), now);
         let checked = checked.map_err(|refused| refused.to_string())?;
         let presented =
             PresentedCertificate { key_id: &checked.key_id, valid_after: certificate.valid_after() };

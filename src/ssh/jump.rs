@@ -19,6 +19,7 @@ use super::message::Message;
 use super::serve::{SshGateway, Visitor};
 use super::server::{ClientChannel, FromClient, OpenReply, ToClient};
 use crate::access::connect::Wanted;
+use crate::access::credential::error_chain;
 use crate::config::SshTarget;
 use crate::gateway::stream::Abrupt;
 
@@ -132,10 +133,12 @@ async fn carry(
     reply: OpenReply,
 ) -> Jumped {
     let Destination { jump, names } = destination;
-    let presence = match gateway.presences.named(&names) {
+    let presence = match gateway.presences.named(&names).await {
         Ok(presence) => presence,
         Err(error) => {
-            reply.fail(format!("no certificate for {}: {error}", names.join(", "))).await;
+            let why = error_chain(&error);
+            tracing::error!(?names, error = why, "no certificate for a host behind the gateway");
+            reply.fail(format!("no certificate for {}: {why}", names.join(", "))).await;
             return Jumped { taken: true };
         }
     };

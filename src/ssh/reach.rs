@@ -40,7 +40,7 @@ impl Carrier {
                 None => return self.not_connected(meeting, first).await,
             },
         };
-        let (credential, mark) = match self.issue(ch, &from) {
+        let (credential, mark) = match self.issue(ch, &from).await {
             Ok(issued) => issued,
             Err(why) => {
                 self.record(first.as_slice()).await?;
@@ -86,18 +86,30 @@ impl Carrier {
     }
 
     /// A certificate for one connection `from` us, and what it is called in the record.
-    fn issue(&self, ch: u32, from: &str) -> Result<(OneConnection, CredentialMark), String> {
-        let permit = self.permit.get();
-        let session = permit.session();
-        let id = format!("sallyport {}/{}/{ch}", session.id, self.recorder.connection());
+    async fn issue(&self, ch: u32, from: &str) -> Result<(OneConnection, CredentialMark), String> {
+        let (id, ends_at) = {
+            let permit = self.permit.get();
+            let session = permit.session();
+            (format!("sallyport {}/{}/{ch}", session.id, self.recorder.connection()), session.ends_at)
+        };
         let order = CertificateFor {
             id: &id,
             login: &self.login,
             source_address: Some(from),
             now: self.access.now(),
-            ends_at: session.ends_at,
+            ends_at,
         };
-        let credential = self.settings.certificates.issue(&order).map_err(|error| error.to_string())?;
+        // The authority may be elsewhere, and slow.
+        let issued = tokio::select! {
+            biased;
+            reason = self.ending.begun() => return Err(reason.to_string()),
+            issued = self.settings.certificates.issue(&order) => issued,
+        };
+        let credential = issued.map_err(|error| {
+            let detail = error_chain(&error);
+            tracing::error!(connection = %self.recorder.connection(), error = detail, "no certificate for a target");
+            format!("cannot log in there: {detail}")
+        })?;
         let fingerprint = Some(credential.fingerprint.clone());
         Ok((credential, CredentialMark { handle: id, fingerprint }))
     }

@@ -28,6 +28,7 @@ use super::settings::Settings;
 use super::way::Way;
 use crate::access::Access;
 use crate::access::connect::RefusedConnection;
+use crate::access::credential::error_chain;
 use crate::access::refusal::Refusal;
 use crate::audit::Unrecordable;
 use crate::audit::ssh::SshClient;
@@ -88,9 +89,12 @@ impl SshGateway {
         let cut = CancellationToken::new();
         // Also when this is dropped: a stranger that has to go.
         let _cut_at_the_end = cut.clone().drop_guard();
-        let presence = match self.presences.own() {
+        let presence = match self.presences.own().await {
             Ok(presence) => presence,
-            Err(error) => return tracing::error!(%error, "the gateway cannot certify its own key"),
+            Err(error) => {
+                let error = error_chain(&error);
+                return tracing::error!(error, "the gateway cannot certify its own key");
+            }
         };
         let Some(visitor) = self.recognise(&presence, stream, client, None, cut).await else { return };
         match slot.promote() {

@@ -1,18 +1,20 @@
 //! What the SSH gateway was configured with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::credentials::ssh_certificate::SshCertificates;
-use crate::crypto::ssh::{PrivateKey, PublicKey};
+use crate::crypto::ssh::PrivateKey;
+use crate::crypto::ssh::authority::Keyring;
 
 #[derive(Debug)]
 pub struct Settings {
     /// The gateway's own key.
     pub host_key: PrivateKey,
     /// Certifies the host key for names: the gateway's, and those of targets behind it.
-    pub host_ca: PrivateKey,
+    pub host_ca: Arc<Keyring>,
     /// Who signs people's certificates.
-    pub user_cas: Vec<PublicKey>,
+    pub user_ca: Arc<Keyring>,
     /// Issues what opens targets.
     pub certificates: SshCertificates,
     /// The names under which clients reach the gateway.

@@ -29,14 +29,14 @@ use sallyport::config::init::{Init, init};
 use sallyport::credentials::keep::Keep;
 use sallyport::credentials::sources::Sources;
 use sallyport::crypto::ssh::PrivateKey;
+use sallyport::crypto::ssh::authority::{Keyring, Keys};
 use sallyport::crypto::{ssh, tls};
 use sallyport::domain::deny::EndReason;
 use sallyport::domain::id::NodeId;
 use sallyport::domain::secret::Secret;
 use sallyport::domain::time::Timestamp;
 use sallyport::gateway::live::{self, Arrival};
-use sallyport::http::view::SshGatewayView;
-use sallyport::http::{self, GatewayInfo, HttpState};
+use sallyport::http::{self, GatewayInfo, HttpState, SshGatewayInfo};
 use sallyport::identity::limiter::{Attempts, Limit};
 use sallyport::identity::password::Passwords;
 use sallyport::identity::token::Lifetimes;
@@ -153,7 +153,7 @@ impl World {
             second_factor_attempts: second_factor::attempts(clock.clone()),
             server_secret: Secret::new([1; 32]),
             lifetimes: Lifetimes { default: lifetime, longest: lifetime },
-            ssh_user_ca: Some(UserCa { key: Arc::new(ssh::generate_ed25519()), longest: lifetime }),
+            ssh_user_ca: Some(UserCa { keys: authority(), longest: lifetime }),
         };
         let access = Arc::new(Access::new(Parts {
             node,
@@ -375,14 +375,20 @@ impl World {
 }
 
 /// How an SSH gateway would show itself.
-fn ssh_gateway() -> SshGatewayView {
-    SshGatewayView {
+fn ssh_gateway() -> SshGatewayInfo {
+    SshGatewayInfo {
         host: "bastion".to_owned(),
         port: 2222,
-        host_ca: "ssh-ed25519 HOST-CA".to_owned(),
         host_keys: vec!["ssh-ed25519 HOST".to_owned()],
-        login_ca: "ssh-ed25519 LOGIN-CA".to_owned(),
+        host_ca: authority(),
+        login_ca: authority(),
     }
+}
+
+/// A key that signs, and another that will.
+fn authority() -> Arc<Keyring> {
+    let others = vec![ssh::generate_ed25519().public_key().clone()];
+    Arc::new(Keyring::new(Keys { signer: Arc::new(ssh::generate_ed25519()), others }))
 }
 
 /// A new key pair, with the line of its public half.

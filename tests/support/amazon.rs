@@ -106,6 +106,7 @@ pub struct FaultProxy {
 #[derive(Debug)]
 struct Shared {
     faults: Faults,
+    silent: bool,
     random: u64,
     spoiled: u64,
     passed: u64,
@@ -125,7 +126,8 @@ impl FaultProxy {
     pub fn before(emulator: &Emulator, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Shared { faults: Faults::default(), random: seed | 1, spoiled: 0, passed: 0 };
+        let shared =
+            Shared { faults: Faults::default(), silent: false, random: seed | 1, spoiled: 0, passed: 0 };
         let shared = Arc::new(Mutex::new(shared));
         let (behind, ours) = (emulator.port, shared.clone());
         // Ends with the process.
@@ -144,6 +146,11 @@ impl FaultProxy {
 
     pub fn set(&self, faults: Faults) {
         self.shared.lock().unwrap().faults = faults;
+    }
+
+    /// While it is silent, connections stay open and nothing is answered.
+    pub fn set_silent(&self, silent: bool) {
+        self.shared.lock().unwrap().silent = silent;
     }
 
     /// Requests that were spoiled, and that went through.
@@ -205,6 +212,7 @@ pub(super) fn json_answer(status: &str, value: &Value) -> Vec<u8> {
 
 fn serve(mut client: TcpStream, behind: u16, shared: &Mutex<Shared>) {
     let Some(request) = read_request(&client) else { return };
+    wait_until("the proxy speaks again", || !shared.lock().unwrap().silent);
     if let Some(answer) = answer(&request, behind, shared) {
         let _ = client.write_all(&answer);
     }

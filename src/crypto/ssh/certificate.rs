@@ -11,12 +11,14 @@
 //!    OpenSSH knows. Extensions that are not known are ignored, as the format has it (`PROTOCOL.certkeys`).
 //! 5. The certified key is a plain key and as strong as any other must be.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
+use super::authority::{Authority, NotSigned};
 use super::source_address::{MalformedSource, SourceAddresses};
 use super::{
-    Algorithm, Builder, CertType, Certificate, HashAlg, PrivateKey, PublicKey, SshKeyError, check_key,
-    fingerprint, ssh_key,
+    Algorithm, Builder, CertType, Certificate, HashAlg, KeyData, PublicKey, Signature, SignatureError,
+    Signer, SshKeyError, check_key, fingerprint, ssh_key,
 };
 use crate::crypto;
 
@@ -52,24 +54,32 @@ pub enum SignError {
     Source(#[from] MalformedSource),
     #[error("the key cannot be certified")]
     Key(#[from] SshKeyError),
-    #[error("the certificate cannot be signed")]
-    Sign(#[from] ssh_key::Error),
+    #[error("the certificate cannot be made")]
+    Make(#[from] ssh_key::Error),
+    #[error("the certificate is not signed")]
+    NotSigned(#[from] NotSigned),
+    #[error("the certificate's signature does not hold: it was made with another key")]
+    OtherKey,
 }
 
 /// Certifies a user's key.
-pub fn sign_user(ca: &PrivateKey, order: &CertificateOrder<'_>) -> Result<Certificate, SignError> {
-    sign(ca, order, CertType::User)
+pub async fn sign_user(ca: &dyn Authority, order: &CertificateOrder<'_>) -> Result<Certificate, SignError> {
+    sign(ca, order, CertType::User).await
 }
 
 /// Certifies a host's key.
-pub fn sign_host(ca: &PrivateKey, order: &CertificateOrder<'_>) -> Result<Certificate, SignError> {
+pub async fn sign_host(ca: &dyn Authority, order: &CertificateOrder<'_>) -> Result<Certificate, SignError> {
     if order.source_address.is_some() || !order.extensions.is_empty() {
         return Err(SignError::HostOptions);
     }
-    sign(ca, order, CertType::Host)
+    sign(ca, order, CertType::Host).await
 }
 
-fn sign(ca: &PrivateKey, order: &CertificateOrder<'_>, kind: CertType) -> Result<Certificate, SignError> {
+async fn sign(
+    ca: &dyn Authority,
+    order: &CertificateOrder<'_>,
+    kind: CertType,
+) -> Result<Certificate, SignError> {
     check_key(order.key.key_data())?;
     if order.principals.is_empty() || order.principals.iter().any(|principal| principal.is_empty()) {
         return Err(SignError::NoPrincipal);
@@ -78,6 +88,21 @@ fn sign(ca: &PrivateKey, order: &CertificateOrder<'_>, kind: CertType) -> Result
         return Err(SignError::Dates);
     }
     let nonce = crypto::random::<NONCE_BYTES>();
+    let key = ca.public_key().key_data();
+    let text = to_be_signed(builder(order, kind, nonce)?, key)?;
+    let given = Given { key, signature: ca.sign(&text).await? };
+    // The library itself looks at the signature in a debug build alone.
+    let certificate = builder(order, kind, nonce)?.sign(&given).map_err(|_| SignError::OtherKey)?;
+    // An authority elsewhere may err; a certificate that does not hold must never leave.
+    certificate.verify_signature().map_err(|_| SignError::OtherKey)?;
+    Ok(certificate)
+}
+
+fn builder(
+    order: &CertificateOrder<'_>,
+    kind: CertType,
+    nonce: [u8; NONCE_BYTES],
+) -> Result<Builder, SignError> {
     let key = order.key.key_data().clone();
     let mut builder = Builder::new(nonce, key, order.valid_after, order.valid_before)?;
     builder.cert_type(kind)?.serial(order.serial)?.key_id(order.key_id)?;
@@ -91,7 +116,53 @@ fn sign(ca: &PrivateKey, order: &CertificateOrder<'_>, kind: CertType) -> Result
     for extension in order.extensions {
         builder.extension(*extension, "")?;
     }
-    Ok(builder.sign(ca)?)
+    Ok(builder)
+}
+
+/// What is to be signed for `key` to be the authority. The library shows it only to who signs at once.
+fn to_be_signed(builder: Builder, key: &KeyData) -> Result<Vec<u8>, SignError> {
+    let shown = Shown { key, text: RefCell::default() };
+    match builder.sign(&shown) {
+        Err(error) if shown.text.borrow().is_empty() => Err(error.into()),
+        _ => Ok(shown.text.into_inner()),
+    }
+}
+
+/// Takes down what is to be signed, and does not sign.
+struct Shown<'a> {
+    key: &'a KeyData,
+    text: RefCell<Vec<u8>>,
+}
+
+impl From<&Shown<'_>> for KeyData {
+    fn from(shown: &Shown<'_>) -> Self {
+        shown.key.clone()
+    }
+}
+
+impl Signer<Signature> for Shown<'_> {
+    fn try_sign(&self, text: &[u8]) -> Result<Signature, SignatureError> {
+        *self.text.borrow_mut() = text.to_vec();
+        Err(SignatureError::new())
+    }
+}
+
+/// Has the signature already.
+struct Given<'a> {
+    key: &'a KeyData,
+    signature: Signature,
+}
+
+impl From<&Given<'_>> for KeyData {
+    fn from(given: &Given<'_>) -> Self {
+        given.key.clone()
+    }
+}
+
+impl Signer<Signature> for Given<'_> {
+    fn try_sign(&self, _text: &[u8]) -> Result<Signature, SignatureError> {
+        Ok(self.signature.clone())
+    }
 }
 
 /// What a user's certificate proves, once everything in it has been checked.

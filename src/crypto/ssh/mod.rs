@@ -3,20 +3,22 @@
 //! Keys are compared by their key data: two [`PublicKey`]s that differ in their comment alone are
 //! unequal to `==`. Times are seconds since the epoch, as certificates have them.
 
+pub mod authority;
 pub mod certificate;
+pub mod nist_p256;
 pub mod source_address;
 
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-use russh::keys::signature::Signer;
+use russh::keys::signature::{Error as SignatureError, Signer};
 use russh::keys::ssh_key::certificate::Builder;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
-use russh::keys::ssh_key::public::{KeyData, RsaPublicKey};
-use russh::keys::ssh_key::{self, LineEnding};
+use russh::keys::ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
+use russh::keys::ssh_key::{self, EcdsaCurve, LineEnding};
 use zeroize::Zeroizing;
 
+pub use russh::keys::ssh_key::Signature;
 pub use russh::keys::ssh_key::certificate::CertType;
 pub use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
 

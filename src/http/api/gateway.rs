@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::domain::event::{Action, Event};
-use crate::http::HttpState;
 use crate::http::auth::Bearer;
 use crate::http::error::Problem;
 use crate::http::view::GatewayView;
+use crate::http::{HttpState, SshGatewayInfo};
 
 #[utoipa::path(
     get, path = "/pam/gateway", tag = "targets",
@@ -24,6 +24,6 @@ pub async fn show(State(state): State<HttpState>, Bearer(who): Bearer) -> Result
         host: state.gateway.host.clone(),
         port: state.gateway.port,
         ca_pem: state.gateway.ca_pem.clone(),
-        ssh: state.gateway.ssh.clone(),
+        ssh: state.gateway.ssh.as_ref().map(SshGatewayInfo::view),
     }))
 }

@@ -107,6 +107,7 @@ pub async fn list_keys(
         (status = 200, description = "A user certificate that ends with the login at the latest", body = SshCertificateView),
         (status = 400, description = "Not a public key, or not one that is accepted", body = Problem),
         (status = 404, description = "`no_ssh_gateway`: there is none here", body = Problem),
+        (status = 503, description = "`authority_unavailable`: the key that signs is elsewhere, and does not", body = Problem),
     )
 )]
 pub async fn certify(
