@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::credential::Credentials;
 use crate::access::login::Logins;
+use crate::access::role::Roles;
 use crate::access::targets::{TargetEntry, Targets};
 use crate::access::{Access, Parts, Rules, second_factor};
 use crate::audit::search::Index;
@@ -110,6 +111,7 @@ impl App {
             journal,
             rules: rules(&config.reloadable)?,
             credentials: credentials(&server_secret),
+            roles: Roles::new(&installation(&server_secret), fingerprint_key(&server_secret)),
             logins: logins(&config, &server_secret, &clock)?,
         });
         access.resume_outbox(recovery.outbox).await?;
@@ -159,6 +161,7 @@ impl App {
         upkeep.close();
         upkeep.wait().await;
         self.access.credentials.settle().await;
+        self.access.roles.settle().await;
         self.record(Event::done(Action::NodeStopped)).await?;
         self.access.journal.close().await.context("cannot close the audit log")?;
         if let Some(shipping) = shipping {
@@ -343,10 +346,17 @@ fn rules(reloadable: &config::Targets) -> Result<Rules> {
 }
 
 fn credentials(server_secret: &Secret<Vec<u8>>) -> Credentials {
-    let key = crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints");
+    let source = PostgresRole::new(&installation(server_secret));
+    Credentials::new(Arc::new(source), fingerprint_key(server_secret))
+}
+
+fn fingerprint_key(server_secret: &Secret<Vec<u8>>) -> Secret<Vec<u8>> {
+    Secret::new(crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints").to_vec())
+}
+
+fn installation(server_secret: &Secret<Vec<u8>>) -> String {
     let installation = crypto::hmac_sha256(server_secret.expose(), b"names the installation at its targets");
-    let installation = crypto::hex(installation.get(..8).unwrap_or(&installation));
-    Credentials::new(Arc::new(PostgresRole::new(&installation)), Secret::new(key.to_vec()))
+    crypto::hex(installation.get(..8).unwrap_or(&installation))
 }
 
 fn logins(config: &Config, server_secret: &Secret<Vec<u8>>, clock: &Clock) -> Result<Logins> {

@@ -439,7 +439,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "name = \"ledger+prod\"",
         "target[1].name: `ledger+prod` is not a target name: use",
     ),
-    ("kind = \"postgres\"", "", "target[1].kind: is missing: write `postgres` or `ssh`"),
+    ("kind = \"postgres\"", "", "target[1].kind: is missing: write `postgres`, `ssh` or `aws`"),
     ("kind = \"postgres\"", "kind = \"oracle\"", "target[1].kind: `oracle` is not a kind of target"),
     (
         "ledger.db.example:5432",

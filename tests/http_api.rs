@@ -96,6 +96,10 @@ fn case_of(route: &Route, things: &Things) -> Case {
             let body = json!({"public_key": world::new_key().1});
             case(route.path, Some(body), 200, (Alice, 200))
         }
+        // None of these targets is a role at AWS.
+        ("POST", "/pam/aws-credentials") => {
+            case(route.path, Some(json!({"target": "ledger-prod"})), 404, (Alice, 404))
+        }
         ("POST", "/login") => case(route.path, Some(login), 200, (Alice, 200)),
         ("POST", "/logout") => case(route.path, None, 204, (Alice, 204)),
         ("GET", "/metrics") => case(route.path, None, 403, (Root, 200)),

@@ -6,6 +6,7 @@ mod audit_adopt;
 mod audit_consume;
 mod audit_report;
 mod audit_witness;
+mod aws;
 mod block;
 mod blocks;
 mod check_config;
@@ -97,6 +98,8 @@ enum Command {
     Psql(psql::Arguments),
     /// Open ssh on a target
     Ssh(ssh::Arguments),
+    /// Get a credential of an AWS role
+    Aws(aws::Arguments),
     /// Write client configuration
     #[command(subcommand)]
     Config(config_psql::Config),
@@ -189,6 +192,7 @@ async fn run(command: Command) -> Outcome {
         Command::Targets(arguments) => targets::run(arguments, &client()?).await,
         Command::Psql(arguments) => psql::run(arguments, &home()?, &client()?).await,
         Command::Ssh(arguments) => ssh::run(arguments, &home()?, &client()?).await,
+        Command::Aws(arguments) => aws::run(arguments, &client()?).await,
         Command::Config(config_psql::Config::Psql(arguments)) => {
             config_psql::run(arguments, &home()?, &client()?).await
         }
@@ -246,6 +250,9 @@ mod tests {
             "config psql --print",
             "ssh web-1 --access root -- -L 8080:localhost:80 uptime",
             "config ssh --print",
+            "aws ledger-logs",
+            "aws ledger-logs --access readonly --format env",
+            "aws ledger-logs --format console-url --sign-in https://signin.example",
             "key add id.pub",
             "key list --json",
             "key remove SHA256:x",

@@ -71,6 +71,11 @@ pub(super) fn ssh_private_key(path: &Path) -> Result<PrivateKey, String> {
     parse_private(text.expose()).map_err(|error| format!("`{}` cannot be used: {error}", path.display()))
 }
 
+/// A text that is no secret.
+pub(super) fn text(path: &Path) -> Result<String, String> {
+    read(path)
+}
+
 fn read(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("`{}` cannot be read: {error}", path.display());
     let file = std::fs::File::open(path).map_err(unreadable)?;

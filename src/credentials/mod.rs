@@ -4,6 +4,7 @@
 //! `access::credential`'s. Both operations can be repeated safely: after a crash nobody knows
 //! whether the last one happened.
 
+pub mod aws_role;
 pub mod postgres_admin;
 pub mod postgres_role;
 pub mod ssh_certificate;

@@ -19,6 +19,7 @@ const OWNER_ONLY: u32 = 0o600;
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_start", include_str!("migrations/0001_start.sql")),
     ("0002_ssh", include_str!("migrations/0002_ssh.sql")),
+    ("0003_aws", include_str!("migrations/0003_aws.sql")),
 ];
 
 /// Why the store's file cannot be used.
