@@ -153,12 +153,12 @@ impl FaultProxy {
     }
 }
 
-struct Request {
+pub(super) struct Request {
     head: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
-fn read_request(client: &TcpStream) -> Option<Request> {
+pub(super) fn read_request(client: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(client);
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -184,7 +184,7 @@ fn read_request(client: &TcpStream) -> Option<Request> {
 }
 
 /// Sends it on and gives the whole answer.
-fn pass(request: &Request, body: &[u8], behind: u16) -> Option<Vec<u8>> {
+pub(super) fn pass(request: &Request, body: &[u8], behind: u16) -> Option<Vec<u8>> {
     let mut server = TcpStream::connect(("127.0.0.1", behind)).ok()?;
     server.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     write!(server, "{}connection: close\r\ncontent-length: {}\r\n\r\n", request.head, body.len()).ok()?;

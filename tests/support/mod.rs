@@ -30,6 +30,7 @@ pub mod process;
 pub mod shell;
 pub mod ssh_peers;
 pub mod sshd;
+pub mod tap;
 pub mod terminal;
 pub mod typists;
 pub mod volume;

@@ -1,0 +1,492 @@
+//! FR-281 at AWS: who has a session gets credentials of its role, as long as the session lasts; what outlives it is
+//! denied at the role until it has expired, and the record tells all of it but the secret.
+
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sallyport::domain::time::Timestamp;
+use sallyport::failpoint;
+use serde_json::{Value, json};
+use support::amazon::{Emulator, REGION};
+use support::bastion::Granted;
+use support::calls::text;
+use support::tap::{Tap, field, is_call, refused};
+use support::{Bastion, Options, wait_until};
+
+/// How long a deny stays after all has expired, and a little more, in seconds.
+const LIFTED: u64 = 301;
+
+/// Two roles of an account, and the gateway before them.
+struct World {
+    amazon: Emulator,
+    tap: Tap,
+    bastion: Bastion,
+}
+
+impl World {
+    fn start() -> Self {
+        Self::with("", |_| None)
+    }
+
+    fn with(lines: &str, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let amazon = Emulator::moto();
+        let trust = "json.dumps({'Version': '2012-10-17', 'Statement': []})";
+        let make = format!("c.create_role(RoleName=n, AssumeRolePolicyDocument={trust})");
+        amazon.python("iam", &format!("for n in ['ReadOnly', 'Admin']:\n    {make}"));
+        let tap = Tap::before(&amazon, answer);
+        let targets = [("logs-prod", "prod"), ("logs-dev", "dev")]
+            .map(|(name, environment)| target(name, environment, &tap.url(), lines));
+        let options = Options { targets: targets.concat(), ..Options::default() };
+        let mut bastion = Bastion::prepare_hosts(None, options);
+        bastion.boot();
+        for name in ["alice", "bob", "carol", "erin"] {
+            bastion.log_in(name).success();
+        }
+        Self { amazon, tap, bastion }
+    }
+
+    /// A session of alice's where nobody is asked.
+    fn grant_dev(&self, seconds: u64) -> Granted {
+        self.bastion.grant("alice", "logs-dev", "readonly", seconds, &[])
+    }
+
+    /// What `credential_process` would be given.
+    fn credential(&self) -> Value {
+        self.bastion.run_as("alice", &["aws", "logs-dev"]).success().json()
+    }
+
+    /// Who STS says that a credential is.
+    fn who(&self, credential: &Value) -> String {
+        let lines = format!(
+            "c = boto3.client('sts', endpoint_url='{}', region_name='{REGION}', aws_access_key_id={}, \
+             aws_secret_access_key={}, aws_session_token={})\nprint(c.get_caller_identity()['Arn'])",
+            self.amazon.url(),
+            credential["AccessKeyId"],
+            credential["SecretAccessKey"],
+            credential["SessionToken"],
+        );
+        self.amazon.python("sts", &lines).trim().to_owned()
+    }
+
+    /// The inline policies of a role, by name.
+    fn policies(&self, role: &str) -> BTreeMap<String, Value> {
+        let lines = format!(
+            "r = '{role}'\nprint(json.dumps({{n: c.get_role_policy(RoleName=r, PolicyName=n)['PolicyDocument'] \
+             for n in c.list_role_policies(RoleName=r)['PolicyNames']}}))"
+        );
+        serde_json::from_str(&self.amazon.python("iam", &lines)).unwrap()
+    }
+
+    /// That what was handed out in the session, and nothing else, is denied.
+    #[track_caller]
+    fn assert_denied(&self, session: &str) {
+        let policies = self.policies("ReadOnly");
+        let (name, policy) = policies.iter().next().expect("a policy is on the role");
+        assert!(name.starts_with("sallyport-") && name.ends_with(session), "{name}");
+        let condition = json!({ "StringEquals": { "aws:SourceIdentity": format!("alice@{session}") } });
+        let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition });
+        assert_eq!(policy["Statement"], json!([statement]));
+        assert_eq!(policies.len(), 1, "{policies:?}");
+    }
+
+    /// What was recorded of the session's credentials: action and outcome, in order.
+    fn life(&self, session: &str) -> Vec<String> {
+        let records = self.bastion.records();
+        let of = |record: &&Value| {
+            record["session"] == session && text(&record["action"]).starts_with("credential_")
+        };
+        let tell = |record: &Value| match text(&record["outcome"]).as_str() {
+            "done" => text(&record["action"]),
+            other => format!("{} {other}", text(&record["action"])),
+        };
+        records.iter().filter(of).map(tell).collect()
+    }
+
+    fn revoke(&self, session: &str) -> (u16, Value) {
+        self.bastion.post("bob", "/pam/revoke", json!({ "session": session, "why": "over" }))
+    }
+}
+
+fn target(name: &str, environment: &str, endpoint: &str, lines: &str) -> String {
+    format!(
+        "[[target]]\nname = \"{name}\"\nkind = \"aws\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\n\
+         iam_endpoint = \"{endpoint}\"\nenvironment = \"{environment}\"\ndomain = \"bank-core\"\n\
+         accesses = {{ readonly = \"{READ_ONLY}\", admin = \"arn:aws:iam::123456789012:role/ops/Admin\" }}\n{lines}\n"
+    )
+}
+
+const READ_ONLY: &str = "arn:aws:iam::123456789012:role/ReadOnly";
+
+/// Every file below a directory.
+fn files(below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn instant(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn who_has_a_session_gets_credentials_that_aws_knows() {
+    let world = World::start();
+    let bastion = &world.bastion;
+    let refused = bastion.run_as("alice", &["aws", "logs-prod"]).failure();
+    assert_eq!(refused.code(), 3, "{}", refused.stderr);
+    refused.says("you have no active session for `logs-prod`").says("sallyport request logs-prod ACCESS");
+    assert_eq!(bastion.events("connection_refused")[0]["detail"]["code"], "no_session");
+    bastion.run_as("alice", &["aws", "nowhere"]).failure().says("there is no target `nowhere`");
+    assert!(world.tap.calls("AssumeRole").is_empty());
+
+    let granted = bastion.grant("alice", "logs-prod", "readonly", 3600, &["bob", "carol"]);
+    let credential = bastion.run_as("alice", &["aws", "logs-prod"]).success().json();
+    assert_eq!(credential["Version"], 1);
+    let identity = format!("alice@{}", granted.session);
+    assert_eq!(world.who(&credential), format!("arn:aws:sts::123456789012:assumed-role/ReadOnly/{identity}"));
+    let ends_at = instant(&bastion.session("alice", &granted.session)["ends_at"]);
+    assert!(instant(&credential["Expiration"]) <= ends_at, "{credential}");
+
+    let asked = &world.tap.calls("AssumeRole")[0];
+    let said = |name: &str| field(asked, name).unwrap_or_default();
+    assert_eq!((said("RoleSessionName"), said("SourceIdentity")), (identity.clone(), identity.clone()));
+    let tags: BTreeMap<String, String> = (1..=3)
+        .map(|n| (said(&format!("Tags.member.{n}.Key")), said(&format!("Tags.member.{n}.Value"))))
+        .collect();
+    let expected = [
+        ("sallyport:session", granted.session.as_str()),
+        ("sallyport:request", granted.request.as_str()),
+        ("sallyport:principal", "alice"),
+    ];
+    assert_eq!(tags, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+    let duration: u64 = said("DurationSeconds").parse().unwrap();
+    assert!((3500..=3585).contains(&duration), "{duration}");
+
+    // Asked again, there is another one; and nobody else gets any.
+    let environment = bastion.run_as("alice", &["aws", "logs-prod", "--format", "env"]).success().stdout;
+    assert!(
+        environment.contains("export AWS_SESSION_TOKEN='") && environment.contains(REGION),
+        "{environment}"
+    );
+    assert_eq!(world.life(&granted.session), ["credential_intended", "credential_issued"].repeat(2));
+    let issued = &bastion.events("credential_issued")[0];
+    assert_eq!(issued["detail"]["access_key_id"], credential["AccessKeyId"]);
+    assert_eq!(issued["detail"]["role"], READ_ONLY);
+    assert_eq!(text(&issued["detail"]["fingerprint"]).len(), 64);
+    bastion.run_as("erin", &["aws", "logs-prod"]).failure().says("no active session");
+
+    // Neither in what the server keeps, nor in what it says, nor in what the client keeps.
+    for path in files(bastion.scratch()) {
+        let bytes = fs::read(&path).unwrap();
+        let content = String::from_utf8_lossy(&bytes);
+        for secret in ["SecretAccessKey", "SessionToken"] {
+            let found = content.contains(credential[secret].as_str().unwrap());
+            assert!(!found, "{secret} is in {}", path.display());
+        }
+    }
+    bastion.verify().success();
+}
+
+#[test]
+fn what_was_handed_out_is_denied_from_the_revocation_until_it_has_expired() {
+    let world = World::start();
+    let bastion = &world.bastion;
+    let granted = world.grant_dev(3600);
+    world.credential();
+    assert!(world.policies("ReadOnly").is_empty());
+    let revoked = bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]).success();
+    revoked.says("denied everything at its role").says("not known to be in force yet");
+    world.assert_denied(&granted.session);
+    assert!(world.policies("Admin").is_empty());
+    let (status, again) = world.revoke(&granted.session);
+    assert_eq!((status, &again["credential"]["state"]), (200, &json!("denied")), "{again}");
+    assert_eq!(again["credential"]["window_ms"], Value::Null, "nothing proved it");
+    bastion.run_as("alice", &["aws", "logs-dev"]).failure().says("was revoked by bob");
+
+    bastion.advance(3500);
+    world.assert_denied(&granted.session);
+    bastion.advance(100 + LIFTED);
+    assert!(world.policies("ReadOnly").is_empty());
+    let life = ["credential_intended", "credential_issued", "credential_denied", "credential_destroyed"];
+    // That it never was seen in force is told, too.
+    let told: Vec<String> = world
+        .life(&granted.session)
+        .into_iter()
+        .filter(|action| action != "credential_denied failed")
+        .collect();
+    assert_eq!(told, life);
+    let denied = &bastion.events("credential_denied")[0]["detail"];
+    assert_eq!((&denied["in_force"], &denied["role"]), (&json!("unknown"), &json!(READ_ONLY)));
+    // A session that nothing was handed out in leaves nothing.
+    let unused = world.grant_dev(900);
+    assert_eq!(world.revoke(&unused.session).1["credential"]["state"], "none");
+    assert!(world.policies("ReadOnly").is_empty() && world.life(&unused.session).is_empty());
+    bastion.verify().success();
+}
+
+/// What AWS says before and once it applies the deny.
+fn probed(is_denied: bool) -> Vec<u8> {
+    let why = if is_denied {
+        "with an explicit deny in an identity-based policy"
+    } else {
+        "because no identity-based policy allows the sts:DecodeAuthorizationMessage action"
+    };
+    let message = format!("User: x is not authorized to perform: sts:DecodeAuthorizationMessage {why}");
+    refused("AccessDenied", &message)
+}
+
+#[test]
+fn a_deny_is_confirmed_by_a_call_that_it_denies() {
+    let put = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&put);
+    let world = World::with("", move |body| {
+        seen.fetch_or(is_call(body, "PutRolePolicy"), Ordering::SeqCst);
+        is_call(body, "DecodeAuthorizationMessage").then(|| probed(seen.load(Ordering::SeqCst)))
+    });
+    let granted = world.grant_dev(3600);
+    world.credential();
+    let (status, answer) = world.revoke(&granted.session);
+    assert_eq!((status, &answer["credential"]["state"]), (200, &json!("denied")), "{answer}");
+    let denied = world.bastion.events("credential_denied");
+    assert_eq!(denied.len(), 2, "{denied:?}");
+    assert_eq!(denied[0]["detail"]["in_force"], "unknown");
+    assert_eq!(denied[1]["detail"]["in_force"], "confirmed");
+    assert!(denied[1]["detail"]["window_ms"].as_u64().unwrap() < 10_000, "{}", denied[1]);
+    let calls = world.tap.calls("DecodeAuthorizationMessage").len();
+    world.bastion.advance(10);
+    assert_eq!(world.tap.calls("DecodeAuthorizationMessage").len(), calls, "the secret is forgotten");
+}
+
+#[test]
+fn a_deny_that_another_policy_hides_is_never_called_confirmed() {
+    let world = World::with("", |body| is_call(body, "DecodeAuthorizationMessage").then(|| probed(true)));
+    let granted = world.grant_dev(3600);
+    world.credential();
+    let (_, answer) = world.revoke(&granted.session);
+    assert_eq!(answer["credential"]["window_ms"], Value::Null, "{answer}");
+    world.assert_denied(&granted.session);
+    assert_eq!(world.bastion.events("credential_denied").len(), 1);
+}
+
+#[test]
+fn what_outlives_its_session_is_denied_from_the_sessions_end_on() {
+    let world = World::start();
+    let bastion = &world.bastion;
+    let short = world.grant_dev(600);
+    let credential = world.credential();
+    let ends_at = instant(&bastion.session("alice", &short.session)["ends_at"]);
+    assert_eq!(instant(&credential["Expiration"]), ends_at, "nobody is told to use it longer");
+    let asked = &world.tap.calls("AssumeRole")[0];
+    assert_eq!(field(asked, "DurationSeconds").as_deref(), Some("900"));
+    bastion.advance(595);
+    assert!(world.policies("ReadOnly").is_empty());
+    bastion.advance(6);
+    world.assert_denied(&short.session);
+    bastion.advance(300 + LIFTED);
+    assert!(world.policies("ReadOnly").is_empty());
+
+    // What ends with its session needs no deny.
+    let puts = world.tap.calls("PutRolePolicy").len();
+    let long = world.grant_dev(3600);
+    world.credential();
+    bastion.advance(3601);
+    assert_eq!(
+        world.life(&long.session),
+        ["credential_intended", "credential_issued", "credential_destroyed"]
+    );
+    assert_eq!(world.tap.calls("PutRolePolicy").len(), puts);
+}
+
+#[test]
+fn who_is_blocked_meanwhile_loses_what_was_handed_out() {
+    let world = World::start();
+    let granted = world.grant_dev(3600);
+    world.credential();
+    let body = json!({ "user": "alice", "why": "leaves" });
+    assert_eq!(world.bastion.post("erin", "/pam/block", body).0, 201);
+    wait_until("it is denied", || !world.policies("ReadOnly").is_empty());
+    world.assert_denied(&granted.session);
+    world.bastion.run_as("alice", &["aws", "logs-dev"]).failure().says("you are blocked");
+}
+
+#[test]
+fn a_deny_that_cannot_be_put_is_tried_until_it_is_there() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let world = World::with("", move |body| {
+        let fails = is_call(body, "PutRolePolicy") && is_down.load(Ordering::SeqCst);
+        fails.then(|| {
+            refused("LimitExceeded", "Maximum policy size of 10240 bytes exceeded for role ReadOnly")
+        })
+    });
+    let granted = world.grant_dev(3600);
+    world.credential();
+    let revoked = world.bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]).failure();
+    revoked.says("NOT DESTROYED YET").says("Maximum policy size");
+    world.bastion.advance(6);
+    world.bastion.advance(6);
+    let life = ["credential_intended", "credential_issued", "credential_destruction_failed failed"];
+    assert_eq!(world.life(&granted.session), life, "once, not at every try");
+    down.store(false, Ordering::SeqCst);
+    world.bastion.advance(6);
+    world.assert_denied(&granted.session);
+    assert_eq!(world.life(&granted.session).last().unwrap(), "credential_denied");
+}
+
+#[test]
+fn a_refusal_of_sts_is_told_and_nothing_is_handed_out() {
+    let world = World::with("", |body| {
+        let message = "not authorized to perform: sts:SetSourceIdentity";
+        is_call(body, "AssumeRole").then(|| refused("AccessDenied", message))
+    });
+    let granted = world.grant_dev(3600);
+    world.bastion.run_as("alice", &["aws", "logs-dev"]).failure().says("sts:SetSourceIdentity");
+    assert_eq!(world.life(&granted.session), ["credential_intended", "credential_issued failed"]);
+    assert_eq!(world.revoke(&granted.session).1["credential"]["state"], "destroyed");
+    assert!(world.policies("ReadOnly").is_empty());
+}
+
+#[test]
+fn in_a_role_itself_the_gateway_hands_out_an_hour_at_most() {
+    let mut world = World::with("maximum = \"12h\"", |_| None);
+    world.bastion.grant("alice", "logs-dev", "readonly", 14_400, &[]);
+    let duration = |world: &World| {
+        world.credential();
+        let asked = world.tap.calls("AssumeRole");
+        let own = asked.iter().rfind(|body| field(body, "SourceIdentity").is_some()).unwrap();
+        field(own, "DurationSeconds").unwrap().parse::<u64>().unwrap()
+    };
+    let free = duration(&world);
+    assert!((14_000..=14_385).contains(&free), "{free}");
+    let assumed = world.amazon.python(
+        "sts",
+        "k = c.assume_role(RoleArn='arn:aws:iam::123456789012:role/Gateway', RoleSessionName='gw')['Credentials']\n\
+         print('\\n'.join([k['AccessKeyId'], k['SecretAccessKey'], k['SessionToken']]))",
+    );
+    let keys: Vec<&str> = assumed.lines().collect();
+    world.bastion.stop();
+    world.bastion.set_environment(&[
+        ("AWS_ACCESS_KEY_ID", keys[0]),
+        ("AWS_SECRET_ACCESS_KEY", keys[1]),
+        ("AWS_SESSION_TOKEN", keys[2]),
+    ]);
+    world.bastion.boot();
+    assert_eq!(duration(&world), 3600);
+}
+
+#[test]
+fn a_session_policy_narrows_one_access_and_another_role_puts_the_deny() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("readonly.json");
+    fs::write(&file, "{\n  \"Version\": \"2012-10-17\",\n  \"Statement\": []\n}\n").unwrap();
+    let lines = format!(
+        "deny_as = \"arn:aws:iam::123456789012:role/SallyportDeny\"\nsession_policies = {{ readonly = \"{}\" }}",
+        file.display()
+    );
+    let world = World::with(&lines, |_| None);
+    let granted = world.grant_dev(3600);
+    world.credential();
+    let asked = &world.tap.calls("AssumeRole")[0];
+    let policy: Value = serde_json::from_str(&field(asked, "Policy").unwrap()).unwrap();
+    assert_eq!(policy, json!({ "Version": "2012-10-17", "Statement": [] }));
+    world.revoke(&granted.session);
+    world.assert_denied(&granted.session);
+    let roles: Vec<_> =
+        world.tap.calls("AssumeRole").iter().map(|body| field(body, "RoleArn").unwrap()).collect();
+    assert_eq!(roles, [READ_ONLY, "arn:aws:iam::123456789012:role/SallyportDeny"]);
+}
+
+/// The process dies at one place after the other, while a credential is handed out and denied.
+#[test]
+fn wherever_the_server_dies_nothing_outlives_its_session_undenied() {
+    let mut world = World::start();
+    for place in failpoint::ROLE {
+        world.bastion.stop();
+        world.bastion.set_environment(&[(failpoint::VARIABLE, place)]);
+        world.bastion.boot();
+        let granted = world.grant_dev(3600);
+        let _died = world.bastion.run_as("alice", &["aws", "logs-dev"]);
+        let _died = world.bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]);
+        if place == "deny_removed" {
+            // The call is not answered any more.
+            let clock = format!("https://localhost:{}/testing/clock", world.bastion.api_port);
+            let later = json!({ "advance_seconds": 3600 + LIFTED }).to_string();
+            let mut curl = std::process::Command::new("curl");
+            curl.args(["-sk", "-H", "content-type: application/json", "-d", &later, &clock]);
+            let _died = curl.output().unwrap();
+        }
+        wait_until(&format!("it dies at {place}"), || !world.bastion.server().is_running());
+        world.bastion.kill();
+        world.bastion.set_environment(&[]);
+        world.bastion.boot();
+        // As it died before, or the answer got lost.
+        let (status, _) = world.revoke(&granted.session);
+        assert_eq!(status, 200, "{place}");
+        if place != "deny_removed" {
+            world.assert_denied(&granted.session);
+            world.bastion.advance(3700 + LIFTED);
+        }
+        wait_until(&format!("the deny is gone after {place}"), || world.policies("ReadOnly").is_empty());
+        wait_until(&format!("all is over after {place}"), || {
+            world.life(&granted.session).last().is_some_and(|action| action == "credential_destroyed")
+        });
+        let life = world.life(&granted.session);
+        assert_eq!(
+            life.iter().filter(|action| *action == "credential_destroyed").count(),
+            1,
+            "{place}: {life:?}"
+        );
+        for name in ["alice", "bob"] {
+            world.bastion.log_in(name).success();
+        }
+    }
+    world.bastion.stop();
+    world.bastion.verify().success();
+}
+
+#[test]
+fn mistakes_in_a_role_target_are_told_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = directory.path().join("long.json");
+    fs::write(&long, json!({ "Statement": "x".repeat(2_048) }).to_string()).unwrap();
+    let policies = format!("session_policies = {{ readonly = \"{}\", root = \"x.json\" }}", long.display());
+    let good = target("logs-dev", "dev", "https://sts.example", "");
+    let mut bastion = Bastion::prepare_hosts(None, Options { targets: good.clone(), ..Options::default() });
+    let config = bastion.config_file();
+    let check = |bastion: &Bastion| bastion.operator(&["check-config", "--config", config.to_str().unwrap()]);
+    check(&bastion).success().says("target logs-dev (dev, bank-core)");
+    for (from, to, message) in [
+        (REGION, "Frankfurt!", "`Frankfurt!` is not a region"),
+        (READ_ONLY, "ReadOnly", "`ReadOnly` is not a role's ARN"),
+        (READ_ONLY, "arn:aws:iam::123:role/ReadOnly", "an account has 12 digits"),
+        ("kind = \"aws\"", "kind = \"aws\"\nmaximum = \"13h\"", "must be from 15m to 12h, not `13h`"),
+        ("kind = \"aws\"", "kind = \"aws\"\nmaximum = \"5m\"", "must be from 15m to 12h, not `5m`"),
+        ("kind = \"aws\"", "kind = \"aws\"\ndeny_as = \"me\"", "deny_as: `me` is not a role's ARN"),
+        ("kind = \"aws\"", &format!("kind = \"aws\"\n{policies}"), "AWS accepts 2048"),
+        ("kind = \"aws\"", &format!("kind = \"aws\"\n{policies}"), "`root` is not among the `accesses`"),
+        ("iam_endpoint = \"https://sts.example\"", "", "good"),
+    ] {
+        bastion.set_targets(&good.replace(from, to));
+        check(&bastion).says(message);
+    }
+    bastion.set_targets(
+        &good
+            .replace("iam_endpoint = \"https://sts.example\"", "")
+            .replace("https://sts.example", "http://127.0.0.1:5000"),
+    );
+    check(&bastion).failure().says("iam_endpoint: is missing");
+}
