@@ -186,6 +186,9 @@ fn who_has_a_session_gets_credentials_that_aws_knows() {
     let issued = &bastion.events("credential_issued")[0];
     assert_eq!(issued["detail"]["access_key_id"], credential["AccessKeyId"]);
     assert_eq!(issued["detail"]["role"], READ_ONLY);
+    let renewed: Vec<Value> =
+        bastion.events("credential_issued").iter().map(|event| event["detail"]["renewed"].clone()).collect();
+    assert_eq!(renewed, [false, true]);
     assert_eq!(text(&issued["detail"]["fingerprint"]).len(), 64);
     bastion.run_as("erin", &["aws", "logs-prod"]).failure().says("no active session");
 
@@ -266,6 +269,12 @@ fn a_deny_is_confirmed_by_a_call_that_it_denies() {
     assert_eq!(denied[0]["detail"]["in_force"], "unknown");
     assert_eq!(denied[1]["detail"]["in_force"], "confirmed");
     assert!(denied[1]["detail"]["window_ms"].as_u64().unwrap() < 10_000, "{}", denied[1]);
+    let log = world.bastion.audit_dir();
+    let arguments =
+        ["audit", "export", "--format", "revocation-latency", "--audit-dir", log.to_str().unwrap()];
+    let register = world.bastion.operator(&arguments).success().stdout;
+    let latency = register.lines().nth(1).unwrap().rsplit(',').next().unwrap();
+    assert!(latency.parse::<f64>().unwrap() < 10_000.0, "{register}");
     let calls = world.tap.calls("DecodeAuthorizationMessage").len();
     world.bastion.advance(10);
     assert_eq!(world.tap.calls("DecodeAuthorizationMessage").len(), calls, "the secret is forgotten");
@@ -309,6 +318,30 @@ fn what_outlives_its_session_is_denied_from_the_sessions_end_on() {
         ["credential_intended", "credential_issued", "credential_destroyed"]
     );
     assert_eq!(world.tap.calls("PutRolePolicy").len(), puts);
+}
+
+#[test]
+fn the_console_opens_by_an_address_that_holds_no_secret() {
+    let world = World::start();
+    world.grant_dev(3600);
+    let sign_in = Tap::before(&world.amazon, |_| {
+        let body = json!({ "SigninToken": "a token" }).to_string();
+        let length = body.len();
+        Some(
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}")
+                .into_bytes(),
+        )
+    });
+    let ask = |sign_in: &str| {
+        let arguments = ["aws", "logs-dev", "--format", "console-url", "--sign-in", sign_in];
+        world.bastion.run_as("alice", &arguments)
+    };
+    let address = ask(&sign_in.url()).success().stdout;
+    let start = format!("{}/federation?Action=login&Issuer=sallyport&Destination=https%3A", sign_in.url());
+    assert!(address.starts_with(&start) && address.trim().ends_with("&SigninToken=a+token"), "{address}");
+    let refused = ask("http://127.0.0.1:1").failure();
+    assert_eq!(refused.code(), 6);
+    assert!(!refused.stderr.contains("sessionKey"), "{}", refused.stderr);
 }
 
 #[test]

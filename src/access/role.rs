@@ -29,7 +29,7 @@ use crate::domain::session::{Permit, Session};
 use crate::domain::time::Timestamp;
 use crate::failpoint;
 
-use super::connect::{RefusedConnection, Wanted};
+use super::connect::Wanted;
 use super::credential::refusal_to_deny;
 use super::refusal::{Refusal, deny_from_store};
 use super::{Access, Caller};
@@ -145,17 +145,31 @@ impl Access {
         match self.try_hand_out(caller, wanted).await {
             Ok(handed_out) => Ok(handed_out),
             Err(deny) => {
-                let why = deny.to_string();
-                if let Some(client) = caller.client {
-                    let principal = Some(&caller.principal);
-                    let (claimed, code) = (caller.principal.name.as_str(), deny.code());
-                    let wanted = Some(wanted);
-                    let refused = RefusedConnection { principal, client, wanted, claimed, code, why: &why };
-                    self.record_refused_connection(refused).await;
-                }
+                self.record_refused_role(caller, wanted, &deny).await?;
                 Err(deny.into())
             }
         }
+    }
+
+    async fn record_refused_role(
+        &self,
+        caller: &Caller,
+        wanted: &Wanted,
+        deny: &Deny,
+    ) -> Result<(), Refusal> {
+        let mut event = Event::new(Action::ConnectionRefused, Outcome::Refused)
+            .by(&caller.principal)
+            .from(caller.client)
+            .with("claimed", caller.principal.name.as_str())
+            .with("code", deny.code())
+            .with("why", deny.to_string());
+        event.target = Some(wanted.target.clone());
+        event.access.clone_from(&wanted.access);
+        if let Ok(entry) = self.rules().targets.find(&wanted.target) {
+            event = event.on(&entry.target);
+        }
+        metrics::counter!("sallyport_connections_refused_total", "code" => deny.code()).increment(1);
+        self.record(event).await
     }
 
     async fn try_hand_out(self: &Arc<Self>, caller: &Caller, wanted: &Wanted) -> Result<HandedOut, Deny> {
@@ -181,6 +195,7 @@ impl Access {
         let target = Arc::clone(self.rules().targets.find(&session.target)?.route.aws()?);
         let before = self.role_session_of(permit, &target).await?;
         let duration = self.duration(&target, session).await?;
+        let is_renewed = before.expires_at > session.granted_at;
         let until = self.now().plus(duration).plus(UNANSWERED).max(before.expires_at);
         self.intend_role(caller, permit, &before, until).await?;
         failpoint::reached("handout_intended");
@@ -189,14 +204,15 @@ impl Access {
             Err(error) => return Err(self.not_issued(permit, &before, until, error).await),
         };
         failpoint::reached("handout_issued");
-        // By our own clock, whatever AWS's says: it was issued before now.
-        let expires_at = self.now().plus(duration).max(before.expires_at);
+        // By our own clock it was issued before now. Should AWS's be ahead of ours, ours may yet follow.
+        let bound = self.now().plus(duration).max(credential.expires_at);
+        let expires_at = bound.max(before.expires_at);
         let now = RoleSession { expires_at, changed_at: self.now(), ..before };
         let event = role_event(Action::CredentialIssued, Outcome::Done, permit, &now)
             .from(caller.client)
             .with("fingerprint", self.roles.fingerprint(&credential))
             .with("access_key_id", credential.access_key_id.as_str())
-            .with("renewed", self.roles.held(&session.id).is_some())
+            .with("renewed", is_renewed)
             .with("handed_out", true)
             .with("valid_until", credential.expires_at.to_string());
         self.roles.hold(&session.id, Held { credential: Arc::clone(&credential), denied_at: None });
@@ -244,7 +260,8 @@ impl Access {
             deny_as: target.deny_as.clone(),
             identity: identity(&session.principal.name, &session.id),
             policy: format!("{}-{}", self.roles.policy_prefix, session.id),
-            expires_at: self.now(),
+            // Nothing yet.
+            expires_at: session.granted_at,
             state: RoleState::Open,
             changed_at: self.now(),
             last_error: None,

@@ -85,7 +85,9 @@ impl Access {
         let now = self.now();
         match role.state {
             RoleState::Over => Ok(Released::None),
-            RoleState::Open if role.expires_at <= now => self.conclude_role(role, "expired").await,
+            RoleState::Open if role.expires_at <= now => {
+                self.conclude_role(role, "nothing that was handed out is good any more").await
+            }
             RoleState::Open => {
                 let denying = RoleSession { state: RoleState::Denying, changed_at: now, ..role.clone() };
                 let stepped = self.store.step_role_session(role.state, &denying, &[]).await;
