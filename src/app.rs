@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::credential::Credentials;
 use crate::access::login::Logins;
-use crate::access::role::Roles;
+use crate::access::roles::Roles;
 use crate::access::targets::{TargetEntry, Targets};
 use crate::access::{Access, Parts, Rules, second_factor};
 use crate::audit::search::Index;

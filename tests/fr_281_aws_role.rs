@@ -3,6 +3,11 @@
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
+#[path = "fr_281_aws_role/trouble.rs"]
+mod trouble;
+#[path = "fr_281_aws_role/world.rs"]
+mod world;
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -12,117 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sallyport::domain::time::Timestamp;
-use sallyport::failpoint;
 use serde_json::{Value, json};
-use support::amazon::{Emulator, REGION};
-use support::bastion::Granted;
+use support::amazon::REGION;
 use support::calls::text;
 use support::tap::{Tap, field, is_call, refused};
 use support::{Bastion, Options, wait_until};
-
-/// How long a deny stays after all has expired, and a little more, in seconds.
-const LIFTED: u64 = 301;
-
-/// Two roles of an account, and the gateway before them.
-struct World {
-    amazon: Emulator,
-    tap: Tap,
-    bastion: Bastion,
-}
-
-impl World {
-    fn start() -> Self {
-        Self::with("", |_| None)
-    }
-
-    fn with(lines: &str, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
-        let amazon = Emulator::moto();
-        let trust = "json.dumps({'Version': '2012-10-17', 'Statement': []})";
-        let make = format!("c.create_role(RoleName=n, AssumeRolePolicyDocument={trust})");
-        amazon.python("iam", &format!("for n in ['ReadOnly', 'Admin']:\n    {make}"));
-        let tap = Tap::before(&amazon, answer);
-        let targets = [("logs-prod", "prod"), ("logs-dev", "dev")]
-            .map(|(name, environment)| target(name, environment, &tap.url(), lines));
-        let options = Options { targets: targets.concat(), ..Options::default() };
-        let mut bastion = Bastion::prepare_hosts(None, options);
-        bastion.boot();
-        for name in ["alice", "bob", "carol", "erin"] {
-            bastion.log_in(name).success();
-        }
-        Self { amazon, tap, bastion }
-    }
-
-    /// A session of alice's where nobody is asked.
-    fn grant_dev(&self, seconds: u64) -> Granted {
-        self.bastion.grant("alice", "logs-dev", "readonly", seconds, &[])
-    }
-
-    /// What `credential_process` would be given.
-    fn credential(&self) -> Value {
-        self.bastion.run_as("alice", &["aws", "logs-dev"]).success().json()
-    }
-
-    /// Who STS says that a credential is.
-    fn who(&self, credential: &Value) -> String {
-        let lines = format!(
-            "c = boto3.client('sts', endpoint_url='{}', region_name='{REGION}', aws_access_key_id={}, \
-             aws_secret_access_key={}, aws_session_token={})\nprint(c.get_caller_identity()['Arn'])",
-            self.amazon.url(),
-            credential["AccessKeyId"],
-            credential["SecretAccessKey"],
-            credential["SessionToken"],
-        );
-        self.amazon.python("sts", &lines).trim().to_owned()
-    }
-
-    /// The inline policies of a role, by name.
-    fn policies(&self, role: &str) -> BTreeMap<String, Value> {
-        let lines = format!(
-            "r = '{role}'\nprint(json.dumps({{n: c.get_role_policy(RoleName=r, PolicyName=n)['PolicyDocument'] \
-             for n in c.list_role_policies(RoleName=r)['PolicyNames']}}))"
-        );
-        serde_json::from_str(&self.amazon.python("iam", &lines)).unwrap()
-    }
-
-    /// That what was handed out in the session, and nothing else, is denied.
-    #[track_caller]
-    fn assert_denied(&self, session: &str) {
-        let policies = self.policies("ReadOnly");
-        let (name, policy) = policies.iter().next().expect("a policy is on the role");
-        assert!(name.starts_with("sallyport-") && name.ends_with(session), "{name}");
-        let condition = json!({ "StringEquals": { "aws:SourceIdentity": format!("alice@{session}") } });
-        let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition });
-        assert_eq!(policy["Statement"], json!([statement]));
-        assert_eq!(policies.len(), 1, "{policies:?}");
-    }
-
-    /// What was recorded of the session's credentials: action and outcome, in order.
-    fn life(&self, session: &str) -> Vec<String> {
-        let records = self.bastion.records();
-        let of = |record: &&Value| {
-            record["session"] == session && text(&record["action"]).starts_with("credential_")
-        };
-        let tell = |record: &Value| match text(&record["outcome"]).as_str() {
-            "done" => text(&record["action"]),
-            other => format!("{} {other}", text(&record["action"])),
-        };
-        records.iter().filter(of).map(tell).collect()
-    }
-
-    fn revoke(&self, session: &str) -> (u16, Value) {
-        self.bastion.post("bob", "/pam/revoke", json!({ "session": session, "why": "over" }))
-    }
-}
-
-fn target(name: &str, environment: &str, endpoint: &str, lines: &str) -> String {
-    format!(
-        "[[target]]\nname = \"{name}\"\nkind = \"aws\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\n\
-         iam_endpoint = \"{endpoint}\"\nenvironment = \"{environment}\"\ndomain = \"bank-core\"\n\
-         accesses = {{ readonly = \"{READ_ONLY}\", admin = \"arn:aws:iam::123456789012:role/ops/Admin\" }}\n{lines}\n"
-    )
-}
-
-const READ_ONLY: &str = "arn:aws:iam::123456789012:role/ReadOnly";
+use world::{LIFTED, READ_ONLY, World, target};
 
 /// Every file below a directory.
 fn files(below: &Path) -> Vec<PathBuf> {
@@ -357,43 +257,6 @@ fn who_is_blocked_meanwhile_loses_what_was_handed_out() {
 }
 
 #[test]
-fn a_deny_that_cannot_be_put_is_tried_until_it_is_there() {
-    let down = Arc::new(AtomicBool::new(true));
-    let is_down = Arc::clone(&down);
-    let world = World::with("", move |body| {
-        let fails = is_call(body, "PutRolePolicy") && is_down.load(Ordering::SeqCst);
-        fails.then(|| {
-            refused("LimitExceeded", "Maximum policy size of 10240 bytes exceeded for role ReadOnly")
-        })
-    });
-    let granted = world.grant_dev(3600);
-    world.credential();
-    let revoked = world.bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]).failure();
-    revoked.says("NOT DESTROYED YET").says("Maximum policy size");
-    world.bastion.advance(6);
-    world.bastion.advance(6);
-    let life = ["credential_intended", "credential_issued", "credential_destruction_failed failed"];
-    assert_eq!(world.life(&granted.session), life, "once, not at every try");
-    down.store(false, Ordering::SeqCst);
-    world.bastion.advance(6);
-    world.assert_denied(&granted.session);
-    assert_eq!(world.life(&granted.session).last().unwrap(), "credential_denied");
-}
-
-#[test]
-fn a_refusal_of_sts_is_told_and_nothing_is_handed_out() {
-    let world = World::with("", |body| {
-        let message = "not authorized to perform: sts:SetSourceIdentity";
-        is_call(body, "AssumeRole").then(|| refused("AccessDenied", message))
-    });
-    let granted = world.grant_dev(3600);
-    world.bastion.run_as("alice", &["aws", "logs-dev"]).failure().says("sts:SetSourceIdentity");
-    assert_eq!(world.life(&granted.session), ["credential_intended", "credential_issued failed"]);
-    assert_eq!(world.revoke(&granted.session).1["credential"]["state"], "destroyed");
-    assert!(world.policies("ReadOnly").is_empty());
-}
-
-#[test]
 fn in_a_role_itself_the_gateway_hands_out_an_hour_at_most() {
     let mut world = World::with("maximum = \"12h\"", |_| None);
     world.bastion.grant("alice", "logs-dev", "readonly", 14_400, &[]);
@@ -441,54 +304,6 @@ fn a_session_policy_narrows_one_access_and_another_role_puts_the_deny() {
     let roles: Vec<_> =
         world.tap.calls("AssumeRole").iter().map(|body| field(body, "RoleArn").unwrap()).collect();
     assert_eq!(roles, [READ_ONLY, "arn:aws:iam::123456789012:role/SallyportDeny"]);
-}
-
-/// The process dies at one place after the other, while a credential is handed out and denied.
-#[test]
-fn wherever_the_server_dies_nothing_outlives_its_session_undenied() {
-    let mut world = World::start();
-    for place in failpoint::ROLE {
-        world.bastion.stop();
-        world.bastion.set_environment(&[(failpoint::VARIABLE, place)]);
-        world.bastion.boot();
-        let granted = world.grant_dev(3600);
-        let _died = world.bastion.run_as("alice", &["aws", "logs-dev"]);
-        let _died = world.bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]);
-        if place == "deny_removed" {
-            // The call is not answered any more.
-            let clock = format!("https://localhost:{}/testing/clock", world.bastion.api_port);
-            let later = json!({ "advance_seconds": 3600 + LIFTED }).to_string();
-            let mut curl = std::process::Command::new("curl");
-            curl.args(["-sk", "-H", "content-type: application/json", "-d", &later, &clock]);
-            let _died = curl.output().unwrap();
-        }
-        wait_until(&format!("it dies at {place}"), || !world.bastion.server().is_running());
-        world.bastion.kill();
-        world.bastion.set_environment(&[]);
-        world.bastion.boot();
-        // As it died before, or the answer got lost.
-        let (status, _) = world.revoke(&granted.session);
-        assert_eq!(status, 200, "{place}");
-        if place != "deny_removed" {
-            world.assert_denied(&granted.session);
-            world.bastion.advance(3700 + LIFTED);
-        }
-        wait_until(&format!("the deny is gone after {place}"), || world.policies("ReadOnly").is_empty());
-        wait_until(&format!("all is over after {place}"), || {
-            world.life(&granted.session).last().is_some_and(|action| action == "credential_destroyed")
-        });
-        let life = world.life(&granted.session);
-        assert_eq!(
-            life.iter().filter(|action| *action == "credential_destroyed").count(),
-            1,
-            "{place}: {life:?}"
-        );
-        for name in ["alice", "bob"] {
-            world.bastion.log_in(name).success();
-        }
-    }
-    world.bastion.stop();
-    world.bastion.verify().success();
 }
 
 #[test]

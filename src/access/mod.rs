@@ -7,7 +7,8 @@
 //! - [`connect`]: from a principal and a target's name to a [`Permit`](crate::domain::session::Permit)
 //! - [`usage`]: what a connection that is up may be used for
 //! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
-//! - [`role`]: credentials of AWS roles, handed out; [`role_end`]: how they end
+//! - [`role`]: credentials of AWS roles, handed out; [`role_end`]: how they end; [`roles`]: what is
+//!   kept of them in memory
 //! - [`janitor`]: what the targets hold of ours, against what there should be
 //! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
 //! - [`sweep`]: what time brings: lapses, expiries, retries
@@ -29,6 +30,7 @@ pub mod review;
 pub mod revoke;
 pub mod role;
 pub mod role_end;
+pub mod roles;
 pub mod search;
 pub mod second_factor;
 pub mod ssh_identity;
@@ -58,7 +60,7 @@ use hub::Hub;
 use login::Logins;
 use outbox::Outbox;
 use refusal::Refusal;
-use role::Roles;
+use roles::Roles;
 use targets::Targets;
 
 /// Somebody who is authenticated, and where from: who a use case acts for.

@@ -8,23 +8,16 @@
 //! and ending one session's credentials exclude each other, and before one is issued the session is looked at once
 //! more: nothing is issued for a session that has ended.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio_util::task::TaskTracker;
-
 use crate::config::AwsTarget;
-use crate::credentials::aws_role::{AssumeOrder, AwsRoles, REQUEST_TIMEOUT, RoleCredential, RoleError};
-use crate::crypto;
+use crate::credentials::aws_role::{AssumeOrder, REQUEST_TIMEOUT, RoleCredential, RoleError};
 use crate::domain::deny::Deny;
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::SessionId;
 use crate::domain::name::UserName;
 use crate::domain::role_session::{RoleSession, RoleState};
-use crate::domain::secret::Secret;
 use crate::domain::session::{Permit, Session};
 use crate::domain::time::Timestamp;
 use crate::failpoint;
@@ -32,6 +25,7 @@ use crate::failpoint;
 use super::connect::Wanted;
 use super::credential::refusal_to_deny;
 use super::refusal::{Refusal, deny_from_store};
+use super::roles::Held;
 use super::{Access, Caller};
 
 /// AWS issues nothing shorter.
@@ -45,36 +39,6 @@ const UNANSWERED: Duration = REQUEST_TIMEOUT.saturating_mul(3);
 /// The longest name of a role session, and source identity.
 const LONGEST_IDENTITY: usize = 64;
 
-/// What is needed to hand out credentials of roles, and to end them.
-pub struct Roles {
-    pub(super) aws: AwsRoles,
-    /// Begins the names of our policies on roles, which others may share.
-    policy_prefix: String,
-    /// Key of the fingerprints by which records name a credential without telling it.
-    fingerprint_key: Secret<Vec<u8>>,
-    slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
-    /// The latest credential of each session, to find out when a deny has come into force.
-    held: std::sync::Mutex<HashMap<SessionId, Held>>,
-    /// Owns what must come to its end once begun.
-    tasks: TaskTracker,
-}
-
-type Slot = Arc<Mutex<()>>;
-
-/// A credential that was handed out.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) credential: Arc<RoleCredential>,
-    /// When the deny was put.
-    pub(super) denied_at: Option<Timestamp>,
-}
-
-impl fmt::Debug for Roles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Roles").field("policy_prefix", &self.policy_prefix).finish_non_exhaustive()
-    }
-}
-
 /// A credential for the person, with what it is for.
 #[derive(Debug)]
 pub struct HandedOut {
@@ -82,57 +46,6 @@ pub struct HandedOut {
     pub session: Session,
     pub role: String,
     pub region: String,
-}
-
-impl Roles {
-    /// `installation`: the same for all nodes that share a store, and for nobody else.
-    pub fn new(installation: &str, fingerprint_key: Secret<Vec<u8>>) -> Self {
-        Self {
-            aws: AwsRoles::default(),
-            policy_prefix: format!("sallyport-{installation}"),
-            fingerprint_key,
-            slots: std::sync::Mutex::default(),
-            held: std::sync::Mutex::default(),
-            tasks: TaskTracker::new(),
-        }
-    }
-
-    pub(super) fn slot(&self, session: &SessionId) -> Slot {
-        Arc::clone(lock(&self.slots).entry(session.clone()).or_default())
-    }
-
-    pub(super) fn forget_slot(&self, session: &SessionId) {
-        lock(&self.slots).remove(session);
-    }
-
-    pub(super) fn held(&self, session: &SessionId) -> Option<Held> {
-        lock(&self.held).get(session).cloned()
-    }
-
-    pub(super) fn hold(&self, session: &SessionId, held: Held) {
-        lock(&self.held).insert(session.clone(), held);
-    }
-
-    /// Forgets the credential; whoever did so first is told.
-    pub(super) fn let_go(&self, session: &SessionId) -> Option<Held> {
-        lock(&self.held).remove(session)
-    }
-
-    /// Waits for what has been begun; nothing new may begin.
-    pub async fn settle(&self) {
-        self.tasks.close();
-        if tokio::time::timeout(UNANSWERED, self.tasks.wait()).await.is_err() {
-            tracing::error!(
-                left = self.tasks.len(),
-                "credentials of roles were being issued: none is handed out"
-            );
-        }
-    }
-
-    fn fingerprint(&self, credential: &RoleCredential) -> String {
-        let secret = credential.secret_access_key.expose().as_bytes();
-        crypto::hex(&crypto::hmac_sha256(self.fingerprint_key.expose(), secret))
-    }
 }
 
 impl Access {
@@ -385,10 +298,6 @@ fn role_event(action: Action, outcome: Outcome, permit: &Permit, role: &RoleSess
         .about_session(permit.session())
         .with("handle", role.identity.as_str())
         .with("role", role.role.as_str())
-}
-
-pub(super) fn lock<T>(of: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use crate::failpoint;
 use super::Access;
 use super::credential::{InForce, Released};
 use super::refusal::Refusal;
-use super::role::{Held, is_moved};
+use super::role::is_moved;
+use super::roles::Held;
 
 /// How long a deny stays once nothing is left to be denied: AWS's clock may be behind ours.
 const LIFT_AFTER: Duration = Duration::from_mins(5);

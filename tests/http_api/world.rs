@@ -15,7 +15,7 @@ use sallyport::access::connect::Wanted;
 use sallyport::access::credential::Credentials;
 use sallyport::access::login::{Logins, ScramKeys};
 use sallyport::access::refusal::Refusal;
-use sallyport::access::role::Roles;
+use sallyport::access::roles::Roles;
 use sallyport::access::ssh_identity::UserCa;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
