@@ -1,7 +1,7 @@
 //! FR-281 at AWS: who has a session gets credentials of its role, as long as the session lasts; what outlives it is
 //! denied at the role until it has expired, and the record tells all of it but the secret.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 #[path = "fr_281_aws_role/trouble.rs"]
 mod trouble;

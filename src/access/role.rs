@@ -307,11 +307,12 @@ mod tests {
     #[test]
     fn a_credential_ends_with_its_session_or_as_soon_as_aws_lets_it() {
         let minutes = Duration::from_mins;
+        let just_before = |end| minutes(end).saturating_sub(BEFORE_THE_END);
         for (left, most, expected) in [
-            (minutes(60), minutes(60), minutes(60) - BEFORE_THE_END),
+            (minutes(60), minutes(60), just_before(60)),
             (minutes(240), minutes(60), minutes(60)),
-            (minutes(240), minutes(720), minutes(240) - BEFORE_THE_END),
-            (minutes(20), minutes(60), minutes(20) - BEFORE_THE_END),
+            (minutes(240), minutes(720), just_before(240)),
+            (minutes(20), minutes(60), just_before(20)),
             // From here on it outlives the session.
             (minutes(15), minutes(60), minutes(15)),
             (minutes(1), minutes(60), minutes(15)),

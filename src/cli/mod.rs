@@ -250,7 +250,6 @@ mod tests {
             "config psql --print",
             "ssh web-1 --access root -- -L 8080:localhost:80 uptime",
             "config ssh --print",
-            "aws ledger-logs",
             "aws ledger-logs --access readonly --format env",
             "aws ledger-logs --format console-url --sign-in https://signin.example",
             "key add id.pub",

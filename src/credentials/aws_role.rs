@@ -30,7 +30,7 @@ const EXPLICITLY_DENIED: &str = "explicit deny in an identity-based policy";
 
 /// A credential that was handed out. Its two secrets are never written down.
 pub struct RoleCredential {
-    /// Names it in CloudTrail; no secret.
+    /// Names it in `CloudTrail`; no secret.
     pub access_key_id: String,
     pub secret_access_key: Secret,
     pub session_token: Secret,
@@ -163,20 +163,8 @@ impl AwsRoles {
     }
 
     async fn shared(&self) -> &SdkConfig {
-        let load = async {
-            let timeouts = TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(REQUEST_TIMEOUT)
-                .operation_timeout(REQUEST_TIMEOUT)
-                .build();
-            // Who asks retries, or says that it failed.
-            aws_config::defaults(BehaviorVersion::latest())
-                .retry_config(RetryConfig::disabled())
-                .timeout_config(timeouts)
-                .load()
-                .await
-        };
-        self.shared.get_or_init(|| load).await
+        // On the heap: it is by far the largest of what is awaited here.
+        self.shared.get_or_init(|| Box::pin(load())).await
     }
 
     async fn sts(&self, region: &str, endpoint: Option<&str>) -> aws_sdk_sts::Client {
@@ -208,6 +196,17 @@ impl AwsRoles {
         let answer = order.send().await.map_err(|error| failure("assume", role, &error))?;
         credential(answer.credentials, role)
     }
+}
+
+async fn load() -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(REQUEST_TIMEOUT)
+        .operation_timeout(REQUEST_TIMEOUT)
+        .build();
+    // Who asks retries, or says that it failed.
+    let loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::disabled());
+    loader.timeout_config(timeouts).load().await
 }
 
 fn sts_config(shared: &SdkConfig, region: &str, endpoint: Option<&str>) -> aws_sdk_sts::config::Builder {

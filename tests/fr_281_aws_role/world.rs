@@ -80,7 +80,7 @@ impl World {
     #[track_caller]
     pub(super) fn assert_denied(&self, session: &str) {
         let policies = self.policies("ReadOnly");
-        let (name, policy) = policies.iter().next().expect("a policy is on the role");
+        let (name, policy) = policies.iter().next().unwrap();
         assert!(name.starts_with("sallyport-") && name.ends_with(session), "{name}");
         let condition = json!({ "StringEquals": { "aws:SourceIdentity": format!("alice@{session}") } });
         let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition });
