@@ -138,9 +138,14 @@ fn check_integrity(connection: &Connection, path: &Path) -> Result<(), OpenError
     }
 }
 
+/// The schema that this program knows.
+pub(super) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
 /// Brings the schema up to date, each migration in a transaction of its own.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     let found = schema_version(connection, path)?;
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
