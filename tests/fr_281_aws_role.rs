@@ -76,20 +76,18 @@ fn who_has_a_session_gets_credentials_that_aws_knows() {
     let duration: u64 = said("DurationSeconds").parse().unwrap();
     assert!((3500..=3585).contains(&duration), "{duration}");
 
-    // Asked again, there is another one; and nobody else gets any.
+    // Asked again, it is the same one, as another would be no better; and nobody else gets any.
     let environment = bastion.run_as("alice", &["aws", "logs-prod", "--format", "env"]).success().stdout;
-    assert!(
-        environment.contains("export AWS_SESSION_TOKEN='") && environment.contains(REGION),
-        "{environment}"
-    );
-    assert_eq!(world.life(&granted.session), ["credential_intended", "credential_issued"].repeat(2));
-    let issued = &bastion.events("credential_issued")[0];
+    let token = format!("export AWS_SESSION_TOKEN='{}'", text(&credential["SessionToken"]));
+    assert!(environment.contains(&token) && environment.contains(REGION), "{environment}");
+    assert_eq!(world.tap.calls("AssumeRole").len(), 1);
+    let life = ["credential_intended", "credential_issued", "credential_issued"];
+    assert_eq!(world.life(&granted.session), life, "both are on record");
+    let issued = &bastion.events("credential_issued")[1];
     assert_eq!(issued["detail"]["access_key_id"], credential["AccessKeyId"]);
     assert_eq!(issued["detail"]["role"], READ_ONLY);
-    let renewed: Vec<Value> =
-        bastion.events("credential_issued").iter().map(|event| event["detail"]["renewed"].clone()).collect();
-    assert_eq!(renewed, [false, true]);
     assert_eq!(text(&issued["detail"]["fingerprint"]).len(), 64);
+    assert!(text(&issued["client"]).starts_with("127.0.0.1:"), "{issued}");
     bastion.run_as("erin", &["aws", "logs-prod"]).failure().says("no active session");
 
     // Neither in what the server keeps, nor in what it says, nor in what the client keeps.
@@ -220,6 +218,40 @@ fn what_outlives_its_session_is_denied_from_the_sessions_end_on() {
     assert_eq!(world.tap.calls("PutRolePolicy").len(), puts);
 }
 
+/// An SDK as people have it: it starts the process, and asks again before the session is over.
+#[test]
+fn an_sdk_gets_credentials_by_itself_and_renews_them() {
+    let world = World::start();
+    let bastion = &world.bastion;
+    let granted = bastion.grant("alice", "logs-dev", "readonly", 7_200, &[]);
+    let config = bastion.scratch().join("aws-config");
+    let (home, binary) = (bastion.home("alice"), env!("CARGO_BIN_EXE_sallyport"));
+    let process = format!("env SALLYPORT_HOME={} {binary} aws logs-dev", home.display());
+    fs::write(&config, format!("[profile logs]\nregion = {REGION}\ncredential_process = {process}\n"))
+        .unwrap();
+    let who = || {
+        let lines = format!(
+            "import os\nos.environ['AWS_CONFIG_FILE'] = '{}'\n\
+             s = boto3.Session(profile_name='logs')\n\
+             c = s.client('sts', endpoint_url='{}')\nprint(c.get_caller_identity()['Arn'])",
+            config.display(),
+            world.amazon.url()
+        );
+        world.amazon.python("sts", &lines).trim().to_owned()
+    };
+    assert!(who().ends_with(&format!("ReadOnly/alice@{}", granted.session)), "{}", who());
+    assert_eq!(world.tap.calls("AssumeRole").len(), 1);
+    bastion.advance(2_000);
+    who();
+    assert_eq!(world.tap.calls("AssumeRole").len(), 2, "one that is good for longer");
+    let renewed: Vec<Value> = bastion
+        .events("credential_intended")
+        .iter()
+        .map(|event| event["detail"]["renewed"].clone())
+        .collect();
+    assert_eq!(renewed, [false, true]);
+}
+
 #[test]
 fn the_console_opens_by_an_address_that_holds_no_secret() {
     let world = World::start();
@@ -268,6 +300,7 @@ fn in_a_role_itself_the_gateway_hands_out_an_hour_at_most() {
     };
     let free = duration(&world);
     assert!((14_000..=14_385).contains(&free), "{free}");
+    assert_eq!(duration(&world), free, "nothing is issued that would be no better");
     let assumed = world.amazon.python(
         "sts",
         "k = c.assume_role(RoleArn='arn:aws:iam::123456789012:role/Gateway', RoleSessionName='gw')['Credentials']\n\

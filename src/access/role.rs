@@ -4,6 +4,8 @@
 //! 2. Until when it may be good is durable before STS is asked.
 //! 3. That it was issued, and to whom, is recorded before it is handed out.
 //!
+//! Who asks again while the latest credential is as good as a new one would be gets that one, on record as well.
+//!
 //! It ends with the session; what AWS does not issue so short is denied from then on ([`super::role_end`]). Handing out
 //! and ending one session's credentials exclude each other, and before one is issued the session is looked at once
 //! more: nothing is issued for a session that has ended.
@@ -36,6 +38,10 @@ const LONGEST_IN_A_ROLE: Duration = Duration::from_hours(1);
 const BEFORE_THE_END: Duration = Duration::from_secs(15);
 /// What is added where it is not known when, or whether, STS issued a credential.
 const UNANSWERED: Duration = REQUEST_TIMEOUT.saturating_mul(3);
+/// What ends so soon is not handed out again.
+const HARDLY_GOOD: Duration = Duration::from_secs(30);
+/// What would be good for so little longer is not issued.
+const HARDLY_LONGER: Duration = Duration::from_mins(1);
 /// The longest name of a role session, and source identity.
 const LONGEST_IDENTITY: usize = 64;
 
@@ -108,32 +114,70 @@ impl Access {
         let target = Arc::clone(self.rules().targets.find(&session.target)?.route.aws()?);
         let before = self.role_session_of(permit, &target).await?;
         let duration = self.duration(&target, session).await?;
-        let is_renewed = before.expires_at > session.granted_at;
+        let (role, credential) = match self.as_good(session, &target, duration) {
+            // Another one would add nothing but, near the session's end, something to deny.
+            Some(credential) => (before, credential),
+            None => self.issue_anew(caller, permit, &target, before, duration).await?,
+        };
+        let event = role_event(Action::CredentialIssued, Outcome::Done, permit, &role)
+            .from(caller.client)
+            .with("fingerprint", self.roles.fingerprint(&credential))
+            .with("access_key_id", credential.access_key_id.as_str())
+            .with("valid_until", credential.expires_at.to_string());
+        self.step_role(RoleState::Open, &role, &[event]).await?;
+        self.publish().await.map_err(refusal_to_deny)?;
+        failpoint::reached("handout_recorded");
+        let (role, region) = (role.role, target.region.clone());
+        Ok(HandedOut { credential, session: session.clone(), role, region })
+    }
+
+    /// The session's latest credential, where a new one would not be good for longer, or for nothing but longer than
+    /// the session.
+    fn as_good(
+        &self,
+        session: &Session,
+        target: &AwsTarget,
+        duration: Duration,
+    ) -> Option<Arc<RoleCredential>> {
+        let held = self.roles.held(&session.id)?;
+        let now = self.now();
+        let wanted = now.plus(duration).min(session.ends_at);
+        let end = held.credential.expires_at;
+        let is_as_good = end > now.plus(HARDLY_GOOD) && end.plus(HARDLY_LONGER) >= wanted;
+        let is_as_narrow = held.session_policy.as_ref() == target.session_policies.get(&session.access);
+        (is_as_good && is_as_narrow).then_some(held.credential)
+    }
+
+    async fn issue_anew(
+        &self,
+        caller: &Caller,
+        permit: &Permit,
+        target: &AwsTarget,
+        before: RoleSession,
+        duration: Duration,
+    ) -> Result<(RoleSession, Arc<RoleCredential>), Deny> {
+        let session = permit.session();
+        let is_renewal = before.expires_at > session.granted_at;
         let until = self.now().plus(duration).plus(UNANSWERED).max(before.expires_at);
-        self.intend_role(caller, permit, &before, until).await?;
+        let intended = RoleSession { expires_at: until, changed_at: self.now(), ..before.clone() };
+        let event = role_event(Action::CredentialIntended, Outcome::Done, permit, &intended)
+            .from(caller.client)
+            .with("renewed", is_renewal);
+        self.step_role(RoleState::Open, &intended, &[event]).await?;
+        self.publish().await.map_err(refusal_to_deny)?;
         failpoint::reached("handout_intended");
-        let credential = match self.assume(permit, &target, &before, duration).await {
+        let credential = match self.assume(permit, target, &before, duration).await {
             Ok(credential) => Arc::new(credential),
             Err(error) => return Err(self.not_issued(permit, &before, until, error).await),
         };
         failpoint::reached("handout_issued");
+        let session_policy = target.session_policies.get(&session.access).cloned();
+        let held = Held { credential: Arc::clone(&credential), session_policy, denied_at: None };
+        self.roles.hold(&session.id, held);
         // By our own clock it was issued before now. Should AWS's be ahead of ours, ours may yet follow.
         let bound = self.now().plus(duration).max(credential.expires_at);
         let expires_at = bound.max(before.expires_at);
-        let now = RoleSession { expires_at, changed_at: self.now(), ..before };
-        let event = role_event(Action::CredentialIssued, Outcome::Done, permit, &now)
-            .from(caller.client)
-            .with("fingerprint", self.roles.fingerprint(&credential))
-            .with("access_key_id", credential.access_key_id.as_str())
-            .with("renewed", is_renewed)
-            .with("handed_out", true)
-            .with("valid_until", credential.expires_at.to_string());
-        self.roles.hold(&session.id, Held { credential: Arc::clone(&credential), denied_at: None });
-        self.step_role(RoleState::Open, &now, &[event]).await?;
-        self.publish().await.map_err(refusal_to_deny)?;
-        failpoint::reached("handout_recorded");
-        let (role, region) = (now.role, target.region.clone());
-        Ok(HandedOut { credential, session: session.clone(), role, region })
+        Ok((RoleSession { expires_at, changed_at: self.now(), ..before }, credential))
     }
 
     /// What was handed out in the session before, or that nothing was.
@@ -194,20 +238,6 @@ impl Access {
             Ok(false) => Ok(wanted),
             Err(error) => Err(unavailable(&error)),
         }
-    }
-
-    async fn intend_role(
-        &self,
-        caller: &Caller,
-        permit: &Permit,
-        before: &RoleSession,
-        until: Timestamp,
-    ) -> Result<(), Deny> {
-        let intended = RoleSession { expires_at: until, changed_at: self.now(), ..before.clone() };
-        let event =
-            role_event(Action::CredentialIntended, Outcome::Done, permit, &intended).from(caller.client);
-        self.step_role(RoleState::Open, &intended, &[event]).await?;
-        self.publish().await.map_err(refusal_to_deny)
     }
 
     async fn assume(

@@ -33,6 +33,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long, and how often, a revocation tries whether a deny is in force before it answers.
 const TRY_FOR: Duration = Duration::from_secs(5);
 const TRY_EVERY: Duration = Duration::from_millis(500);
+/// How long a deny waits to hear what a call came to before it.
+const FIRST_TRY_WITHIN: Duration = Duration::from_secs(1);
 /// After so long without one it is said that no deny came into force.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(5);
 /// How many are ended at a time.
@@ -109,7 +111,10 @@ impl Access {
         let held = self.roles.held(&role.session);
         // Where another policy denies the same call already, the call tells nothing of ours.
         let tells = match &held {
-            Some(held) => self.probe(role, held).await == Probe::NotDenied,
+            Some(held) => {
+                let probe = tokio::time::timeout(FIRST_TRY_WITHIN, self.probe(role, held)).await;
+                probe.is_ok_and(|probe| probe == Probe::NotDenied)
+            }
             None => false,
         };
         let at = self.now();

@@ -38,6 +38,8 @@ type Slot = Arc<Mutex<()>>;
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) credential: Arc<RoleCredential>,
+    /// What it was narrowed by.
+    pub(super) session_policy: Option<String>,
     /// When the deny was put.
     pub(super) denied_at: Option<Timestamp>,
 }

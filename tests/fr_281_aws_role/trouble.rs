@@ -47,6 +47,17 @@ fn a_refusal_of_sts_is_told_and_nothing_is_handed_out() {
     assert!(world.policies("ReadOnly").is_empty());
 }
 
+#[test]
+fn an_answer_of_sts_that_is_lost_counts_as_handed_out() {
+    let world = World::with("", |body| is_call(body, "AssumeRole").then(Vec::new));
+    let granted = world.grant_dev(3600);
+    world.bastion.run_as("alice", &["aws", "logs-dev"]).failure().says("AWS cannot be reached");
+    assert_eq!(world.life(&granted.session), ["credential_intended", "credential_issued failed"]);
+    assert_eq!(world.revoke(&granted.session).1["credential"]["state"], "denied");
+    world.assert_denied(&granted.session);
+    assert_eq!(world.bastion.events("credential_denied").len(), 1, "nobody can tell when it is in force");
+}
+
 /// The process dies at one place after the other, while a credential is handed out and denied.
 #[test]
 fn wherever_the_server_dies_nothing_outlives_its_session_undenied() {
