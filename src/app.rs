@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::credential::Credentials;
 use crate::access::login::Logins;
+use crate::access::roles::Roles;
 use crate::access::targets::{TargetEntry, Targets};
 use crate::access::{Access, Parts, Rules, second_factor};
 use crate::audit::search::Index;
@@ -116,6 +117,7 @@ impl App {
             journal,
             rules: rules(&config.reloadable)?,
             credentials: credentials(&server_secret, &clock, Keep::of(&config.server)),
+            roles: Roles::new(&installation(&server_secret), fingerprint_key(&server_secret)),
             logins: logins(&config, authorities.as_ref(), &server_secret, &clock)?,
         });
         access.resume_outbox(recovery.outbox).await?;
@@ -165,6 +167,7 @@ impl App {
         upkeep.close();
         upkeep.wait().await;
         self.access.credentials.settle().await;
+        self.access.roles.settle().await;
         self.record(Event::done(Action::NodeStopped)).await?;
         self.access.journal.close().await.context("cannot close the audit log")?;
         if let Some(shipping) = shipping {
@@ -310,10 +313,17 @@ fn rules(reloadable: &config::Targets) -> Result<Rules> {
 }
 
 fn credentials(server_secret: &Secret<Vec<u8>>, clock: &Clock, keep: Keep) -> Credentials {
-    let key = crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints");
+    let sources = Sources::new(&installation(server_secret), clock, keep);
+    Credentials::new(sources, fingerprint_key(server_secret))
+}
+
+fn fingerprint_key(server_secret: &Secret<Vec<u8>>) -> Secret<Vec<u8>> {
+    Secret::new(crypto::hmac_sha256(server_secret.expose(), b"credential fingerprints").to_vec())
+}
+
+fn installation(server_secret: &Secret<Vec<u8>>) -> String {
     let installation = crypto::hmac_sha256(server_secret.expose(), b"names the installation at its targets");
-    let installation = crypto::hex(installation.get(..8).unwrap_or(&installation));
-    Credentials::new(Sources::new(&installation, clock, keep), Secret::new(key.to_vec()))
+    crypto::hex(installation.get(..8).unwrap_or(&installation))
 }
 
 fn logins(

@@ -25,6 +25,17 @@ pub const ROTATED: [&str; 2] = ["secret_rotated", "secret_rotated_away"];
 /// Those of a kept password that a command changes.
 pub const KEPT: [&str; 3] = ["static_next", "static_changed", "static_kept"];
 
+/// The same for what is handed out of an AWS role.
+pub const ROLE: [&str; 7] = [
+    "handout_intended",
+    "handout_issued",
+    "handout_recorded",
+    "deny_intended",
+    "deny_put",
+    "deny_recorded",
+    "deny_removed",
+];
+
 /// Names the place, or the place and how often it is passed before (`role_made:1`), where the process dies.
 pub const VARIABLE: &str = "SALLYPORT_TEST_DIE_AT";
 
@@ -34,7 +45,8 @@ pub fn reached(place: &str) {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     static PASSED: AtomicUsize = AtomicUsize::new(0);
-    debug_assert!(CREDENTIAL.iter().chain(&ROTATED).chain(&KEPT).any(|known| *known == place), "{place}");
+    let known = CREDENTIAL.iter().chain(&ROTATED).chain(&KEPT).chain(&ROLE);
+    debug_assert!(known.into_iter().any(|known| *known == place), "{place}");
     let Ok(wanted) = std::env::var(VARIABLE) else { return };
     let (name, before) = wanted.split_once(':').unwrap_or((&wanted, "0"));
     if name == place && PASSED.fetch_add(1, Ordering::Relaxed).to_string() == before {

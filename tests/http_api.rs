@@ -46,19 +46,16 @@ fn case(path: &str, body: Option<Value>, powerless: u16, able: (Person, u16)) ->
 fn case_of(route: &Route, things: &Things) -> Case {
     use Person::{Alice, Bob, Compliance, Root};
     let ask = json!({"target": "ledger-prod", "access": "readonly", "reason": "look"});
+    let request = |number: usize| json!({"request": things.pending[number]});
     let login = json!({"user": "alice", "password": world::PASSWORD});
     match (route.method.as_str(), route.path) {
         ("POST", "/pam/request") => case(route.path, Some(ask), 403, (Alice, 201)),
-        ("POST", "/pam/approve") => {
-            case(route.path, Some(json!({"request": things.pending[0]})), 403, (Bob, 200))
-        }
+        ("POST", "/pam/approve") => case(route.path, Some(request(0)), 403, (Bob, 200)),
         ("POST", "/pam/deny") => {
             let body = json!({"request": things.pending[1], "why": "no"});
             case(route.path, Some(body), 403, (Bob, 200))
         }
-        ("POST", "/pam/cancel") => {
-            case(route.path, Some(json!({"request": things.pending[2]})), 403, (Alice, 200))
-        }
+        ("POST", "/pam/cancel") => case(route.path, Some(request(2)), 403, (Alice, 200)),
         ("POST", "/pam/revoke") => {
             let body = json!({"session": things.session, "why": "over", "block": {"for_seconds": 60}});
             case(route.path, Some(body), 403, (Root, 200))
@@ -96,6 +93,7 @@ fn case_of(route: &Route, things: &Things) -> Case {
             let body = json!({"public_key": world::new_key().1});
             case(route.path, Some(body), 200, (Alice, 200))
         }
+        ("POST", "/pam/aws-credentials") => no_role(route.path),
         ("POST", "/login") => case(route.path, Some(login), 200, (Alice, 200)),
         ("POST", "/logout") => case(route.path, None, 204, (Alice, 204)),
         ("GET", "/metrics") => case(route.path, None, 403, (Root, 200)),
@@ -107,6 +105,11 @@ fn case_of(route: &Route, things: &Things) -> Case {
         }
         (method, path) => panic!("{method} {path} has no authorization case"),
     }
+}
+
+/// None of the targets here is a role at AWS, whoever asks.
+fn no_role(path: &str) -> Case {
+    case(path, Some(json!({"target": "ledger-prod"})), 404, (Person::Alice, 404))
 }
 
 /// The cases of what only compliance reads.

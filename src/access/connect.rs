@@ -89,7 +89,11 @@ impl Access {
         self.recheck_session(&permit.principal().id, &permit.session().id).await
     }
 
-    async fn recheck_session(&self, principal: &PrincipalId, session: &SessionId) -> Result<Permit, Deny> {
+    pub(super) async fn recheck_session(
+        &self,
+        principal: &PrincipalId,
+        session: &SessionId,
+    ) -> Result<Permit, Deny> {
         let stored = self.store.session(session).await.map_err(|error| deny_from_store(&error))?;
         let Some(session) = stored else {
             return Err(Deny::SessionGone { session: session.clone() });

@@ -30,6 +30,7 @@ use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
 use crate::domain::session::Permit;
+use crate::domain::time::Timestamp;
 use crate::failpoint;
 
 use super::Access;
@@ -136,8 +137,37 @@ pub enum Released {
     None,
     /// The source confirmed that it is gone.
     Destroyed { handle: String },
+    /// It cannot be destroyed: its source denies it everything until it has expired.
+    Denied { handle: String, expires_at: Timestamp, in_force: InForce },
     /// It may still exist; destruction is retried until it is gone.
     Pending { handle: String, error: String },
+}
+
+/// Whether a source was seen to apply a deny that it has accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum InForce {
+    Unknown,
+    /// So long after it was put.
+    Confirmed {
+        after: Duration,
+    },
+}
+
+impl InForce {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Confirmed { .. } => "confirmed",
+        }
+    }
+
+    /// How long it took, where that is known.
+    pub fn milliseconds(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Confirmed { after } => Some(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 impl Credentials {
@@ -416,7 +446,9 @@ impl Access {
             let Ok(entry) = rules.targets.find(&lease.target) else { continue };
             let why = match &entry.route {
                 Route::Postgres(target) => moved(target, &lease),
-                Route::Ssh(_) => Some(format!("target `{}` is no database any more", lease.target)),
+                Route::Ssh(_) | Route::Aws(_) => {
+                    Some(format!("target `{}` is no database any more", lease.target))
+                }
             };
             if let Some(why) = why {
                 let reason = EndReason::NoLongerPermitted { why };
@@ -460,7 +492,7 @@ pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRec
     }
 }
 
-fn refusal_to_deny(refusal: Refusal) -> Deny {
+pub(super) fn refusal_to_deny(refusal: Refusal) -> Deny {
     match refusal {
         Refusal::Unrecordable { detail } => Deny::Unrecordable { detail },
         other => Deny::StoreUnavailable { detail: other.to_string() },

@@ -7,6 +7,8 @@
 //! - [`connect`]: from a principal and a target's name to a [`Permit`](crate::domain::session::Permit)
 //! - [`usage`]: what a connection that is up may be used for
 //! - [`credential`]: the short-lived credential's life, from intent to confirmed destruction
+//! - [`role`]: credentials of AWS roles, handed out; [`role_end`]: how they end; [`roles`]: what is
+//!   kept of them in memory
 //! - [`janitor`]: what the targets hold of ours, against what there should be
 //! - [`revoke`], [`block`]: take a right away, now and from now on; [`hub`]: what is live here
 //! - [`sweep`]: what time brings: lapses, expiries, retries
@@ -26,6 +28,9 @@ pub mod refusal;
 pub mod request;
 pub mod review;
 pub mod revoke;
+pub mod role;
+pub mod role_end;
+pub mod roles;
 pub mod search;
 pub mod second_factor;
 pub mod ssh_identity;
@@ -55,6 +60,7 @@ use hub::Hub;
 use login::Logins;
 use outbox::Outbox;
 use refusal::Refusal;
+use roles::Roles;
 use targets::Targets;
 
 /// Somebody who is authenticated, and where from: who a use case acts for.
@@ -74,6 +80,7 @@ pub struct Access {
     pub journal: Journal,
     pub hub: Hub,
     pub credentials: Credentials,
+    pub roles: Roles,
     pub logins: Logins,
     outbox: Outbox,
     rules: ArcSwap<Rules>,
@@ -97,6 +104,7 @@ pub struct Parts {
     pub journal: Journal,
     pub rules: Rules,
     pub credentials: Credentials,
+    pub roles: Roles,
     pub logins: Logins,
 }
 
@@ -109,6 +117,7 @@ impl Access {
             journal: parts.journal,
             hub: Hub::default(),
             credentials: parts.credentials,
+            roles: parts.roles,
             logins: parts.logins,
             outbox: Outbox::default(),
             rules: ArcSwap::from_pointee(parts.rules),

@@ -4,7 +4,7 @@
 //! 1. The session record is marked; from here no permit is given.
 //! 2. Live connections are ended while the audit record becomes durable and the holder is blocked, if
 //!    that was asked for; none waits for the other.
-//! 3. The credential is destroyed at its source.
+//! 3. The credential is destroyed at its source, or denied there where it cannot be destroyed.
 
 use crate::domain::decision::Decision;
 use crate::domain::deny::EndReason;
@@ -102,6 +102,7 @@ impl Access {
         let (cuts, recorded, blocked) =
             tokio::join!(self.hub.end(|live| live.session == session.id, reason), self.publish(), blocking);
         let credential = match (self.release_credential(id).await, issued) {
+            (Released::None, None) => self.revoke_role(id).await,
             // The clean-up was quicker.
             (Released::None, Some(lease)) => Released::Destroyed { handle: lease.handle },
             (released, _) => released,

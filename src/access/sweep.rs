@@ -105,6 +105,11 @@ impl Access {
 
     /// Destroys the credentials of sessions that have ended. Safe to repeat.
     async fn clean_up(&self) -> Result<(), Refusal> {
+        let (leases, roles) = tokio::join!(self.clean_up_leases(), self.clean_up_roles());
+        leases.and(roles)
+    }
+
+    async fn clean_up_leases(&self) -> Result<(), Refusal> {
         let now = self.now();
         let mut over = Vec::new();
         for lease in self.store.open_leases().await? {

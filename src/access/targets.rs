@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{AnyTarget, PostgresTarget, SshTarget};
+use crate::config::{AnyTarget, AwsTarget, PostgresTarget, SshTarget};
 use crate::domain::deny::Deny;
 use crate::domain::name::TargetName;
 use crate::domain::target::Target;
@@ -20,6 +20,7 @@ pub struct TargetEntry {
 pub enum Route {
     Postgres(Arc<PostgresTarget>),
     Ssh(Arc<SshTarget>),
+    Aws(Arc<AwsTarget>),
 }
 
 impl Route {
@@ -27,6 +28,7 @@ impl Route {
         match self {
             Self::Postgres(postgres) => Ok(postgres),
             Self::Ssh(ssh) => Err(other_protocol(&ssh.target)),
+            Self::Aws(aws) => Err(other_protocol(&aws.target)),
         }
     }
 
@@ -34,6 +36,15 @@ impl Route {
         match self {
             Self::Ssh(ssh) => Ok(ssh),
             Self::Postgres(postgres) => Err(other_protocol(&postgres.target)),
+            Self::Aws(aws) => Err(other_protocol(&aws.target)),
+        }
+    }
+
+    pub fn aws(&self) -> Result<&Arc<AwsTarget>, Deny> {
+        match self {
+            Self::Aws(aws) => Ok(aws),
+            Self::Postgres(postgres) => Err(other_protocol(&postgres.target)),
+            Self::Ssh(ssh) => Err(other_protocol(&ssh.target)),
         }
     }
 }
@@ -48,6 +59,7 @@ impl From<AnyTarget> for TargetEntry {
         let route = match any {
             AnyTarget::Postgres(postgres) => Route::Postgres(Arc::new(postgres)),
             AnyTarget::Ssh(ssh) => Route::Ssh(Arc::new(ssh)),
+            AnyTarget::Aws(aws) => Route::Aws(Arc::new(aws)),
         };
         Self { target, route }
     }

@@ -10,6 +10,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::home::{Home, write_private};
 use super::pgfiles::{self, Gateway, Service};
 use super::{config_ssh, marked, out, psql};
+use crate::domain::target::TargetKind;
 use crate::http::view::{GatewayView, List, TargetView, WhoamiView};
 
 #[derive(Debug, clap::Subcommand)]
@@ -34,6 +35,7 @@ pub(super) async fn run(arguments: Arguments, home: &Home, client: &Client) -> O
     let services: Vec<Service> = targets
         .items
         .into_iter()
+        .filter(|target| target.kind == TargetKind::Postgres)
         .map(|target| Service {
             user: psql::user(who.principal.name.as_str(), &target.name, None),
             name: target.name.to_string(),

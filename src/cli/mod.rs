@@ -6,6 +6,7 @@ mod audit_adopt;
 mod audit_consume;
 mod audit_report;
 mod audit_witness;
+mod aws;
 mod block;
 mod blocks;
 mod ca;
@@ -99,6 +100,8 @@ enum Command {
     Psql(psql::Arguments),
     /// Open ssh on a target
     Ssh(ssh::Arguments),
+    /// Get a credential of an AWS role
+    Aws(aws::Arguments),
     /// Write client configuration
     #[command(subcommand)]
     Config(config_psql::Config),
@@ -197,6 +200,7 @@ async fn run(command: Command) -> Outcome {
         Command::Targets(arguments) => targets::run(arguments, &client()?).await,
         Command::Psql(arguments) => psql::run(arguments, &home()?, &client()?).await,
         Command::Ssh(arguments) => ssh::run(arguments, &home()?, &client()?).await,
+        Command::Aws(arguments) => aws::run(arguments, &client()?).await,
         Command::Config(config_psql::Config::Psql(arguments)) => {
             config_psql::run(arguments, &home()?, &client()?).await
         }
@@ -256,6 +260,8 @@ mod tests {
             "config psql --print",
             "ssh web-1 --access root -- -L 8080:localhost:80 uptime",
             "config ssh --print",
+            "aws ledger-logs --access readonly --format env",
+            "aws ledger-logs --format console-url --sign-in https://signin.example",
             "key add id.pub",
             "key list --json",
             "key remove SHA256:x",

@@ -71,6 +71,16 @@ fn tell(done: &RevokedView) -> Result<(), Failure> {
     out::line(match &done.credential {
         CredentialView::None => "no credential exists".to_owned(),
         CredentialView::Destroyed { handle } => format!("credential {handle}: destroyed"),
+        CredentialView::Denied { handle, expires_at, window_ms } => {
+            let until = super::when::local(*expires_at);
+            let in_force = match window_ms {
+                Some(window) => format!("seen to be in force after {window} ms"),
+                None => "not known to be in force yet: AWS takes seconds, at times minutes".to_owned(),
+            };
+            format!(
+                "credential {handle}: denied everything at its role until it expires ({until}); {in_force}"
+            )
+        }
         CredentialView::Pending { handle, error } => {
             format!("credential {handle}: NOT DESTROYED YET, retried until it is: {error}")
         }

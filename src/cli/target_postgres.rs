@@ -37,6 +37,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             let hint = format!("sallyport target bootstrap ssh {}", arguments.target);
             return Err(Failure::new(Exit::NotFound, what).hint(hint));
         }
+        Some(AnyTarget::Aws(_)) => {
+            let what = format!("`{}` is a role at AWS, not a database", arguments.target);
+            return Err(Failure::new(Exit::NotFound, what).hint("docs/aws.md says what to prepare there"));
+        }
         None => {
             let what = format!("the configuration has no target `{}`", arguments.target);
             return Err(

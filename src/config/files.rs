@@ -79,6 +79,11 @@ pub(super) fn ssh_public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
     lines.map(|line| parse_public(line).map_err(unusable)).collect()
 }
 
+/// A text that is no secret.
+pub(super) fn text(path: &Path) -> Result<String, String> {
+    read(path)
+}
+
 fn read(path: &Path) -> Result<String, String> {
     let unreadable = |error: std::io::Error| format!("`{}` cannot be read: {error}", path.display());
     let file = std::fs::File::open(path).map_err(unreadable)?;

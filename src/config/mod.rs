@@ -23,7 +23,9 @@ pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
 pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
 pub use stream::Stream;
-pub use target::{Address, Admin, AnyTarget, Aws, PostgresTarget, Source, SshTarget, Static, kept_name};
+pub use target::{
+    Address, Admin, AnyTarget, Aws, AwsTarget, PostgresTarget, Source, SshTarget, Static, kept_name,
+};
 
 use crate::domain::name::{AccessName, TargetName};
 use crate::domain::target::TargetKind;
@@ -111,7 +113,7 @@ impl Config {
         let policies = policies.map_or("built in".to_owned(), |path| path.display().to_string());
         let _ = writeln!(text, "  policies.directory = {policies}");
         for any in self.reloadable.targets.values() {
-            let (target, address) = (any.target(), any.address());
+            let (target, address) = (any.target(), any.place());
             let (name, tier, domain) = (&target.name, target.environment, &target.domain);
             let accesses = target.accesses.iter().map(AccessName::as_str).collect::<Vec<_>>().join(", ");
             let _ = writeln!(text, "  target {name} ({tier}, {domain}) at {address}: {accesses}");

@@ -5,6 +5,7 @@
 //! whether the last one happened.
 
 mod accounts;
+pub mod aws_role;
 pub mod keep;
 pub mod postgres_admin;
 pub mod postgres_role;

@@ -135,6 +135,9 @@ impl Deny {
             Self::OtherProtocol { target, kind: TargetKind::Ssh } => {
                 format!("Connect with ssh, as USER+{target} at the SSH gateway: ssh USER+{target}@GATEWAY")
             }
+            Self::OtherProtocol { target, kind: TargetKind::Aws } => {
+                format!("Get credentials with: sallyport aws {target}")
+            }
             Self::UnknownDatabase { target, known, .. } => format!("{target} serves: {}", known.join(", ")),
             Self::PolicyRefused { .. } => {
                 "`sallyport targets` shows what you may ask for; the rules are your security team's."
@@ -181,6 +184,9 @@ impl fmt::Display for Deny {
             }
             Self::OtherProtocol { target, kind: TargetKind::Ssh } => {
                 write!(f, "target `{target}` is an SSH host")
+            }
+            Self::OtherProtocol { target, kind: TargetKind::Aws } => {
+                write!(f, "target `{target}` is a role at AWS")
             }
             Self::UnknownDatabase { target, database, .. } => {
                 write!(f, "target `{target}` has no database `{database}`")

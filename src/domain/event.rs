@@ -35,6 +35,8 @@ pub enum Action {
     CredentialIssued,
     CredentialDestroyed,
     CredentialDestructionFailed,
+    /// What was handed out is denied at its source, which cannot take it back.
+    CredentialDenied,
     /// A target holds a credential of ours that no session has.
     CredentialOrphaned,
     UserAdded,

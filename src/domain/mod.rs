@@ -16,6 +16,7 @@ pub mod lease;
 pub mod name;
 pub mod principal;
 pub mod request;
+pub mod role_session;
 pub mod secret;
 pub mod session;
 pub mod ssh_key;

@@ -13,15 +13,18 @@ use super::name::{AccessName, DomainName, GroupName, TargetName};
 pub enum TargetKind {
     Postgres,
     Ssh,
+    /// Roles of an AWS account.
+    Aws,
 }
 
 impl TargetKind {
-    pub const ALL: [Self; 2] = [Self::Postgres, Self::Ssh];
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::Ssh, Self::Aws];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Ssh => "ssh",
+            Self::Aws => "aws",
         }
     }
 }

@@ -409,6 +409,7 @@ fn a_target_of_another_protocol_says_how_to_connect() {
     for (kind, message, hint) in [
         (TargetKind::Postgres, "target `x` is a PostgreSQL server", "sallyport psql x"),
         (TargetKind::Ssh, "target `x` is an SSH host", "ssh USER+x@GATEWAY"),
+        (TargetKind::Aws, "target `x` is a role at AWS", "sallyport aws x"),
     ] {
         let deny = Deny::OtherProtocol { target: "x".parse().unwrap(), kind };
         assert_eq!(deny.to_string(), message);

@@ -19,6 +19,7 @@ mod standing;
 pub mod strangers;
 mod streamed;
 pub mod view;
+pub mod view_aws;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::api::{
-    block, connection, export, gateway, health, login, metrics, recording, request, review, search, session,
-    ssh, target,
+    aws, block, connection, export, gateway, health, login, metrics, recording, request, review, search,
+    session, ssh, target,
 };
 use super::error::Problem;
 
@@ -23,7 +23,7 @@ use super::error::Problem;
         session::revoke, session::list,
         block::add, block::lift, block::list,
         connection::list, target::list, gateway::show, recording::show, search::find, export::show, export::bundle,
-        ssh::add_key, ssh::list_keys, ssh::remove_key, ssh::certify,
+        ssh::add_key, ssh::list_keys, ssh::remove_key, ssh::certify, aws::issue,
         login::login, login::logout, login::whoami,
         metrics::show, health::alive, health::ready,
         describe,

@@ -9,8 +9,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::HttpState;
 use super::api::{
-    block, connection, export, gateway, health, login, metrics, recording, request, review, search, session,
-    ssh, target,
+    aws, block, connection, export, gateway, health, login, metrics, recording, request, review, search,
+    session, ssh, target,
 };
 use super::auth;
 use super::error::Problem;
@@ -81,6 +81,7 @@ pub static ROUTES: &[Route] = &[
     route(GET, "/pam/ssh-keys", Auth::Bearer, || get(ssh::list_keys)),
     route(POST, "/pam/ssh-keys/remove", Auth::Bearer, || post(ssh::remove_key)),
     route(POST, "/pam/ssh-certificate", Auth::Bearer, || post(ssh::certify)),
+    route(POST, "/pam/aws-credentials", Auth::Bearer, || post(aws::issue)),
     route(GET, "/pam/recordings/{connection}", Auth::Bearer, || get(recording::show)),
     route(GET, "/pam/search", Auth::Bearer, || get(search::find)),
     route(GET, "/pam/export", Auth::Bearer, || get(export::show)),

@@ -430,6 +430,14 @@ pub enum CredentialView {
     None,
     /// The source confirmed that it is gone.
     Destroyed { handle: String },
+    /// It cannot be destroyed: its source denies it everything until it has expired.
+    Denied {
+        handle: String,
+        #[schema(value_type = String, format = DateTime)]
+        expires_at: Timestamp,
+        /// How long the source took to apply the deny, where a call proved that it did; otherwise that is not known.
+        window_ms: Option<u64>,
+    },
     /// It may still exist; destruction is retried until it is gone.
     Pending { handle: String, error: String },
 }
@@ -439,6 +447,9 @@ impl From<Released> for CredentialView {
         match released {
             Released::None => Self::None,
             Released::Destroyed { handle } => Self::Destroyed { handle },
+            Released::Denied { handle, expires_at, in_force } => {
+                Self::Denied { handle, expires_at, window_ms: in_force.milliseconds() }
+            }
             Released::Pending { handle, error } => Self::Pending { handle, error },
         }
     }

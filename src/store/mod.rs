@@ -21,6 +21,7 @@ use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, Req
 use crate::domain::lease::LeaseRecord;
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
+use crate::domain::role_session::{RoleSession, RoleState};
 use crate::domain::session::{Revocation, Session};
 use crate::domain::ssh_key::{SecondFactor, SshKey};
 use crate::domain::time::Timestamp;
@@ -222,6 +223,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn lease_of_session(&self, session: &SessionId) -> StoreResult<Option<LeaseRecord>>;
     /// All leases that are not yet `released`.
     async fn open_leases(&self) -> StoreResult<Vec<LeaseRecord>>;
+
+    // What was handed out of AWS roles: one row a session.
+    async fn create_role_session(&self, role: &RoleSession, events: &[Event]) -> StoreResult<()>;
+    /// Stores `role` if its stored state is still `from`.
+    async fn step_role_session(
+        &self,
+        from: RoleState,
+        role: &RoleSession,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    async fn role_session(&self, session: &SessionId) -> StoreResult<Option<RoleSession>>;
+    /// All that are not yet `over`.
+    async fn open_role_sessions(&self) -> StoreResult<Vec<RoleSession>>;
 
     // The outbox. Events appended alone are for what changes no state (a refusal, a read).
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()>;

@@ -15,6 +15,7 @@ use sallyport::access::connect::Wanted;
 use sallyport::access::credential::Credentials;
 use sallyport::access::login::{Logins, ScramKeys};
 use sallyport::access::refusal::Refusal;
+use sallyport::access::roles::Roles;
 use sallyport::access::ssh_identity::UserCa;
 use sallyport::access::targets::{TargetEntry, Targets};
 use sallyport::access::users::{NewUser, Users};
@@ -165,6 +166,7 @@ impl World {
                 Sources::new("test", &clock, Keep::of(&config.server)),
                 Secret::new(vec![2; 32]),
             ),
+            roles: Roles::new("test", Secret::new(vec![2; 32])),
             logins,
         }));
         let gateway =

@@ -32,6 +32,7 @@ pub mod secrets;
 pub mod shell;
 pub mod ssh_peers;
 pub mod sshd;
+pub mod tap;
 pub mod terminal;
 pub mod typists;
 pub mod volume;

@@ -3,7 +3,7 @@
 //!
 //! A line for each connection that was open when it was decided; one without a connection where none was. The
 //! instants are those of the records: the decision's, that the connection's recording ended, that the target
-//! confirmed the credential's end.
+//! confirmed the credential's end (of an AWS role's: that its deny was seen in force, or that it had expired).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -179,7 +179,9 @@ impl Register {
                 };
                 self.decided("blocked", head, event, &of, is_cut);
             }
-            Action::CredentialDestroyed => {
+            // A deny counts from when a call proved that it is in force; one that none proved, from the expiry.
+            Action::CredentialDenied if text(event, "in_force") != "confirmed" => {}
+            Action::CredentialDestroyed | Action::CredentialDenied => {
                 for cut in self.cuts.iter_mut().filter(|cut| cut.of.session == session) {
                     cut.credential.get_or_insert((text(event, "handle"), head.at));
                 }

@@ -1,5 +1,6 @@
 //! `[[target]]`: what one can get into, and how to reach it. What every kind has is read here.
 
+mod aws;
 mod postgres;
 mod source;
 mod ssh;
@@ -14,6 +15,7 @@ use super::reader::Section;
 use crate::domain::name::{AccessName, DomainName, GroupName, TargetName};
 use crate::domain::target::{Environment, Target, TargetKind};
 
+pub use aws::AwsTarget;
 pub use postgres::{Admin, PostgresTarget};
 pub use source::{Aws, Source, Static, kept_name};
 pub use ssh::SshTarget;
@@ -23,6 +25,7 @@ pub use ssh::SshTarget;
 pub enum AnyTarget {
     Postgres(PostgresTarget),
     Ssh(SshTarget),
+    Aws(AwsTarget),
 }
 
 impl AnyTarget {
@@ -31,13 +34,16 @@ impl AnyTarget {
         match self {
             Self::Postgres(postgres) => &postgres.target,
             Self::Ssh(ssh) => &ssh.target,
+            Self::Aws(aws) => &aws.target,
         }
     }
 
-    pub fn address(&self) -> &Address {
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
         match self {
-            Self::Postgres(postgres) => &postgres.address,
-            Self::Ssh(ssh) => &ssh.address,
+            Self::Postgres(postgres) => postgres.address.to_string(),
+            Self::Ssh(ssh) => ssh.address.to_string(),
+            Self::Aws(aws) => aws.endpoint.as_ref().unwrap_or(&aws.region).clone(),
         }
     }
 
@@ -46,7 +52,8 @@ impl AnyTarget {
         match (self, other) {
             (Self::Postgres(one), Self::Postgres(other)) => one.same(other),
             (Self::Ssh(one), Self::Ssh(other)) => one == other,
-            (Self::Postgres(_), Self::Ssh(_)) | (Self::Ssh(_), Self::Postgres(_)) => false,
+            (Self::Aws(one), Self::Aws(other)) => one == other,
+            (Self::Postgres(_) | Self::Ssh(_) | Self::Aws(_), _) => false,
         }
     }
 }
@@ -132,16 +139,20 @@ pub(super) fn read(section: &Section<'_>, environment: &dyn Fn(&str) -> Option<S
     let target = match kind(section)? {
         TargetKind::Postgres => postgres::read(section, common, environment).map(AnyTarget::Postgres),
         TargetKind::Ssh => ssh::read(section, common).map(AnyTarget::Ssh),
+        TargetKind::Aws => aws::read(section, common).map(AnyTarget::Aws),
     };
     section.finish();
     target
 }
 
 fn kind(section: &Section<'_>) -> Option<TargetKind> {
-    let text = section.required_text("kind", "write `postgres` or `ssh`")?;
+    let text = section.required_text("kind", "write `postgres`, `ssh` or `aws`")?;
     let found = TargetKind::ALL.into_iter().find(|kind| kind.as_str() == text);
     if found.is_none() {
-        section.blame("kind", format!("`{text}` is not a kind of target: there are `postgres` and `ssh`"));
+        section.blame(
+            "kind",
+            format!("`{text}` is not a kind of target: there are `postgres`, `ssh` and `aws`"),
+        );
     }
     found
 }

@@ -1,5 +1,6 @@
 //! The handlers, one file a noun. Each calls one use case and shows a view of what came of it.
 
+pub mod aws;
 pub mod block;
 pub mod connection;
 pub mod export;

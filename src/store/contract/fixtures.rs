@@ -16,6 +16,7 @@ use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, Req
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::principal::{Actor, Principal};
 use crate::domain::request::{Ask, AskHash, Request};
+use crate::domain::role_session::{RoleSession, RoleState};
 use crate::domain::session::{Consent, Session};
 use crate::domain::ssh_key::SshKey;
 use crate::domain::time::Timestamp;
@@ -172,6 +173,26 @@ pub fn lease(session: &Session, at: Timestamp) -> LeaseRecord {
         access_role: "ledger_readonly".to_owned(),
         ends_at: session.ends_at,
         state: LeaseState::Intended,
+        changed_at: at,
+        last_error: None,
+    }
+}
+
+pub fn role_session(session: &Session, at: Timestamp) -> RoleSession {
+    RoleSession {
+        session: session.id.clone(),
+        target: session.target.clone(),
+        access: session.access.clone(),
+        role: "arn:aws:iam::123456789012:role/ReadOnly".to_owned(),
+        region: "eu-central-1".to_owned(),
+        endpoint: None,
+        iam_endpoint: Some("http://127.0.0.1:5000".to_owned()),
+        deny_as: Some("arn:aws:iam::123456789012:role/SallyportDeny".to_owned()),
+        identity: format!("alice@{}", session.id),
+        policy: format!("sallyport-{}", session.id),
+        // AWS gives nothing for less than 15 minutes: it may outlive its session.
+        expires_at: session.ends_at.plus(Duration::from_mins(10)),
+        state: RoleState::Open,
         changed_at: at,
         last_error: None,
     }

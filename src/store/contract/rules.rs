@@ -5,11 +5,13 @@
 mod access;
 mod evidence;
 mod people;
+mod role;
 mod ssh;
 
 pub use access::*;
 pub use evidence::*;
 pub use people::*;
+pub use role::*;
 pub use ssh::*;
 
 use crate::store::{StoreError, StoreResult};

@@ -13,6 +13,7 @@ mod leases;
 mod open;
 mod outbox;
 mod requests;
+mod roles;
 mod row;
 mod sessions;
 mod ssh;
@@ -42,6 +43,7 @@ use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, Req
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
+use crate::domain::role_session::{RoleSession, RoleState};
 use crate::domain::session::{Revocation, Session};
 use crate::domain::ssh_key::{SecondFactor, SshKey};
 use crate::domain::time::Timestamp;
@@ -428,6 +430,30 @@ impl Store for SqliteStore {
 
     async fn open_leases(&self) -> StoreResult<Vec<LeaseRecord>> {
         self.read(leases::open).await
+    }
+
+    async fn create_role_session(&self, role: &RoleSession, events: &[Event]) -> StoreResult<()> {
+        let role = role.clone();
+        self.write(role.changed_at, events, move |db| roles::create(db, &role)).await
+    }
+
+    async fn step_role_session(
+        &self,
+        from: RoleState,
+        role: &RoleSession,
+        events: &[Event],
+    ) -> StoreResult<()> {
+        let role = role.clone();
+        self.write(role.changed_at, events, move |db| roles::step(db, from, &role)).await
+    }
+
+    async fn role_session(&self, session: &SessionId) -> StoreResult<Option<RoleSession>> {
+        let session = session.clone();
+        self.read(move |db| roles::of_session(db, &session)).await
+    }
+
+    async fn open_role_sessions(&self) -> StoreResult<Vec<RoleSession>> {
+        self.read(roles::open).await
     }
 
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()> {

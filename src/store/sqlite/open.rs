@@ -19,6 +19,7 @@ const OWNER_ONLY: u32 = 0o600;
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_start", include_str!("migrations/0001_start.sql")),
     ("0002_ssh", include_str!("migrations/0002_ssh.sql")),
+    ("0003_aws", include_str!("migrations/0003_aws.sql")),
 ];
 
 /// Why the store's file cannot be used.
@@ -137,9 +138,14 @@ fn check_integrity(connection: &Connection, path: &Path) -> Result<(), OpenError
     }
 }
 
+/// The schema that this program knows.
+pub(super) fn known() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
 /// Brings the schema up to date, each migration in a transaction of its own.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = known();
     let found = schema_version(connection, path)?;
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });

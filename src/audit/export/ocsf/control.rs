@@ -48,6 +48,7 @@ pub(super) fn event(of: &Of<'_>) -> Mapped {
         Action::CredentialIntended => of.credential(6),
         Action::CredentialIssued => of.credential(1),
         Action::CredentialDestroyed => of.credential(4),
+        Action::CredentialDenied => of.credential(11),
         Action::CredentialDestructionFailed => of.finding(1, Severity::High, NOT_DESTROYED),
         Action::CredentialOrphaned => of.finding(1, Severity::High, ORPHANED),
         Action::UserAdded => of.account(1, "user", "user_id"),
