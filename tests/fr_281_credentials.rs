@@ -167,9 +167,13 @@ fn no_secret_is_written_or_told_anywhere() {
     let verifier = postgres.value("postgres", verifier);
     let keys = verifier.split_once('$').map(|(_, keys)| keys.rsplit_once('$').unwrap().1.to_owned()).unwrap();
     let secrets = [ADMIN_PASSWORD, PASSWORD, &bastion.token("alice"), &keys];
-    secrets.iter().for_each(|secret| assert_nowhere(&bastion, secret));
+    for secret in secrets {
+        assert_nowhere(&bastion, secret);
+    }
     bastion.run_as("erin", &["revoke", &granted.session, "--why", "over"]).success();
-    secrets.iter().for_each(|secret| assert_nowhere(&bastion, secret));
+    for secret in secrets {
+        assert_nowhere(&bastion, secret);
+    }
     assert!(!postgres.log().contains(ADMIN_PASSWORD));
 }
 
@@ -293,7 +297,7 @@ fn what_bootstrap_prints_prepares_a_server_for_an_admin_that_is_no_superuser() {
         let mut psql = postgres.client("psql", "postgres");
         support::Finished::from(psql.arg("-Xqf").arg(&file).output().unwrap()).success();
     }
-    let password = format!("ALTER ROLE \"Fresh-Admin\" PASSWORD '{}'", support::postgres::ADMIN_PASSWORD);
+    let password = format!("ALTER ROLE \"Fresh-Admin\" PASSWORD '{}'", ADMIN_PASSWORD);
     postgres.query("postgres", &password).success();
     let powers = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'Fresh-Admin'";
     assert_eq!(postgres.value("postgres", powers), "f|f|t");

@@ -66,10 +66,8 @@ pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
 
 /// How the server reads strings, if this is the setting that says so.
 pub(super) fn strings(name: &[u8], value: &[u8]) -> Option<Strings> {
-    (name == b"standard_conforming_strings").then(|| match value {
-        b"off" => Strings::Escaped,
-        _ => Strings::Standard,
-    })
+    let escapes = if value == b"off" { Strings::Escaped } else { Strings::Standard };
+    (name == b"standard_conforming_strings").then_some(escapes)
 }
 
 fn statement(begun: &Begun, strings: Strings) -> Statement {
