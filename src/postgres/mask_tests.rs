@@ -1,3 +1,5 @@
+//! What is masked, and what stays.
+
 use proptest::prelude::*;
 
 use super::*;
