@@ -252,12 +252,12 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                let cleaning = async {
+                let quieting = async {
                     if let Err(error) = access.quiet_after_crash().await {
                         tracing::error!(%error, "cannot look for what a crash left at the targets");
                     }
-                    access.clean_up_forever().await;
                 };
+                let cleaning = async { tokio::join!(quieting, access.clean_up_forever()) };
                 stop.run_until_cancelled(cleaning).await;
             }
         });

@@ -297,7 +297,7 @@ fn what_bootstrap_prints_prepares_a_server_for_an_admin_that_is_no_superuser() {
         let mut psql = postgres.client("psql", "postgres");
         support::Finished::from(psql.arg("-Xqf").arg(&file).output().unwrap()).success();
     }
-    let password = format!("ALTER ROLE \"Fresh-Admin\" PASSWORD '{}'", ADMIN_PASSWORD);
+    let password = format!("ALTER ROLE \"Fresh-Admin\" PASSWORD '{ADMIN_PASSWORD}'");
     postgres.query("postgres", &password).success();
     let powers = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'Fresh-Admin'";
     assert_eq!(postgres.value("postgres", powers), "f|f|t");

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +30,7 @@ use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
-use crate::domain::session::Permit;
+use crate::domain::session::{Permit, SessionStatus};
 use crate::domain::time::Timestamp;
 use crate::failpoint;
 
@@ -126,6 +127,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// How many sessions are looked after at a time, after a crash.
+const AT_A_TIME: usize = 16;
 /// How long a stop waits for operations at sources.
 const SETTLE_WITHIN: Duration = Duration::from_secs(25);
 
@@ -135,8 +138,8 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(25);
 pub enum Released {
     /// None had been issued, or it was gone already.
     None,
-    /// The source confirmed that it is gone.
-    Destroyed { handle: String },
+    /// The source confirmed it; `how` says what (as [`crate::credentials::How`], and `earlier`, `expired`).
+    Destroyed { handle: String, how: String },
     /// It cannot be destroyed: its source denies it everything until it has expired.
     Denied { handle: String, expires_at: Timestamp, in_force: InForce },
     /// It may still exist; destruction is retried until it is gone.
@@ -367,7 +370,9 @@ impl Access {
             tracing::error!(%error, "a credential's end waits in the outbox to be recorded");
         }
         match attempt {
-            Ok(Destruction::Done(_)) => Ok(Released::Destroyed { handle: lease.handle }),
+            Ok(Destruction::Done(Destroyed { how, .. })) => {
+                Ok(Released::Destroyed { handle: lease.handle, how: how.as_str().to_owned() })
+            }
             Ok(Destruction::UnderWay { what }) => Ok(Released::Pending { handle: lease.handle, error: what }),
             Err(error) => {
                 metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
@@ -416,27 +421,42 @@ impl Access {
     /// After a start: a crash may have left credentials open, or statements running as them. Shuts
     /// the ones and ends the others, for sessions that go on.
     pub async fn quiet_after_crash(&self) -> Result<(), Refusal> {
+        let mut left = Vec::new();
         for lease in self.store.open_leases().await? {
-            let slot = self.credentials.slot(&lease.session);
-            let _held = slot.work.lock().await;
-            let rules = self.rules();
-            let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
-            let Ok(target) = target else { continue };
-            let live = self.hub.live().iter().any(|live| live.session == lease.session);
-            if live || lease.state != LeaseState::Issued || moved(target, &lease).is_some() {
-                continue;
-            }
-            match self.credentials.source(target).quiet(&source_request(target, &lease)).await {
-                Ok(0) => {}
-                Ok(terminated) => {
-                    tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
-                }
-                Err(error) => {
-                    tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target");
-                }
+            let session = self.store.session(&lease.session).await?;
+            // The clean-up destroys the others.
+            let goes_on = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
+            if goes_on && lease.state == LeaseState::Issued {
+                left.push(lease);
             }
         }
+        futures_util::stream::iter(left)
+            .for_each_concurrent(AT_A_TIME, async |lease| self.quiet_lease(&lease).await)
+            .await;
         Ok(())
+    }
+
+    async fn quiet_lease(&self, lease: &LeaseRecord) {
+        let rules = self.rules();
+        let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+        let Ok(target) = target else { return };
+        if target.source.admin().is_none() || moved(target, lease).is_some() {
+            return;
+        }
+        let slot = self.credentials.slot(&lease.session);
+        let _held = slot.work.lock().await;
+        if self.hub.live().iter().any(|live| live.session == lease.session) {
+            return;
+        }
+        match self.credentials.source(target).quiet(&source_request(target, lease)).await {
+            Ok(0) => {}
+            Ok(terminated) => {
+                tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+            }
+            Err(error) => {
+                tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target");
+            }
+        }
     }
 
     /// Ends connections whose access has come to stand for something else in the configuration.

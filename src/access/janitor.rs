@@ -97,6 +97,22 @@ impl Access {
         targets.filter(|target| seen.insert(target.address.to_string())).cloned().collect()
     }
 
+    /// The target at the same server that a credential was made for, as its access's role tells; else `target`.
+    fn made_for(&self, target: &Arc<PostgresTarget>, found: &Found) -> (Arc<PostgresTarget>, Option<String>) {
+        let rules = self.rules();
+        let mut beside = rules
+            .targets
+            .all()
+            .filter_map(|entry| entry.route.postgres().ok())
+            .filter(|other| other.address == target.address && other.source.admin().is_some());
+        let role_of = |other: &PostgresTarget| {
+            found.member_of.iter().find(|role| other.roles.values().any(|own| own == *role)).cloned()
+        };
+        beside
+            .find_map(|other| role_of(other).map(|role| (Arc::clone(other), Some(role))))
+            .unwrap_or_else(|| (Arc::clone(target), None))
+    }
+
     async fn look_after(&self, target: &Arc<PostgresTarget>) -> Result<Look, Refusal> {
         let all = match self.credentials.source(target).list(target).await {
             Ok(all) => all,
@@ -180,8 +196,9 @@ impl Access {
             self.record(self.orphan(Action::CredentialOrphaned, Outcome::Done, target, found).await?).await?;
         }
         // Without a trace of what it was for, what it owns goes to whom we are there.
-        let admin = target.source.admin().map_or("", |admin| admin.user.as_str());
-        let access_role = found.access_role.as_deref().unwrap_or(admin);
+        let (target, access_role) = self.made_for(target, found);
+        let (target, admin) = (&target, target.source.admin().map_or("", |admin| admin.user.as_str()));
+        let access_role = access_role.as_deref().unwrap_or(admin);
         let (handle, ends_at) = (found.handle.as_str(), self.now());
         let request = SourceRequest { target, access_role, lease: handle, handle, ends_at };
         match self.credentials.source(target).destroy(&request).await {

@@ -104,7 +104,9 @@ impl Access {
         let credential = match (self.release_credential(id).await, issued) {
             (Released::None, None) => self.revoke_role(id).await,
             // The clean-up was quicker.
-            (Released::None, Some(lease)) => Released::Destroyed { handle: lease.handle },
+            (Released::None, Some(lease)) => {
+                Released::Destroyed { handle: lease.handle, how: "earlier".to_owned() }
+            }
             (released, _) => released,
         };
         recorded?;

@@ -13,8 +13,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::amazon::REQUEST_TIMEOUT;
 use crate::config::AwsTarget;
-use crate::credentials::aws_role::{AssumeOrder, REQUEST_TIMEOUT, RoleCredential, RoleError};
+use crate::credentials::aws_role::{AssumeOrder, RoleCredential, RoleError};
 use crate::domain::deny::Deny;
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::SessionId;
@@ -260,6 +261,7 @@ impl Access {
             identity: &role.identity,
             tags: &tags,
             session_policy: target.session_policies.get(&session.access).map(String::as_str),
+            not_after: session.ends_at,
             duration,
         };
         self.roles.aws.assume(&order).await

@@ -38,7 +38,7 @@ const FIRST_TRY_WITHIN: Duration = Duration::from_secs(1);
 /// After so long without one it is said that no deny came into force.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(5);
 /// How many are ended at a time.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 32;
 
 impl Access {
     /// Ends what was handed out in the session. Safe to repeat; what fails is retried by the sweep.
@@ -118,7 +118,7 @@ impl Access {
             None => false,
         };
         let at = self.now();
-        if let Err(error) = self.roles.aws.deny(&role_deny(role)).await {
+        if let Err(error) = self.roles.aws.deny(&role_deny(&self.as_configured(role))).await {
             return self.role_failed(role, error.to_string()).await;
         }
         failpoint::reached("deny_put");
@@ -144,8 +144,25 @@ impl Access {
         Ok(denied(&next))
     }
 
+    /// With what the configuration says now of how the role is reached, as long as it is the same role: what was wrong
+    /// there can be put right.
+    fn as_configured(&self, role: &RoleSession) -> RoleSession {
+        let rules = self.rules();
+        let target = rules.targets.find(&role.target).and_then(|entry| entry.route.aws());
+        match target {
+            Ok(target) if !is_moved(target, role) => RoleSession {
+                region: target.region.clone(),
+                endpoint: target.endpoint.clone(),
+                iam_endpoint: target.iam_endpoint.clone(),
+                deny_as: target.deny_as.clone(),
+                ..role.clone()
+            },
+            _ => role.clone(),
+        }
+    }
+
     async fn lift_role(&self, role: &RoleSession) -> Result<Released, String> {
-        if let Err(error) = self.roles.aws.lift(&role_deny(role)).await {
+        if let Err(error) = self.roles.aws.lift(&role_deny(&self.as_configured(role))).await {
             return self.role_failed(role, error.to_string()).await;
         }
         failpoint::reached("deny_removed");
@@ -158,7 +175,7 @@ impl Access {
         let event = self.role_end_event(Action::CredentialDestroyed, role).await?.with("why", why);
         self.store.step_role_session(role.state, &over, &[event]).await.map_err(|error| error.to_string())?;
         self.publish_role_end().await;
-        Ok(Released::Destroyed { handle: role.identity.clone() })
+        Ok(Released::Destroyed { handle: role.identity.clone(), how: "expired".to_owned() })
     }
 
     async fn role_failed(&self, role: &RoleSession, error: String) -> Result<Released, String> {

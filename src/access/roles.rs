@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
-use crate::credentials::aws_role::{AwsRoles, REQUEST_TIMEOUT, RoleCredential};
+use crate::amazon::REQUEST_TIMEOUT;
+use crate::credentials::aws_role::{AwsRoles, RoleCredential};
 use crate::crypto;
 use crate::domain::id::SessionId;
 use crate::domain::secret::Secret;

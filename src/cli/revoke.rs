@@ -60,6 +60,17 @@ fn is_complete(done: &RevokedView) -> bool {
     done.cuts.iter().all(|cut| cut.ended) && !matches!(done.credential, CredentialView::Pending { .. })
 }
 
+/// What became of a credential, for people.
+fn fate(how: &str) -> &str {
+    match how {
+        "rotated" => "destroyed: its password was changed, the old one is refused",
+        "expires" => "used up: nobody but Sallyport had it, it is worth nothing 15 minutes after its issue",
+        "kept" => "kept as it is: nobody but Sallyport has it, nothing is configured that changes it",
+        "expired" => "expired",
+        _ => "destroyed",
+    }
+}
+
 fn tell(done: &RevokedView) -> Result<(), Failure> {
     let session = &done.session;
     let how = if done.before { "had been revoked before" } else { "is revoked" };
@@ -70,7 +81,7 @@ fn tell(done: &RevokedView) -> Result<(), Failure> {
     show::cuts(&done.cuts)?;
     out::line(match &done.credential {
         CredentialView::None => "no credential exists".to_owned(),
-        CredentialView::Destroyed { handle } => format!("credential {handle}: destroyed"),
+        CredentialView::Destroyed { handle, how } => format!("credential {handle}: {}", fate(how)),
         CredentialView::Denied { handle, expires_at, window_ms } => {
             let until = super::when::local(*expires_at);
             let in_force = match window_ms {

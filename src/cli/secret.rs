@@ -90,6 +90,11 @@ async fn set(arguments: &Set) -> Outcome {
         return Err(Failure::usage("the password is empty; nothing was changed"));
     }
     keep.make().await.map_err(|error| failed(&error))?;
+    let Some(_locked) = keep.lock().map_err(|error| failed(&error))? else {
+        return Err(
+            Failure::failed("a password is being changed just now; nothing was kept").hint("try again")
+        );
+    };
     let kept = Kept { user: arguments.user.clone(), password, next: None };
     keep.store(name, &kept).await.map_err(|error| failed(&error))?;
     out::line(format!("kept: {name} ({})", arguments.user))?;

@@ -9,21 +9,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{Region, SdkConfig};
 use aws_sdk_iam::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::config::{Credentials, IdentityCache};
 use aws_sdk_sts::types::Tag;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::amazon::{explain_answer, sdk_config};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
-/// One request may take so long. Whether it was done is then not known.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What AWS says of a call that an inline or attached policy denies in so many words, unlike of one that none allows
 /// (IAM User Guide, "Troubleshoot access denied error messages").
 const EXPLICITLY_DENIED: &str = "explicit deny in an identity-based policy";
@@ -53,6 +49,8 @@ pub struct AssumeOrder<'a> {
     pub identity: &'a str,
     pub tags: &'a [(&'static str, String)],
     pub session_policy: Option<&'a str>,
+    /// The session's end. AWS issues no less than a quarter of an hour: the policy has it end earlier.
+    pub not_after: Timestamp,
     pub duration: Duration,
 }
 
@@ -113,7 +111,7 @@ impl AwsRoles {
             .role_session_name(order.identity)
             .source_identity(order.identity)
             .duration_seconds(i32::try_from(order.duration.as_secs()).unwrap_or(i32::MAX))
-            .set_policy(order.session_policy.map(str::to_owned))
+            .policy(bounded(order.session_policy, order.not_after))
             .set_tags(Some(tags))
             .set_transitive_tag_keys(Some(keys))
             .send()
@@ -164,7 +162,7 @@ impl AwsRoles {
 
     async fn shared(&self) -> &SdkConfig {
         // On the heap: it is by far the largest of what is awaited here.
-        self.shared.get_or_init(|| Box::pin(load())).await
+        self.shared.get_or_init(|| Box::pin(sdk_config(None, None))).await
     }
 
     async fn sts(&self, region: &str, endpoint: Option<&str>) -> aws_sdk_sts::Client {
@@ -196,17 +194,6 @@ impl AwsRoles {
         let answer = order.send().await.map_err(|error| failure("assume", role, &error))?;
         credential(answer.credentials, role)
     }
-}
-
-async fn load() -> SdkConfig {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(REQUEST_TIMEOUT)
-        .operation_timeout(REQUEST_TIMEOUT)
-        .build();
-    // Who asks retries, or says that it failed.
-    let loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::disabled());
-    loader.timeout_config(timeouts).load().await
 }
 
 fn sts_config(shared: &SdkConfig, region: &str, endpoint: Option<&str>) -> aws_sdk_sts::config::Builder {
@@ -242,6 +229,28 @@ fn role_name(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
 }
 
+/// The session policy, which denies everything after the session's end, whatever becomes of the gateway. Without a
+/// configured one it takes nothing else away.
+fn bounded(configured: Option<&str>, not_after: Timestamp) -> String {
+    let second = Timestamp::from_micros(not_after.as_micros().div_euclid(1_000_000) * 1_000_000);
+    let deny = json!({
+        "Effect": "Deny",
+        "Action": "*",
+        "Resource": "*",
+        "Condition": { "DateGreaterThan": { "aws:CurrentTime": second.to_string() } },
+    });
+    let whole = || json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": "*", "Resource": "*" }] });
+    let mut policy = configured.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(whole);
+    if let Some(statement) = policy.get_mut("Statement") {
+        let statements = match statement.take() {
+            Value::Array(statements) => statements,
+            one => vec![one],
+        };
+        *statement = statements.into_iter().chain([deny]).collect();
+    }
+    policy.to_string()
+}
+
 /// Short, as all inline policies of a role share 10,240 characters.
 fn document(identity: &str) -> String {
     let statement = json!({
@@ -265,23 +274,37 @@ where
     R: fmt::Debug + 'static,
 {
     let role = role.to_owned();
-    if let SdkError::ServiceError(answer) = error {
-        let (code, message) = (answer.err().code(), answer.err().message());
-        let detail = format!("{}: {}", code.unwrap_or("no code"), message.unwrap_or("no message"));
-        return RoleError::Refused { doing, role, detail: detail.chars().take(600).collect() };
+    let detail = explain_answer(error);
+    if let SdkError::ServiceError(_) = error {
+        return RoleError::Refused { doing, role, detail };
     }
-    let mut detail = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        detail = format!("{detail}: {error}");
-        cause = error.source();
-    }
-    RoleError::Unreachable { doing, role, detail: detail.chars().take(600).collect() }
+    RoleError::Unreachable { doing, role, detail }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_policy_ends_with_the_session() {
+        let end: Timestamp = "2026-11-27T03:00:00.5Z".parse().unwrap();
+        let plain: Value = serde_json::from_str(&bounded(None, end)).unwrap();
+        assert_eq!(plain["Statement"][0]["Effect"], "Allow");
+        let deny = &plain["Statement"][1];
+        assert_eq!(deny["Effect"], "Deny");
+        assert_eq!(deny["Condition"]["DateGreaterThan"]["aws:CurrentTime"], "2026-11-27T03:00:00Z");
+        let configured =
+            r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#;
+        let narrowed: Value = serde_json::from_str(&bounded(Some(configured), end)).unwrap();
+        assert_eq!(narrowed["Statement"][0]["Action"], "s3:*");
+        assert_eq!(narrowed["Statement"].as_array().unwrap().len(), 2, "nothing is allowed beside it");
+        // What `config` leaves room for.
+        assert!(
+            bounded(Some(configured), end).len() - configured.len() <= 148,
+            "{}",
+            bounded(Some(configured), end).len() - configured.len()
+        );
+    }
 
     #[test]
     fn a_deny_names_one_session_and_denies_it_everything() {
@@ -295,7 +318,7 @@ mod tests {
                 "Condition": { "StringEquals": { "aws:SourceIdentity": "alice@ses-0123456789abcdef" } },
             }],
         });
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&document).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Value>(&document).unwrap(), expected);
         // So many sessions may end early in an hour before a role has no room left.
         assert!(document.len() < 10_240 / 50, "{}", document.len());
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use crate::amazon::{explain, sdk_config};
+use crate::amazon::{explain_answer, sdk_config};
 use crate::config::{KmsKey, Server};
 use crate::crypto;
 use crate::crypto::seal::{self, KEY_LENGTH, NotOpened};
@@ -121,6 +121,17 @@ impl Keep {
         write(&self.directory, &path, &sealed).map_err(failed)
     }
 
+    /// For whoever changes passwords, in this process or another: held until it is dropped. None while somebody has it.
+    pub fn lock(&self) -> Result<Option<File>, KeepError> {
+        let failed = |source| KeepError::File { path: self.directory.clone(), source };
+        let directory = File::open(&self.directory).map_err(failed)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(Some(directory)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
     /// Whether there was one.
     pub fn remove(&self, name: &str) -> Result<bool, KeepError> {
         let path = self.path(name);
@@ -212,7 +223,7 @@ async fn client(kms: &KmsKey) -> Client {
 async fn new_data_key(kms: &KmsKey) -> Result<String, KeepError> {
     let asking = client(kms).await.generate_data_key_without_plaintext().key_id(&kms.key);
     let made = asking.key_spec(DataKeySpec::Aes256).encryption_context(CONTEXT.0, CONTEXT.1).send().await;
-    let made = made.map_err(|error| KeepError::Kms(explain(&error)))?;
+    let made = made.map_err(|error| KeepError::Kms(explain_answer(&error)))?;
     let encrypted = made.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
     Ok(format!("{IN_KMS}{}\n", BASE64.encode(&encrypted)))
 }
@@ -220,7 +231,7 @@ async fn new_data_key(kms: &KmsKey) -> Result<String, KeepError> {
 async fn decrypted(kms: &KmsKey, encrypted: Vec<u8>) -> Result<Vec<u8>, KeepError> {
     let asking = client(kms).await.decrypt().key_id(&kms.key).ciphertext_blob(Blob::new(encrypted));
     let given = asking.encryption_context(CONTEXT.0, CONTEXT.1).send().await;
-    let given = given.map_err(|error| KeepError::Kms(explain(&error)))?;
+    let given = given.map_err(|error| KeepError::Kms(explain_answer(&error)))?;
     Ok(given.plaintext.map(Blob::into_inner).unwrap_or_default())
 }
 

@@ -127,8 +127,8 @@ pub struct Found {
     pub ours: bool,
     /// It opens the target at this moment.
     pub open: bool,
-    /// The database role that it was made for, where that can still be seen.
-    pub access_role: Option<String>,
+    /// What it is a member of: the access's role is among them, where that can still be seen.
+    pub member_of: Vec<String>,
 }
 
 /// Why a credential was not made or not destroyed.

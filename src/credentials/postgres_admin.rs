@@ -15,6 +15,8 @@ use crate::domain::secret::Secret;
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the server may work on one statement of ours.
 const STATEMENT_WITHIN: Duration = Duration::from_secs(15);
+/// As long as three of them, after a connection that took its time, are done within [`super::WITHIN`].
+const BRIEF_STATEMENT_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
@@ -76,7 +78,17 @@ impl Admin {
             return Err(AdminError::None { target: target.target.name.clone() });
         };
         let database = database.unwrap_or(&admin.database);
-        Self::connect_as(target, &admin.user, admin.password.expose(), database).await
+        Self::connect_as(target, &admin.user, admin.password.expose(), database, STATEMENT_WITHIN).await
+    }
+
+    /// As [`Self::connect`], for what has to be done within so short a time that it cannot take effect after it was
+    /// given up.
+    pub async fn connect_briefly(target: &PostgresTarget) -> Result<Self, AdminError> {
+        let Some(admin) = target.source.admin() else {
+            return Err(AdminError::None { target: target.target.name.clone() });
+        };
+        let (user, password) = (&admin.user, admin.password.expose());
+        Self::connect_as(target, user, password, &admin.database, BRIEF_STATEMENT_WITHIN).await
     }
 
     /// Connects as anybody who can prove a password.
@@ -85,6 +97,7 @@ impl Admin {
         user: &str,
         password: &str,
         database: &str,
+        statement_within: Duration,
     ) -> Result<Self, AdminError> {
         let mut config = tokio_postgres::Config::new();
         config
@@ -98,7 +111,7 @@ impl Admin {
             .channel_binding(ChannelBinding::Require)
             .connect_timeout(CONNECT_WITHIN)
             // A statement that we no longer wait for must not take effect later.
-            .options(format!("-c statement_timeout={}", STATEMENT_WITHIN.as_millis()));
+            .options(format!("-c statement_timeout={}", statement_within.as_millis()));
         if let Some(address) = target.connect_to {
             config.hostaddr(address);
         }
@@ -125,7 +138,7 @@ pub(super) async fn opens(
     password: &Secret,
 ) -> Result<bool, AdminError> {
     let database = target.databases.first().map_or("postgres", String::as_str);
-    match Admin::connect_as(target, user, password.expose(), database).await {
+    match Admin::connect_as(target, user, password.expose(), database, STATEMENT_WITHIN).await {
         Ok(_) => Ok(true),
         Err(error) if error.is_refusal() => Ok(false),
         Err(error) => Err(error),

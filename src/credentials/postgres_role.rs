@@ -112,7 +112,7 @@ async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
 }
 
 async fn open(request: &SourceRequest<'_>, mark: &str) -> Result<Opened, SourceError> {
-    let admin = Admin::connect(request.target, None).await?;
+    let admin = Admin::connect_briefly(request.target).await?;
     let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
     let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ITERATIONS);
     let role = identifier(request.handle);
@@ -217,9 +217,8 @@ async fn list(target: &PostgresTarget, mark: &str) -> Result<Vec<Found>, SourceE
         let Some(session) = session_of(&handle) else { continue };
         let ours: Option<bool> = row.try_get(2).map_err(what)?;
         let member_of: Vec<String> = row.try_get(3).map_err(what)?;
-        let access_role = member_of.into_iter().find(|role| target.roles.values().any(|own| own == role));
         let open = row.try_get(1).map_err(what)?;
-        found.push(Found { handle, session, ours: ours == Some(true), open, access_role });
+        found.push(Found { handle, session, ours: ours == Some(true), open, member_of });
     }
     Ok(found)
 }

@@ -1,8 +1,8 @@
 //! A token by which Amazon RDS lets a user in (IAM database authentication): made here for each connection, by a
 //! signature over host, port and user, and worth nothing after a quarter of an hour or at the session's end.
 //!
-//! There is nothing at the source to destroy: a token that was used up opens nothing, and the connections that it opened
-//! end with the session.
+//! There is nothing at the source to destroy: nobody but the gateway has a token, and it expires by itself. The connections
+//! that it opened end with the session.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

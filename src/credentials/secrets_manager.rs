@@ -24,7 +24,7 @@ use super::postgres_admin::opens;
 use super::{
     Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
 };
-use crate::amazon::explain;
+use crate::amazon::explain_answer;
 use crate::clock::Clock;
 use crate::config::Source;
 use crate::crypto;
@@ -37,6 +37,10 @@ use crate::failpoint;
 const OPEN_WITHIN: Duration = Duration::from_mins(5);
 /// How long the rotation at its end may take before that is a failure.
 const DESTROY_WITHIN: Duration = Duration::from_mins(5);
+/// How long a further connection waits for another session's rotation; one that is stuck need not have changed anything.
+const SETTLE_WITHIN: Duration = Duration::from_secs(30);
+/// How often a rotation that somebody gave up is asked for anew.
+const ATTEMPTS: u32 = 20;
 /// Between two looks: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -48,9 +52,13 @@ const PREVIOUS: &str = "AWSPREVIOUS";
 /// Why a secret was not rotated.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
-    #[error("the rotation of `{secret}` is under way for {} s: its rotation function has not finished yet (version {version}{})",
-        waited.as_secs(), told.as_deref().map(|told| format!("; {told}")).unwrap_or_default())]
-    Slow { secret: String, version: String, waited: Duration, told: Option<String> },
+    #[error("the rotation of `{secret}` is under way: its rotation function has not finished (version {version}{})", also(told.as_deref()))]
+    UnderWay { secret: String, version: String, told: Option<String> },
+    #[error("the rotation of `{secret}` has not ended within {} s: see what its rotation function says (version {version}{})",
+        DESTROY_WITHIN.as_secs(), also(told.as_deref()))]
+    Stuck { secret: String, version: String, told: Option<String> },
+    #[error("the rotation of `{secret}` was given up again and again: see what its rotation function says")]
+    GivenUp { secret: String },
     #[error(
         "`{secret}` was rotated, and the password before it still opens the target: its rotation function has to change \
          the password of the one user (the single-user strategy)"
@@ -60,11 +68,16 @@ pub enum RotationError {
     NotAPassword { secret: String },
 }
 
+/// What Amazon said besides.
+fn also(told: Option<&str>) -> String {
+    told.map(|told| format!("; {told}")).unwrap_or_default()
+}
+
 #[derive(Debug)]
 pub struct SecretsManager {
     clock: Clock,
     accounts: Accounts,
-    /// When the rotation at a session's end was first asked for, by version.
+    /// When the rotation at a session's end was first asked for, by lease.
     begun: Mutex<HashMap<String, Timestamp>>,
 }
 
@@ -107,9 +120,12 @@ impl CredentialSource for SecretsManager {
         ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
         let vault = self.vault(request).await?;
-        if !is_issued {
-            let until = self.clock.now().plus(OPEN_WITHIN).min(request.ends_at);
-            vault.rotate(&version(request.lease, "issue"), until, ended).await?;
+        let now = self.clock.now();
+        if is_issued {
+            // Amid another session's rotation the database may have its next password already.
+            vault.settle(now.plus(SETTLE_WITHIN).min(request.ends_at), ended).await?;
+        } else {
+            vault.rotate(request.lease, "issue", now.plus(OPEN_WITHIN).min(request.ends_at), ended).await?;
             failpoint::reached("secret_rotated");
         }
         let kept = vault.value(CURRENT).await?;
@@ -120,16 +136,16 @@ impl CredentialSource for SecretsManager {
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let vault = self.vault(request).await?;
-        let (version, now) = (version(request.lease, "end"), self.clock.now());
-        let since = *self.begun().entry(version.clone()).or_insert(now);
-        match vault.rotate(&version, now, &CancellationToken::new()).await {
+        let now = self.clock.now();
+        let since = *self.begun().entry(request.lease.to_owned()).or_insert(now);
+        match vault.rotate(request.lease, "end", now, &CancellationToken::new()).await {
             Ok(()) => {}
-            Err(SourceError::Rotation(RotationError::Slow { secret, version, told, .. })) => {
-                let slow = RotationError::Slow { secret, version, waited: now.since(since), told };
-                if now.since(since) < DESTROY_WITHIN {
-                    return Ok(Destruction::UnderWay { what: slow.to_string() });
+            Err(SourceError::Rotation(RotationError::UnderWay { secret, version, told })) => {
+                if now.since(since) >= DESTROY_WITHIN {
+                    return Err(RotationError::Stuck { secret, version, told }.into());
                 }
-                return Err(slow.into());
+                let what = RotationError::UnderWay { secret, version, told }.to_string();
+                return Ok(Destruction::UnderWay { what });
             }
             Err(error) => return Err(error),
         }
@@ -138,14 +154,15 @@ impl CredentialSource for SecretsManager {
         if opens(request.target, &before.username, &Secret::new(before.password)).await? {
             return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
         }
-        self.begun().remove(&version);
+        self.begun().remove(request.lease);
         Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
     }
 }
 
-/// The version that stands for a step in a lease's life (32 to 64 characters: `ClientRequestToken`).
-fn version(lease: &str, step: &str) -> String {
-    let hash = crypto::hex(&crypto::sha256(&[lease.as_bytes(), b"\n", step.as_bytes()]));
+/// The version that stands for a step in a lease's life, and for the attempts after those that were given up (32 to 64
+/// characters: `ClientRequestToken`).
+fn version(lease: &str, step: &str, attempt: u32) -> String {
+    let hash = crypto::hex(&crypto::sha256(&[format!("{lease}\n{step}\n{attempt}").as_bytes()]));
     hash.chars().take(36).collect()
 }
 
@@ -163,29 +180,40 @@ enum Progress {
     Done,
     /// It is being made, or another is.
     UnderWay,
+    /// It was being made, and no longer is.
+    GivenUp,
     Unknown,
 }
 
 impl Vault<'_> {
     async fn value(&self, stage: &str) -> Result<Kept, SourceError> {
         let asked = self.client.get_secret_value().secret_id(self.secret).version_stage(stage).send().await;
-        let value = asked.map_err(|error| SourceError::Amazon(explain(&error)))?;
+        let value = asked.map_err(|error| SourceError::Amazon(explain_answer(&error)))?;
         let kept = value.secret_string().and_then(|text| serde_json::from_str(text).ok());
         kept.ok_or_else(|| RotationError::NotAPassword { secret: self.secret.to_owned() }.into())
     }
 
-    /// Has the secret rotated to `version`, unless it was already, and waits until that is current.
+    /// Has the secret rotated for this step, unless it was already, and waits until that is done.
     async fn rotate(
         &self,
-        version: &str,
+        lease: &str,
+        step: &str,
         until: Timestamp,
         ended: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let (begun, mut pause, mut asked, mut told) = (self.clock.now(), FIRST_PAUSE, false, None);
+        let (mut attempt, mut asked, mut told, mut pause) = (0, false, None, FIRST_PAUSE);
         loop {
-            match self.progress(version).await {
+            let version = version(lease, step, attempt);
+            match self.progress(&version).await {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::Unknown) if !asked => match self.ask(version).await {
+                Ok(Progress::GivenUp) if attempt < ATTEMPTS => {
+                    (attempt, asked) = (attempt + 1, false);
+                    continue;
+                }
+                Ok(Progress::GivenUp) => {
+                    return Err(RotationError::GivenUp { secret: self.secret.to_owned() }.into());
+                }
+                Ok(Progress::Unknown) if !asked => match self.ask(&version).await {
                     Ok(()) => {
                         // Looked at once more before the first pause: it may be done by now.
                         asked = true;
@@ -198,37 +226,68 @@ impl Vault<'_> {
                 Err(error) => told = Some(error.said_for_good()?),
             }
             if self.clock.now() >= until {
-                let (secret, version) = (self.secret.to_owned(), version.to_owned());
-                let waited = self.clock.now().since(begun);
-                return Err(RotationError::Slow { secret, version, waited, told }.into());
+                let secret = self.secret.to_owned();
+                return Err(RotationError::UnderWay { secret, version, told }.into());
             }
-            tokio::select! {
-                () = self.clock.sleep_until(self.clock.now().plus(pause).min(until)) => {}
-                () = ended.cancelled() => return Err(SourceError::Ended),
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = self.pause(pause, until, ended).await?;
         }
     }
 
-    async fn progress(&self, version: &str) -> Result<Progress, Trouble> {
+    /// Waits until no rotation is under way, as long as that is worth it.
+    async fn settle(&self, until: Timestamp, ended: &CancellationToken) -> Result<(), SourceError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.stages().await {
+                Ok(stages) if !is_rotating(&stages) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => _ = error.said_for_good()?,
+            }
+            if self.clock.now() >= until {
+                return Ok(());
+            }
+            pause = self.pause(pause, until, ended).await?;
+        }
+    }
+
+    /// Gives the next pause.
+    async fn pause(
+        &self,
+        pause: Duration,
+        until: Timestamp,
+        ended: &CancellationToken,
+    ) -> Result<Duration, SourceError> {
+        tokio::select! {
+            () = self.clock.sleep_until(self.clock.now().plus(pause).min(until)) => {}
+            () = ended.cancelled() => return Err(SourceError::Ended),
+        }
+        Ok((pause * 2).min(LONGEST_PAUSE))
+    }
+
+    async fn stages(&self) -> Result<HashMap<String, Vec<String>>, Trouble> {
         let described = self.client.describe_secret().secret_id(self.secret).send().await;
         let described = described.map_err(|error| Trouble::of(&error))?;
-        let none = HashMap::new();
-        let stages = described.version_ids_to_stages().unwrap_or(&none);
-        let has = |stages: &[String], stage: &str| stages.iter().any(|one| one == stage);
+        Ok(described.version_ids_to_stages.unwrap_or_default())
+    }
+
+    async fn progress(&self, version: &str) -> Result<Progress, Trouble> {
+        let stages = self.stages().await?;
         match stages.get(version) {
             Some(stages) if has(stages, CURRENT) || has(stages, PREVIOUS) => return Ok(Progress::Done),
-            Some(_) => return Ok(Progress::UnderWay),
-            None => {}
+            Some(stages) if has(stages, PENDING) => return Ok(Progress::UnderWay),
+            Some(_) | None => {}
         }
-        if stages.values().any(|stages| has(stages, PENDING) && !has(stages, CURRENT)) {
+        if is_rotating(&stages) {
             return Ok(Progress::UnderWay);
         }
         // Versions without a stage are told of on request.
         let all = self.client.list_secret_version_ids().secret_id(self.secret).include_deprecated(true);
         let all = all.send().await.map_err(|error| Trouble::of(&error))?;
-        let was = all.versions().iter().any(|one| one.version_id() == Some(version));
-        Ok(if was { Progress::Done } else { Progress::Unknown })
+        let of = |version: &str| all.versions().iter().find(|one| one.version_id() == Some(version));
+        let Some(ours) = of(version) else { return Ok(Progress::Unknown) };
+        let current = stages.iter().find(|(_, stages)| has(stages, CURRENT)).and_then(|(id, _)| of(id));
+        // One that was current was followed by others; one that was given up left those before it in place.
+        let is_followed = current.is_some_and(|current| current.created_date() >= ours.created_date());
+        Ok(if is_followed { Progress::Done } else { Progress::GivenUp })
     }
 
     async fn ask(&self, version: &str) -> Result<(), Trouble> {
@@ -242,11 +301,20 @@ impl Vault<'_> {
                     Some(RotateSecretError::InvalidRequestException(_))
                 ) =>
             {
-                Err(Trouble::Passing(explain(&error)))
+                Err(Trouble::Passing(explain_answer(&error)))
             }
             Err(error) => Err(Trouble::of(&error)),
         }
     }
+}
+
+fn has(stages: &[String], stage: &str) -> bool {
+    stages.iter().any(|one| one == stage)
+}
+
+/// Whether a version is on its way.
+fn is_rotating(stages: &HashMap<String, Vec<String>>) -> bool {
+    stages.values().any(|stages| has(stages, PENDING) && !has(stages, CURRENT))
 }
 
 /// Why Amazon did not do what it was asked to.
@@ -261,7 +329,7 @@ impl Trouble {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let told = explain(error);
+        let told = explain_answer(error);
         let refused = error.raw_response().is_some_and(|answer| answer.status().as_u16() < 500);
         let throttled = error.code().is_some_and(|code| code.contains("Throttl"));
         if refused && !throttled { Self::ForGood(told) } else { Self::Passing(told) }

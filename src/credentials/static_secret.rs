@@ -76,10 +76,16 @@ impl StaticSecrets {
     }
 
     /// Changes the password and proves that it was.
-    async fn rotate(&self, request: &SourceRequest<'_>, command: &[String]) -> Result<(), SourceError> {
+    async fn rotate(
+        &self,
+        request: &SourceRequest<'_>,
+        command: &[String],
+    ) -> Result<Destruction, SourceError> {
         let name = request.access_role;
         let changing = self.changing(name);
-        let _held = changing.lock().await;
+        let busy = || Destruction::UnderWay { what: format!("the password `{name}` is being changed") };
+        let Ok(_held) = changing.try_lock() else { return Ok(busy()) };
+        let Some(_locked) = self.keep.lock().map_err(StaticError::from)? else { return Ok(busy()) };
         let mut kept = self.keep.load(name).await.map_err(StaticError::from)?;
         let is_begun = kept.next.is_some();
         if !is_begun {
@@ -88,7 +94,7 @@ impl StaticSecrets {
             self.keep.store(name, &kept).await.map_err(StaticError::from)?;
         }
         failpoint::reached("static_next");
-        let Some(next) = kept.next.take() else { return Ok(()) };
+        let Some(next) = kept.next.take() else { return Ok(busy()) };
         let program = command.first().cloned().unwrap_or_default();
         // It may have been changed before somebody died.
         if !is_begun || !opens(request.target, &kept.user, &next).await? {
@@ -104,7 +110,7 @@ impl StaticSecrets {
         let changed = Kept { user: kept.user, password: next, next: None };
         self.keep.store(name, &changed).await.map_err(StaticError::from)?;
         failpoint::reached("static_kept");
-        Ok(())
+        Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
     }
 }
 
@@ -137,14 +143,10 @@ impl CredentialSource for StaticSecrets {
             let target = request.target.target.name.clone();
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
-        let how = match &how.rotate {
-            Some(command) => {
-                self.rotate(request, command).await?;
-                How::Rotated
-            }
-            None => How::Kept,
-        };
-        Ok(Destruction::Done(Destroyed { how, terminated: 0 }))
+        match &how.rotate {
+            Some(command) => self.rotate(request, command).await,
+            None => Ok(Destruction::Done(Destroyed { how: How::Kept, terminated: 0 })),
+        }
     }
 }
 

@@ -428,8 +428,13 @@ impl From<Cut> for CutView {
 pub enum CredentialView {
     /// None had been issued, or it was gone already.
     None,
-    /// The source confirmed that it is gone.
-    Destroyed { handle: String },
+    /// The source confirmed it.
+    Destroyed {
+        handle: String,
+        /// `dropped`; `rotated`: its secret was changed; `expires`: worth nothing 15 minutes after its issue; `kept`:
+        /// unchanged, and nobody but Sallyport has it; `expired`; `earlier`: it had been destroyed before.
+        how: String,
+    },
     /// It cannot be destroyed: its source denies it everything until it has expired.
     Denied {
         handle: String,
@@ -446,7 +451,7 @@ impl From<Released> for CredentialView {
     fn from(released: Released) -> Self {
         match released {
             Released::None => Self::None,
-            Released::Destroyed { handle } => Self::Destroyed { handle },
+            Released::Destroyed { handle, how } => Self::Destroyed { handle, how },
             Released::Denied { handle, expires_at, in_force } => {
                 Self::Denied { handle, expires_at, window_ms: in_force.milliseconds() }
             }

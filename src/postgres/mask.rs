@@ -76,7 +76,7 @@ fn speaks_of_an_account(text: &[u8]) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
-    /// A word that is not quoted.
+    /// A word or a quoted name.
     Word,
     /// Where a string's content begins and ends.
     String(usize, usize),
@@ -128,11 +128,13 @@ impl Masker<'_> {
             match token {
                 Token::Word => {
                     let word = self.slice(begin, next);
+                    let word =
+                        word.strip_prefix(b"\"").and_then(|word| word.strip_suffix(b"\"")).unwrap_or(word);
                     is_due = WORDS.iter().any(|one| word.eq_ignore_ascii_case(one));
                 }
+                // It stays due: a string may be continued on the next line.
                 Token::String(from, to) | Token::Body(from, to) if is_due || is_tainted => {
                     self.mask(from, to);
-                    is_due = false;
                 }
                 Token::String(from, to) => is_tainted |= self.string(from, to),
                 Token::Body(from, to) if depth < DEEPEST => self.statements(from, to, depth + 1),
@@ -211,13 +213,12 @@ impl Masker<'_> {
         value += 1;
         value += self.slice(value, end).iter().take_while(|byte| is_space(byte)).count();
         let text = self.slice(value, end);
-        // Within a string of SQL a quote is doubled.
-        let quote = text.iter().take_while(|byte| **byte == b'\'').count().min(2);
-        let length = if quote == 0 {
-            text.iter().take_while(|byte| !is_space(byte) && !b"'&".contains(byte)).count()
-        } else {
-            quoted(text.get(quote..).unwrap_or_default(), quote)
-        };
+        // Within a string of SQL a quote is doubled, or a backslash stands before it.
+        let quote: &[u8] =
+            [b"\\'".as_slice(), b"''", b"'"].into_iter().find(|quote| text.starts_with(quote)).unwrap_or(b"");
+        let rest = text.get(quote.len()..).unwrap_or_default();
+        let (quote, length) =
+            (quote.len(), if quote.is_empty() { unquoted(rest) } else { quoted(rest, quote) });
         self.mask(value + quote, value + quote + length);
         value + quote + length
     }
@@ -255,17 +256,28 @@ impl Masker<'_> {
     }
 }
 
-/// How long a quoted value is, up to `quotes` quotes that end it; a backslash takes the next byte.
-fn quoted(text: &[u8], quotes: usize) -> usize {
+/// How long a value is that is not quoted; a backslash takes the next byte.
+fn unquoted(text: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         match byte {
             b'\\' => at += 2,
-            b'\'' if text.get(at..at + quotes).is_some_and(|end| end.iter().all(|byte| *byte == b'\'')) => {
-                return at;
-            }
+            b'\'' | b'&' => break,
+            byte if byte.is_ascii_whitespace() => break,
             _ => at += 1,
         }
+    }
+    at.min(text.len())
+}
+
+/// How long a quoted value is, up to what quotes it; a backslash takes the next byte.
+fn quoted(text: &[u8], quote: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.starts_with(quote) {
+            return at;
+        }
+        at += if rest.first() == Some(&b'\\') { 2 } else { 1 };
     }
     text.len()
 }
@@ -331,11 +343,11 @@ fn string(text: &[u8], quote: usize, has_escapes: bool, at: usize) -> (Token, us
     (Token::Unclear, text.len())
 }
 
-/// A quoted name whose quote stands at `quote`: `"password"` is a word too.
+/// A quoted name whose quote stands at `quote`: an option may be called `"password"`.
 fn name(text: &[u8], quote: usize) -> (Token, usize) {
     let rest = text.get(quote + 1..).unwrap_or_default();
     let length = memchr::memchr(b'"', rest).map_or(text.len(), |end| quote + 1 + end + 1);
-    (Token::Other, length)
+    (Token::Word, length)
 }
 
 /// A body between dollar quotes, a parameter, or a lone dollar.

@@ -72,6 +72,22 @@ fn secrets_are_masked_and_nothing_else() {
 }
 
 #[test]
+fn every_way_of_writing_a_secret_is_known() {
+    let cases = [
+        ("ALTER ROLE a PASSWORD 'abc'\n  'def' LOGIN", "ALTER ROLE a PASSWORD '***'\n  '***' LOGIN"),
+        (
+            "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" 's3cret')",
+            "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" '***')",
+        ),
+        (r"SELECT dblink('password=hun\ ter2 host=h')", r"SELECT dblink('password=*** host=h')"),
+        (r"SELECT dblink(E'password=\'hun ter2\' host=h')", r"SELECT dblink(E'password=\'***\' host=h')"),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(mask(sql), expected, "{sql}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_for_certain_is_masked_from_the_word_on() {
     let cases = [
         ("ALTER ROLE a PASSWORD 'hunter2", "ALTER ROLE a PASSWORD ***"),

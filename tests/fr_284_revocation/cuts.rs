@@ -68,7 +68,7 @@ fn every_connection_is_cut_wherever_it_stands_and_the_role_is_gone_when_the_call
     let answer = crate::revoke(&bastion, "erin", &session, "incident 42");
     assert_eq!(crate::cut(&answer), up, "each is named, and over");
     let handle = format!("sp_{}", session.replace('-', "_"));
-    assert_eq!(answer["credential"], json!({ "state": "destroyed", "handle": handle }));
+    assert_eq!(answer["credential"], json!({ "state": "destroyed", "handle": handle, "how": "dropped" }));
     assert_eq!(answer["before"], false);
     assert!(postgres.session_roles().is_empty(), "the role is gone when the call returns");
     assert_eq!(backends_at_work(&postgres), "0", "the statement does not run on");

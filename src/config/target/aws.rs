@@ -15,7 +15,9 @@ const LONGEST: Duration = Duration::from_hours(12);
 /// What a role allows at most unless somebody changed it.
 const DEFAULT_MAXIMUM: Duration = Duration::from_hours(1);
 /// The longest session policy that AWS accepts, in characters.
-const LONGEST_POLICY: usize = 2_048;
+const LONGEST_POLICY: usize = 2_048 - ENDING;
+/// What is added to each: that it ends with the session.
+const ENDING: usize = 148;
 /// The longest name of a role (IAM's quotas).
 const LONGEST_ROLE: usize = 64;
 
@@ -153,7 +155,7 @@ fn session_policy(path: &Path) -> Result<String, String> {
     let length = compact.chars().count();
     if length > LONGEST_POLICY {
         return Err(format!(
-            "`{at}` has {length} characters without its white space, AWS accepts {LONGEST_POLICY}: say less, or \
+            "`{at}` has {length} characters without its white space, {LONGEST_POLICY} fit into what AWS accepts: say less, or \
              narrow the role itself"
         ));
     }
