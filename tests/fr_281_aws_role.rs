@@ -331,7 +331,10 @@ fn a_session_policy_narrows_one_access_and_another_role_puts_the_deny() {
     world.credential();
     let asked = &world.tap.calls("AssumeRole")[0];
     let policy: Value = serde_json::from_str(&field(asked, "Policy").unwrap()).unwrap();
-    assert_eq!(policy, json!({ "Version": "2012-10-17", "Statement": [] }));
+    let statements = policy["Statement"].as_array().unwrap();
+    assert_eq!(statements.len(), 1, "the configured one allows nothing, and nothing is allowed beside it");
+    assert_eq!(statements[0]["Effect"], "Deny", "it ends with the session");
+    assert!(statements[0]["Condition"]["DateGreaterThan"]["aws:CurrentTime"].is_string());
     world.revoke(&granted.session);
     world.assert_denied(&granted.session);
     let roles: Vec<_> =
@@ -357,7 +360,7 @@ fn mistakes_in_a_role_target_are_told_before_anything_starts() {
         ("kind = \"aws\"", "kind = \"aws\"\nmaximum = \"13h\"", "must be from 15m to 12h, not `13h`"),
         ("kind = \"aws\"", "kind = \"aws\"\nmaximum = \"5m\"", "must be from 15m to 12h, not `5m`"),
         ("kind = \"aws\"", "kind = \"aws\"\ndeny_as = \"me\"", "deny_as: `me` is not a role's ARN"),
-        ("kind = \"aws\"", &format!("kind = \"aws\"\n{policies}"), "AWS accepts 2048"),
+        ("kind = \"aws\"", &format!("kind = \"aws\"\n{policies}"), "1900 fit into what AWS accepts"),
         ("kind = \"aws\"", &format!("kind = \"aws\"\n{policies}"), "`root` is not among the `accesses`"),
         ("iam_endpoint = \"https://sts.example\"", "", "good"),
     ] {

@@ -6,6 +6,7 @@
 //!    that was asked for; none waits for the other.
 //! 3. The credential is destroyed at its source, or denied there where it cannot be destroyed.
 
+use crate::credentials::sources::Sources;
 use crate::domain::decision::Decision;
 use crate::domain::deny::EndReason;
 use crate::domain::event::{Action, Event, Outcome};
@@ -105,7 +106,10 @@ impl Access {
             (Released::None, None) => self.revoke_role(id).await,
             // The clean-up was quicker.
             (Released::None, Some(lease)) => {
-                Released::Destroyed { handle: lease.handle, how: "earlier".to_owned() }
+                let rules = self.rules();
+                let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+                let how = target.map_or("earlier", |target| Sources::fate(target).as_str()).to_owned();
+                Released::Destroyed { handle: lease.handle, how }
             }
             (released, _) => released,
         };

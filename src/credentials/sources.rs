@@ -1,11 +1,11 @@
 //! Sends each request to the kind of source that its target is configured with.
 
-use super::CredentialSource;
 use super::keep::Keep;
 use super::postgres_role::PostgresRole;
 use super::rds_iam::RdsIam;
 use super::secrets_manager::SecretsManager;
 use super::static_secret::StaticSecrets;
+use super::{CredentialSource, How};
 use crate::clock::Clock;
 use crate::config::{PostgresTarget, Source};
 
@@ -26,6 +26,17 @@ impl Sources {
             secrets_manager: SecretsManager::new(clock.clone()),
             rds_iam: RdsIam::new(clock.clone()),
             kept: StaticSecrets::new(keep),
+        }
+    }
+
+    /// What becomes of the target's credentials.
+    pub fn fate(target: &PostgresTarget) -> How {
+        match &target.source {
+            Source::Role(_) => How::Dropped,
+            Source::SecretsManager(_) => How::Rotated,
+            Source::RdsIam(_) => How::Expires,
+            Source::Static(kept) if kept.rotate.is_some() => How::Rotated,
+            Source::Static(_) => How::Kept,
         }
     }
 
