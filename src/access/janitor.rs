@@ -77,6 +77,7 @@ impl Access {
             .buffer_unordered(AT_A_TIME)
             .collect::<Vec<_>>()
             .await;
+        self.look_after_roles().await?;
         let mut look = Look::Clean;
         for outcome in looks {
             look = if outcome? == Look::Clean { look } else { Look::Trouble };

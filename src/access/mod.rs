@@ -30,6 +30,7 @@ pub mod review;
 pub mod revoke;
 pub mod role;
 pub mod role_end;
+mod role_janitor;
 pub mod roles;
 pub mod search;
 pub mod second_factor;

@@ -27,7 +27,7 @@ use super::role::is_moved;
 use super::roles::Held;
 
 /// How long a deny stays once nothing is left to be denied: AWS's clock may be behind ours.
-const LIFT_AFTER: Duration = Duration::from_mins(5);
+pub(super) const LIFT_AFTER: Duration = Duration::from_mins(5);
 /// How long what failed waits for its next try.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How long, and how often, a revocation tries whether a deny is in force before it answers.

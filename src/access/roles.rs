@@ -29,6 +29,8 @@ pub struct Roles {
     slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
     /// The latest credential of each session, to find out when a deny has come into force.
     held: std::sync::Mutex<HashMap<SessionId, Held>>,
+    /// Denies on roles that no session has, and since when that is known: by role and policy.
+    left: std::sync::Mutex<HashMap<(String, String), Timestamp>>,
     /// Owns what must come to its end once begun.
     pub(super) tasks: TaskTracker,
 }
@@ -60,6 +62,7 @@ impl Roles {
             fingerprint_key,
             slots: std::sync::Mutex::default(),
             held: std::sync::Mutex::default(),
+            left: std::sync::Mutex::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -83,6 +86,18 @@ impl Roles {
     /// Forgets the credential; whoever did so first is told.
     pub(super) fn let_go(&self, session: &SessionId) -> Option<Held> {
         lock(&self.held).remove(session)
+    }
+
+    /// Since when this deny is known to be left, and whether that is news.
+    pub(super) fn found_left(&self, role: &str, policy: &str, now: Timestamp) -> (Timestamp, bool) {
+        let mut left = lock(&self.left);
+        let key = (role.to_owned(), policy.to_owned());
+        let is_new = !left.contains_key(&key);
+        (*left.entry(key).or_insert(now), is_new)
+    }
+
+    pub(super) fn forget_left(&self, role: &str, policy: &str) {
+        lock(&self.left).remove(&(role.to_owned(), policy.to_owned()));
     }
 
     /// Waits for what has been begun; nothing new may begin.

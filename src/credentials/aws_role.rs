@@ -146,6 +146,18 @@ impl AwsRoles {
         }
     }
 
+    /// The names of the role's inline policies that begin so. Of the order, all but the policy counts.
+    pub async fn policies(&self, of: &Deny<'_>, prefix: &str) -> Result<Vec<String>, RoleError> {
+        let client = self.iam(of).await?;
+        let pages = client.list_role_policies().role_name(role_name(of.role)).into_paginator();
+        let names = pages.items().send().collect::<Result<Vec<String>, _>>().await;
+        match names {
+            Ok(names) => Ok(names.into_iter().filter(|name| name.starts_with(prefix)).collect()),
+            Err(error) if error.code() == Some("NoSuchEntity") => Ok(Vec::new()),
+            Err(error) => Err(failure("list the policies of", of.role, &error)),
+        }
+    }
+
     /// Makes a harmless call with the credential. `GetCallerIdentity` would not do: nothing can deny it. This one
     /// fails in any case, as there is nothing to decode; it depends on the policies how.
     pub async fn probe(&self, region: &str, endpoint: Option<&str>, credential: &RoleCredential) -> Probe {

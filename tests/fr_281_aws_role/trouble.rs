@@ -119,3 +119,35 @@ fn a_target_that_is_taken_away_takes_with_it_what_was_handed_out() {
     assert!(world.policies("ReadOnly").is_empty());
     assert_eq!(world.life(&granted.session).last().unwrap(), "credential_destroyed");
 }
+
+#[test]
+fn a_deny_that_no_session_has_is_found_recorded_and_removed_when_nothing_needs_it() {
+    let world = World::start();
+    let granted = world.grant_dev(3600);
+    world.credential();
+    world.revoke(&granted.session);
+    let ours = world.policies("ReadOnly").into_keys().next().unwrap();
+    // As a store that was restored from a copy has forgotten it; and somebody else's, which is none of ours.
+    let lost = ours.replace(&granted.session, "ses-0123456789abcdef");
+    let document = json!({ "Version": "2012-10-17", "Statement": [] }).to_string();
+    for name in [lost.as_str(), "sallyport-0000000000000000-ses-0123456789abcdef"] {
+        let put = format!(
+            "c.put_role_policy(RoleName='ReadOnly', PolicyName='{name}', PolicyDocument='{document}')"
+        );
+        world.amazon.python("iam", &put);
+    }
+    world.bastion.advance(301);
+    let found = world.bastion.events("credential_orphaned");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["detail"]["handle"], lost.as_str());
+    assert_eq!(world.policies("ReadOnly").len(), 3, "what it denies may be good still");
+
+    world.bastion.advance(3600 + LIFTED);
+    world.bastion.advance(301);
+    let left: Vec<String> = world.policies("ReadOnly").into_keys().collect();
+    assert_eq!(left, ["sallyport-0000000000000000-ses-0123456789abcdef"]);
+    assert_eq!(world.bastion.events("credential_orphaned").len(), 1, "told once");
+    let gone = world.bastion.events("credential_destroyed");
+    assert!(gone.iter().any(|event| event["detail"]["handle"] == lost.as_str()), "{gone:?}");
+    world.bastion.verify().success();
+}
