@@ -125,8 +125,14 @@ impl Drop for Running {
 
 /// Waits for a level, [`PATIENCE`] at most.
 #[track_caller]
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_for(what, PATIENCE, holds);
+}
+
+/// As [`wait_until`], as long as it may take where others are at work on the same machine.
+#[track_caller]
+pub fn wait_for(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         pause();
