@@ -329,7 +329,10 @@ fn a_session_policy_narrows_one_access_and_another_role_puts_the_deny() {
     let world = World::with(&lines, |_| None);
     let granted = world.grant_dev(3600);
     world.credential();
-    let asked = &world.tap.calls("AssumeRole")[0];
+    // The janitor looks at the roles as who puts denies, too.
+    let of_role = |body: &&String| field(body, "RoleArn").as_deref() == Some(READ_ONLY);
+    let calls = world.tap.calls("AssumeRole");
+    let asked = calls.iter().find(of_role).unwrap();
     let policy: Value = serde_json::from_str(&field(asked, "Policy").unwrap()).unwrap();
     let statements = policy["Statement"].as_array().unwrap();
     assert_eq!(statements.len(), 1, "the configured one allows nothing, and nothing is allowed beside it");
@@ -337,9 +340,11 @@ fn a_session_policy_narrows_one_access_and_another_role_puts_the_deny() {
     assert!(statements[0]["Condition"]["DateGreaterThan"]["aws:CurrentTime"].is_string());
     world.revoke(&granted.session);
     world.assert_denied(&granted.session);
-    let roles: Vec<_> =
+    let puts = world.tap.calls("PutRolePolicy").len();
+    let roles: std::collections::BTreeSet<_> =
         world.tap.calls("AssumeRole").iter().map(|body| field(body, "RoleArn").unwrap()).collect();
-    assert_eq!(roles, [READ_ONLY, "arn:aws:iam::123456789012:role/SallyportDeny"]);
+    let both = [READ_ONLY, "arn:aws:iam::123456789012:role/SallyportDeny"].map(str::to_owned);
+    assert_eq!((puts, roles), (1, both.into()));
 }
 
 #[test]

@@ -129,7 +129,8 @@ fn a_deny_that_no_session_has_is_found_recorded_and_removed_when_nothing_needs_i
     let ours = world.policies("ReadOnly").into_keys().next().unwrap();
     // As a store that was restored from a copy has forgotten it; and somebody else's, which is none of ours.
     let lost = ours.replace(&granted.session, "ses-0123456789abcdef");
-    let document = json!({ "Version": "2012-10-17", "Statement": [] }).to_string();
+    let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
+    let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
     for name in [lost.as_str(), "sallyport-0000000000000000-ses-0123456789abcdef"] {
         let put = format!(
             "c.put_role_policy(RoleName='ReadOnly', PolicyName='{name}', PolicyDocument='{document}')"
