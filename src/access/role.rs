@@ -276,7 +276,11 @@ impl Access {
         until: Timestamp,
         error: RoleError,
     ) -> Deny {
-        let expires_at = if matches!(error, RoleError::Refused { .. }) { before.expires_at } else { until };
+        let expires_at = if matches!(error, RoleError::Refused { .. } | RoleError::NotNarrowed { .. }) {
+            before.expires_at
+        } else {
+            until
+        };
         let now = RoleSession { expires_at, changed_at: self.now(), ..before.clone() };
         let event = role_event(Action::CredentialIssued, Outcome::Failed, permit, &now);
         let event = event.with("error", error.to_string());
@@ -319,7 +323,9 @@ fn unavailable(error: &RoleError) -> Deny {
     let detail = error.to_string();
     match error {
         RoleError::Unreachable { .. } => Deny::TargetUnavailable { detail },
-        RoleError::Refused { .. } | RoleError::Unusable { .. } => Deny::CredentialUnavailable { detail },
+        RoleError::Refused { .. } | RoleError::NotNarrowed { .. } | RoleError::Unusable { .. } => {
+            Deny::CredentialUnavailable { detail }
+        }
     }
 }
 

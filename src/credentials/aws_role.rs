@@ -84,6 +84,8 @@ pub enum RoleError {
     /// It may have been done.
     #[error("AWS cannot be reached to {doing} {role}: {detail}")]
     Unreachable { doing: &'static str, role: String, detail: String },
+    #[error("the session policy for {role} is no policy: nothing is handed out without it")]
+    NotNarrowed { role: String },
     #[error("AWS issued no credential of {role} that can be used")]
     Unusable { role: String },
 }
@@ -97,6 +99,8 @@ pub struct AwsRoles {
 
 impl AwsRoles {
     pub async fn assume(&self, order: &AssumeOrder<'_>) -> Result<RoleCredential, RoleError> {
+        let policy = bounded(order.session_policy, order.not_after)
+            .ok_or_else(|| RoleError::NotNarrowed { role: order.role.to_owned() })?;
         let tags: Vec<Tag> = order
             .tags
             .iter()
@@ -111,7 +115,7 @@ impl AwsRoles {
             .role_session_name(order.identity)
             .source_identity(order.identity)
             .duration_seconds(i32::try_from(order.duration.as_secs()).unwrap_or(i32::MAX))
-            .policy(bounded(order.session_policy, order.not_after))
+            .policy(policy)
             .set_tags(Some(tags))
             .set_transitive_tag_keys(Some(keys))
             .send()
@@ -242,8 +246,8 @@ fn role_name(arn: &str) -> &str {
 }
 
 /// The session policy, which denies everything after the session's end, whatever becomes of the gateway. Without a
-/// configured one it takes nothing else away.
-fn bounded(configured: Option<&str>, not_after: Timestamp) -> String {
+/// configured one it takes nothing else away. None when the configured one is no policy: it is not left out.
+fn bounded(configured: Option<&str>, not_after: Timestamp) -> Option<String> {
     // Whole seconds, rounded down, as IAM reads them.
     let second: String =
         not_after.to_string().chars().take("2026-11-27T03:00:00".len()).chain(['Z']).collect();
@@ -253,16 +257,20 @@ fn bounded(configured: Option<&str>, not_after: Timestamp) -> String {
         "Resource": "*",
         "Condition": { "DateGreaterThan": { "aws:CurrentTime": second } },
     });
-    let whole = || json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Action": "*", "Resource": "*" }] });
-    let mut policy = configured.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(whole);
-    if let Some(statement) = policy.get_mut("Statement") {
-        let statements = match statement.take() {
-            Value::Array(statements) => statements,
-            one => vec![one],
-        };
-        *statement = statements.into_iter().chain([deny]).collect();
-    }
-    policy.to_string()
+    let mut policy: Value = match configured {
+        Some(text) => serde_json::from_str(text).ok()?,
+        None => json!({
+            "Version": "2012-10-17",
+            "Statement": [{ "Effect": "Allow", "Action": "*", "Resource": "*" }],
+        }),
+    };
+    let statement = policy.get_mut("Statement")?;
+    let statements = match statement.take() {
+        Value::Array(statements) => statements,
+        one => vec![one],
+    };
+    *statement = statements.into_iter().chain([deny]).collect();
+    Some(policy.to_string())
 }
 
 /// Short, as all inline policies of a role share 10,240 characters.
@@ -302,19 +310,22 @@ mod tests {
     #[test]
     fn a_session_policy_ends_with_the_session() {
         let end: Timestamp = "2026-11-27T03:00:00.5Z".parse().unwrap();
-        let plain: Value = serde_json::from_str(&bounded(None, end)).unwrap();
+        let plain: Value = serde_json::from_str(&bounded(None, end).unwrap()).unwrap();
         assert_eq!(plain["Statement"][0]["Effect"], "Allow");
         let deny = &plain["Statement"][1];
         assert_eq!(deny["Effect"], "Deny");
         assert_eq!(deny["Condition"]["DateGreaterThan"]["aws:CurrentTime"], "2026-11-27T03:00:00Z");
         let configured =
             r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#;
-        let narrowed: Value = serde_json::from_str(&bounded(Some(configured), end)).unwrap();
+        let narrowed: Value = serde_json::from_str(&bounded(Some(configured), end).unwrap()).unwrap();
         assert_eq!(narrowed["Statement"][0]["Action"], "s3:*");
         assert_eq!(narrowed["Statement"].as_array().unwrap().len(), 2, "nothing is allowed beside it");
         // What `config` leaves room for.
-        let added = bounded(Some(configured), end).len() - configured.len();
+        let added = bounded(Some(configured), end).unwrap().len() - configured.len();
         assert!(added <= 148, "{added}");
+        for broken in ["", "{", "{}", "[]"] {
+            assert_eq!(bounded(Some(broken), end), None, "{broken}");
+        }
     }
 
     #[test]

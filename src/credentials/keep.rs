@@ -1,9 +1,9 @@
 //! Where passwords are kept: a file for each, sealed (AES-256-GCM) with a key that is in a file beside them: as it is, or
 //! encrypted by Amazon KMS, which then has to be asked once before any can be opened.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use aws_sdk_kms::Client;
@@ -167,7 +167,7 @@ impl Keep {
     pub async fn make(&self) -> Result<(), KeepError> {
         let failed = |source| KeepError::File { path: self.key_file.clone(), source };
         if !self.directory.is_dir() {
-            fs::create_dir(&self.directory).map_err(failed)?;
+            DirBuilder::new().mode(0o700).create(&self.directory).map_err(failed)?;
         }
         if self.key_file.exists() {
             return Ok(());

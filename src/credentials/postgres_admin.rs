@@ -34,11 +34,11 @@ pub enum AdminError {
 }
 
 impl AdminError {
-    /// Whether the target was asked and does not let this user in with this password.
+    /// Whether the target was asked and says that the password is wrong. Other refusals (`pg_hba.conf`, a role that may
+    /// not log in just now) prove nothing of it.
     pub fn is_refusal(&self) -> bool {
         let Self::Connect { source, .. } = self else { return false };
-        let refusals = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
-        source.code().is_some_and(|code| refusals.contains(code))
+        source.code() == Some(&SqlState::INVALID_PASSWORD)
     }
 
     /// Whether nobody answered at the target, rather than refused.
