@@ -95,6 +95,12 @@ fn statement_end(end: &mut StatementEnd) {
     clip_some(&mut end.message, TEXT);
 }
 
+/// Whether [`clipped`] would leave it as it is.
+pub(super) fn is_clipped(end: &StatementEnd) -> bool {
+    let within = |text: &Option<String>, limit| text.as_ref().is_none_or(|text| text.len() <= limit);
+    within(&end.tag, NAME) && within(&end.sqlstate, NAME) && within(&end.message, TEXT)
+}
+
 fn credential(credential: &mut Credential) {
     clip(&mut credential.step, NAME);
     clip(&mut credential.mark.handle, NAME);

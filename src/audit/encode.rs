@@ -6,7 +6,8 @@ use std::io::Write as _;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
-use super::clip::{NAME, TEXT, clip, clip_some, clipped};
+use super::clip::{NAME, TEXT, clip, clip_some, clipped, is_clipped};
+use super::line::push_number;
 use super::record::{
     Body, Context, ControlEntry, Data, Ended, Input, Opened, Output, Parameter, ParameterPart, Recovered,
     Sql, SqlPart,
@@ -43,20 +44,45 @@ pub(super) enum Effect {
     Ends(u64),
 }
 
-/// Serialises a body, as several records when it is too long for one.
-pub(super) fn body(body: &Body) -> Vec<Encoded> {
+/// Serialises bodies; one that is too long for one record becomes several.
+pub(super) fn bodies(bodies: &[Body]) -> Vec<Encoded> {
+    let mut encoded = Vec::with_capacity(bodies.len());
+    for body in bodies {
+        encode_body(body, &mut encoded);
+    }
+    encoded
+}
+
+fn encode_body(body: &Body, encoded: &mut Vec<Encoded>) {
     let effect = match body {
         Body::Statement(statement) => Effect::Starts(statement.n),
         Body::StatementEnd(end) => Effect::Ends(end.n),
         _ => Effect::None,
     };
+    if is_short(body) {
+        encoded.push(Encoded { fields: fields(body), effect });
+        return;
+    }
     let records = split(clipped(body.clone()));
-    let count = records.len();
-    let encode = |(index, body): (usize, Body)| Encoded {
-        fields: fields(&body),
-        effect: if index + 1 == count { effect } else { Effect::None },
-    };
-    records.into_iter().enumerate().map(encode).collect()
+    encoded.extend(records.iter().map(|record| Encoded { fields: fields(record), effect: Effect::None }));
+    if let Some(last) = encoded.last_mut() {
+        last.effect = effect;
+    }
+}
+
+/// Whether there is surely nothing to cut or split, which is true of nearly all: they are not copied then.
+fn is_short(body: &Body) -> bool {
+    let is_name = |name: &Option<String>| name.as_ref().is_none_or(|name| name.len() <= NAME);
+    match body {
+        Body::Statement(statement) => {
+            let (Sql::Text { sql: kept } | Sql::Bytes { b64: kept }) = &statement.sql;
+            let names = is_name(&statement.name) && is_name(&statement.portal);
+            names && kept.len() <= PIECE && statement.params.is_empty()
+        }
+        Body::StatementEnd(end) => is_clipped(end),
+        Body::Input(Input { data, .. }) | Body::Output(Output { data, .. }) => !is_long(data),
+        _ => false,
+    }
 }
 
 /// In as many records as it takes.
@@ -231,7 +257,9 @@ pub(super) fn context(context: &Context) -> Vec<u8> {
 /// The fields of something that serialises as an object, without the braces.
 #[expect(clippy::expect_used, reason = "plain structs of strings and numbers always serialise")]
 fn fields(value: &impl Serialize) -> Fields {
-    let mut json = serde_json::to_vec(value).expect("a record serialises");
+    // Room for most records without growing.
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, value).expect("a record serialises");
     json.pop();
     json.remove(0);
     json
@@ -255,12 +283,18 @@ pub(super) fn record(
     fields: &[u8],
 ) {
     json.clear();
+    json.extend_from_slice(br#"{"v":1,"rec":""#);
+    json.extend_from_slice(recording.as_bytes());
+    json.extend_from_slice(br#"","seq":"#);
+    push_number(json, seq);
+    json.extend_from_slice(br#","at":""#);
     // Writing to memory does not fail.
-    let _ = write!(
-        json,
-        r#"{{"v":1,"rec":"{recording}","seq":{seq},"at":"{}","mono":{},"node":"{node}""#,
-        stamp.at, stamp.mono
-    );
+    let _ = write!(json, "{}", stamp.at);
+    json.extend_from_slice(br#"","mono":"#);
+    push_number(json, stamp.mono);
+    json.extend_from_slice(br#","node":""#);
+    json.extend_from_slice(node.as_str().as_bytes());
+    json.push(b'"');
     json.extend_from_slice(context);
     json.push(b',');
     json.extend_from_slice(fields);

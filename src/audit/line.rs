@@ -71,7 +71,7 @@ pub(super) fn line_length(n: u64, json: usize) -> usize {
 pub fn write_line(buffer: &mut Vec<u8>, n: u64, hash: &Hash, json: &[u8]) {
     let mut digits = [0; HASH_DIGITS];
     HEXLOWER.encode_mut(hash, &mut digits);
-    push_index(buffer, n);
+    push_number(buffer, n);
     buffer.push(b' ');
     buffer.extend_from_slice(&digits);
     buffer.push(b' ');
@@ -80,7 +80,7 @@ pub fn write_line(buffer: &mut Vec<u8>, n: u64, hash: &Hash, json: &[u8]) {
 }
 
 /// Appends a number in decimal digits.
-fn push_index(buffer: &mut Vec<u8>, n: u64) {
+pub(super) fn push_number(buffer: &mut Vec<u8>, n: u64) {
     let mut digits = [0; 20];
     let (mut rest, mut at) = (n, digits.len());
     for slot in digits.iter_mut().rev() {

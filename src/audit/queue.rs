@@ -3,21 +3,29 @@
 //! The queue is bounded by the bytes it holds. When it is full, callers wait for room (the
 //! connection they serve stands still: back-pressure), so that memory stays bounded whatever the
 //! disk does. Order in the queue is the order of the log.
+//!
+//! What nobody waits for is gathered, for [`GATHER`] at most: a result, an echo, is mostly followed by something
+//! that somebody does wait for, and is then written with it, for one wake-up and one write.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Unrecordable;
 use super::chain::Log;
-use super::encode::{Effect, Fields, Stamp};
+use super::encode::{Encoded, Fields, Stamp};
 use super::files::Place;
 use super::record::Totals;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
+
+/// How long the writer leaves alone what nobody waits for.
+const GATHER: Duration = Duration::from_millis(1);
+/// How many bytes of it, about.
+const GATHER_BYTES: usize = 256 << 10;
 
 /// Told how many records are durable then, those of the job among them.
 pub(super) type Done = oneshot::Sender<Result<u64, Unrecordable>>;
@@ -42,7 +50,7 @@ pub(super) enum Task {
     },
     Record {
         recording: ConnectionId,
-        bodies: Vec<(Fields, Effect)>,
+        bodies: Vec<Encoded>,
     },
     End {
         recording: ConnectionId,
@@ -79,8 +87,21 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// The jobs' share of the queue's bytes.
+    bytes: usize,
+    /// Somebody waits for one of the jobs.
+    awaited: bool,
+    /// The writer sleeps until there is something at all, or something to be done at once.
+    sleeps: Option<Until>,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
+}
+
+/// What the writer sleeps for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Something,
+    Urgent,
 }
 
 /// What a look at the queue gave.
@@ -95,8 +116,30 @@ pub(super) enum Taken {
 }
 
 impl State {
+    fn push(&mut self, job: Job) {
+        self.bytes = self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        self.awaited |= job.done.is_some() || !matches!(job.task, Task::Record { .. });
+        self.jobs.push_back(job);
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.awaited || self.bytes >= GATHER_BYTES || self.shut.is_some()
+    }
+
+    fn is_something(&self) -> bool {
+        !self.jobs.is_empty() || self.shut.is_some()
+    }
+
+    fn has(&self, until: Until) -> bool {
+        match until {
+            Until::Something => self.is_something(),
+            Until::Urgent => self.is_urgent(),
+        }
+    }
+
     fn taken(&mut self) -> Taken {
         if !self.jobs.is_empty() {
+            (self.bytes, self.awaited) = (0, false);
             return Taken::Jobs(std::mem::take(&mut self.jobs));
         }
         if self.shut.is_some() { Taken::Shut } else { Taken::Nothing }
@@ -116,28 +159,47 @@ impl Queue {
         if let Some(why) = &state.shut {
             return Err(why.clone());
         }
-        state.jobs.push_back(make()?);
+        state.push(make()?);
+        // A wake-up costs a system call, whether anybody sleeps or not.
+        let wakes = state.sleeps.is_some_and(|until| state.has(until));
+        if wakes {
+            state.sleeps = None;
+        }
         drop(state);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         Ok(())
     }
 
-    /// Waits for jobs and takes all there are.
-    pub(super) fn take(&self) -> Taken {
-        let mut state = self.lock();
-        while state.jobs.is_empty() && state.shut.is_none() {
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Waits for jobs and takes all there are; until `due` at the latest.
+    pub(super) fn take(&self, due: Option<Instant>) -> Taken {
+        let mut state = self.sleep(self.lock(), Until::Something, due);
+        if !state.jobs.is_empty() {
+            state = self.sleep(state, Until::Urgent, Some(Instant::now() + GATHER));
         }
         state.taken()
     }
 
-    /// As [`Self::take`], until `due` at the latest.
-    pub(super) fn take_until(&self, due: Instant) -> Taken {
-        let time = due.saturating_duration_since(Instant::now());
-        let empty = |state: &mut State| state.jobs.is_empty() && state.shut.is_none();
-        let waited = self.filled.wait_timeout_while(self.lock(), time, empty);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.taken()
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        until: Until,
+        due: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        while !state.has(until) {
+            state.sleeps = Some(until);
+            state = match due.map(|due| due.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => break,
+                Some(time) => {
+                    let waited = self.filled.wait_timeout(state, time);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        state.sleeps = None;
+        state
     }
 
     /// Takes nothing more; gives what was not yet taken.

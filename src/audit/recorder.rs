@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::backlog::StreamRule;
-use super::encode::{self, Effect, Fields};
+use super::encode::{self, Encoded};
 use super::journal::{Handle, Journal, Room};
 use super::queue::Task;
 use super::record::{Body, Totals};
@@ -89,24 +89,23 @@ impl Recorder {
         self.shared.ended.store(true, Ordering::Release);
     }
 
-    fn encode(&self, bodies: &[Body]) -> Result<Vec<(Fields, Effect)>, Unrecordable> {
+    fn encode(&self, bodies: &[Body]) -> Result<Vec<Encoded>, Unrecordable> {
         if let Some(why) = self.shared.failed.get() {
             return Err(why.clone());
         }
         self.shared.journal.within(self.shared.stream.as_ref())?;
-        let encoded = bodies.iter().flat_map(encode::body);
-        Ok(encoded.map(|encoded| (encoded.fields, encoded.effect)).collect())
+        Ok(encode::bodies(bodies))
     }
 }
 
-fn size(bodies: &[(Fields, Effect)]) -> usize {
-    bodies.iter().map(|(fields, _)| fields.len()).sum()
+fn size(bodies: &[Encoded]) -> usize {
+    bodies.iter().map(|body| body.fields.len()).sum()
 }
 
 impl Shared {
     fn queue(
         &self,
-        bodies: Vec<(Fields, Effect)>,
+        bodies: Vec<Encoded>,
         room: Room,
         done: Option<Done>,
     ) -> Result<(), Unrecordable> {

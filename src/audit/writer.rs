@@ -1,6 +1,6 @@
 //! The one thread that owns the journal's files. It takes all that waits, writes it once, syncs
 //! once, and then tells everybody who waits (group commit). Records that nobody waits for are written
-//! at once too, and synced with the next that somebody waits for, or [`SYNC_WITHIN`].
+//! with the next that somebody waits for, or within a millisecond ([`super::queue`]), and synced with it, or [`SYNC_WITHIN`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -16,7 +16,7 @@ use super::line::{LONGEST_RECORD, line_length, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
 use super::queue::{Done, Head, Job, Queue, Taken, Task};
-use super::record::{Ended, Recovered, StatementEnd, StatementOutcome, Totals};
+use super::record::{Body, Ended, Recovered, StatementEnd, StatementOutcome, Totals};
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
 use crate::domain::id::{ConnectionId, NodeId};
@@ -159,10 +159,7 @@ impl<M: Medium> Writer<M> {
     /// Works until the journal is closed or broken, then says which.
     pub(super) fn run(mut self, queue: &Queue, broken: impl FnOnce(&Unrecordable)) {
         loop {
-            let taken = match self.unsynced {
-                Some(Unsynced { due, .. }) => queue.take_until(due),
-                None => queue.take(),
-            };
+            let taken = queue.take(self.unsynced.map(|unsynced| unsynced.due));
             let mut waiting = Vec::new();
             let (stamp, outcome) = match taken {
                 Taken::Shut => return,
@@ -248,8 +245,8 @@ impl<M: Medium> Writer<M> {
                 written
             }
             Task::Record { recording, bodies } => {
-                for (fields, effect) in &bodies {
-                    self.record(&recording, fields, *effect, stamp)?;
+                for body in &bodies {
+                    self.record(&recording, &body.fields, body.effect, stamp)?;
                 }
                 Ok(())
             }
@@ -313,7 +310,7 @@ impl<M: Medium> Writer<M> {
         let Some(state) = self.position.recordings.get(recording) else { return Ok(()) };
         for statement in state.under_way.clone() {
             let end = StatementEnd::new(statement, StatementOutcome::Unknown);
-            for encoded in encode::body(&super::record::Body::StatementEnd(end)) {
+            for encoded in encode::bodies(&[Body::StatementEnd(end)]) {
                 self.must_record(recording, &encoded.fields, encoded.effect, stamp)?;
             }
         }

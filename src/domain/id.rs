@@ -19,18 +19,19 @@ pub struct MalformedId {
     prefix: &'static str,
 }
 
-fn encode(prefix: &str, bytes: [u8; RANDOM_BYTES]) -> String {
+/// An id's text, all of it ASCII; no allocation, as ids are copied for every record. `LENGTH` is the prefix's, one and
+/// [`SYMBOLS`].
+fn encode<const LENGTH: usize>(prefix: &str, bytes: [u8; RANDOM_BYTES]) -> [u8; LENGTH] {
     let mut bits = bytes.iter().fold(0_u128, |acc, byte| (acc << 8) | u128::from(*byte));
-    let mut symbols = [b'0'; SYMBOLS];
-    for slot in symbols.iter_mut().rev() {
+    let mut text = [b'-'; LENGTH];
+    for slot in text.iter_mut().rev().take(SYMBOLS) {
         let index = usize::try_from(bits & 31).unwrap_or(0);
         *slot = ALPHABET.get(index).copied().unwrap_or(b'0');
         bits >>= 5;
     }
-    let mut text = String::with_capacity(prefix.len() + 1 + SYMBOLS);
-    text.push_str(prefix);
-    text.push('-');
-    text.extend(symbols.iter().map(|byte| char::from(*byte)));
+    for (slot, byte) in text.iter_mut().zip(prefix.bytes()) {
+        *slot = byte;
+    }
     text
 }
 
@@ -44,7 +45,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $what:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name([u8; $prefix.len() + 1 + SYMBOLS]);
 
         impl $name {
             pub const PREFIX: &'static str = $prefix;
@@ -55,19 +56,20 @@ macro_rules! id {
             }
 
             pub fn as_str(&self) -> &str {
-                &self.0
+                // It is ASCII: there is no other way to make one.
+                std::str::from_utf8(&self.0).unwrap_or_default()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
 
@@ -75,17 +77,15 @@ macro_rules! id {
             type Err = MalformedId;
 
             fn from_str(text: &str) -> Result<Self, MalformedId> {
-                if well_formed($prefix, text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(MalformedId { text: text.to_owned(), what: $what, prefix: $prefix })
-                }
+                let malformed = || MalformedId { text: text.to_owned(), what: $what, prefix: $prefix };
+                let id = text.as_bytes().try_into().ok().filter(|_| well_formed($prefix, text));
+                id.map(Self).ok_or_else(malformed)
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
+                serializer.serialize_str(self.as_str())
             }
         }
 
