@@ -29,6 +29,9 @@ postgres_bin() {
     dirname "$(readlink -f "$found")"
 }
 
+# Programs that a script needs beside the usual, each in a package of its own name.
+also_needed=()
+
 # Names the Debian packages that are needed and not there.
 missing_packages() {
     command -v cc >/dev/null || say build-essential
@@ -42,7 +45,7 @@ missing_packages() {
     command -v plink >/dev/null && command -v puttygen >/dev/null || say putty-tools
     command -v dbclient >/dev/null || say dropbear-bin
     local program
-    for program in curl git rsync; do
+    for program in curl git rsync "${also_needed[@]}"; do
         command -v "$program" >/dev/null || say "$program"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv

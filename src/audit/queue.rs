@@ -117,7 +117,8 @@ pub(super) enum Taken {
 
 impl State {
     fn push(&mut self, job: Job) {
-        self.bytes = self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        self.bytes =
+            self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         self.awaited |= job.done.is_some() || !matches!(job.task, Task::Record { .. });
         self.jobs.push_back(job);
     }

@@ -103,12 +103,7 @@ fn size(bodies: &[Encoded]) -> usize {
 }
 
 impl Shared {
-    fn queue(
-        &self,
-        bodies: Vec<Encoded>,
-        room: Room,
-        done: Option<Done>,
-    ) -> Result<(), Unrecordable> {
+    fn queue(&self, bodies: Vec<Encoded>, room: Room, done: Option<Done>) -> Result<(), Unrecordable> {
         self.journal.push(Some(room), done, || {
             if self.ended.load(Ordering::Acquire) {
                 return Err(Unrecordable::Ended);

@@ -70,6 +70,10 @@ impl Postgres {
         wait_until("PostgreSQL answers", || self.query("postgres", "SELECT 1").status.success());
     }
 
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().pid()
+    }
+
     /// Stops it at once; connections break.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
@@ -174,7 +178,7 @@ fn is_root() -> bool {
 }
 
 /// `program`, run as somebody who is not root, and killed should the test die.
-fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {
