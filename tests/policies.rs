@@ -520,3 +520,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whether_there_is_a_rule_for_statements_is_told_before_any_is_looked_at() {
+    let alice = principal("alice", "bank-core", &["requesters"]);
+    let mut ledger = target("ledger", Environment::Prod, "bank-core");
+    let governed = |policy: &CedarPolicy, target: &Target| {
+        policy.governs_statements(&Query::new(Action::Statement, &alice).on(target))
+    };
+    let builtin = CedarPolicy::builtin().unwrap();
+    assert!(!governed(&builtin, &ledger), "no label, no rule");
+    ledger.labels.insert("statements".to_owned(), "guarded".to_owned());
+    assert!(governed(&builtin, &ledger));
+
+    // Of somebody's own: what depends on the statement is a rule, what is of another place is none.
+    let permit = "@id(\"P\") permit (principal, action == Action::\"statement\", resource);";
+    let forbid = |when: &str| {
+        let rule = "@id(\"F\") @needs(\"x\") forbid (principal, action == Action::\"statement\", resource)";
+        let dir = directory(&[("own.cedar", &format!("{permit}\n{rule} when {{ {when} }};"))]);
+        CedarPolicy::load(dir.path()).unwrap()
+    };
+    for (when, expected) in [
+        ("context.tables.contains(\"payroll\")", true),
+        ("resource.environment == Environment::\"prod\" && context.kinds.contains(\"drop\")", true),
+        ("resource.environment == Environment::\"dev\" && context.kinds.contains(\"drop\")", false),
+        ("context.kinds.contains(\"drop\") && resource.environment == Environment::\"dev\"", true),
+        ("context.break_glass && !context.has_where", false),
+        ("principal in Group::\"oncall\" && !context.known", false),
+        ("principal in Group::\"requesters\" && context.in_transaction", true),
+        ("resource.environment == Environment::\"prod\"", true),
+    ] {
+        assert_eq!(governed(&forbid(when), &ledger), expected, "{when}");
+    }
+}

@@ -162,6 +162,10 @@ mod tests {
             }
         }
 
+        fn governs_statements(&self, _: &Query<'_>) -> bool {
+            false
+        }
+
         fn hash(&self) -> &'static str {
             ""
         }

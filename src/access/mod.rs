@@ -35,6 +35,7 @@ pub mod roles;
 pub mod search;
 pub mod second_factor;
 pub mod ssh_identity;
+pub mod statement;
 pub mod sweep;
 pub mod targets;
 pub mod usage;

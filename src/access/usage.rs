@@ -190,6 +190,10 @@ mod tests {
             Decision::Allow { policies: Vec::new() }
         }
 
+        fn governs_statements(&self, _: &Query<'_>) -> bool {
+            true
+        }
+
         fn hash(&self) -> &'static str {
             ""
         }

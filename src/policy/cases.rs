@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::cedar::{BUILTIN, CedarPolicy};
 use super::load::PolicyErrors;
-use super::{Action, Detail, Facts, Policy, Query};
+use super::{Action, Detail, Facts, Policy, Query, StatementFacts};
 use crate::crypto;
 use crate::domain::approval::Quorum;
 use crate::domain::decision::{Decision, rules_text};
@@ -83,6 +83,25 @@ struct RawFacts {
     subsystem: Option<String>,
     host: Option<String>,
     port: u32,
+    statement: Option<RawStatement>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStatement {
+    #[serde(default = "known")]
+    known: bool,
+    kinds: BTreeSet<String>,
+    #[serde(default)]
+    tables: BTreeSet<String>,
+    #[serde(default, rename = "where")]
+    has_where: bool,
+    #[serde(default)]
+    in_transaction: bool,
+}
+
+const fn known() -> bool {
+    true
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,13 +222,14 @@ impl Table {
             Some(text) => parse_duration(text).map_err(|error| error.to_string())?,
             None => DEFAULT_DURATION,
         };
+        let statement = case.facts.statement();
         let query = Query {
             action,
             principal: &principal,
             target: target.as_ref(),
             access: case.access.as_ref(),
             facts: case.facts.facts(duration),
-            detail: case.facts.detail(),
+            detail: statement.as_ref().map_or_else(|| case.facts.detail(), Detail::Statement),
         };
         Ok(policy.decide(&query))
     }
@@ -223,6 +243,16 @@ impl RawFacts {
             duration_seconds: duration.as_secs(),
             quorum: Quorum { people: self.people, from_target_domain: self.from_target_domain },
         }
+    }
+
+    fn statement(&self) -> Option<StatementFacts> {
+        self.statement.as_ref().map(|raw| StatementFacts {
+            known: raw.known,
+            kinds: raw.kinds.clone(),
+            tables: raw.tables.clone(),
+            has_where: raw.has_where,
+            in_transaction: raw.in_transaction,
+        })
     }
 
     fn detail(&self) -> Detail<'_> {

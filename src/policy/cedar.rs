@@ -44,8 +44,8 @@ macro_rules! builtin {
 
 const BUILTIN_SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 /// Sorted by name, as a directory is read.
-pub(super) const BUILTIN: [Builtin; 8] =
-    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "replay", "ssh", "who"];
+pub(super) const BUILTIN: [Builtin; 9] =
+    builtin!["DT-001", "FR-281", "FR-283", "break-glass", "own-request", "postgres", "replay", "ssh", "who"];
 
 /// Policies in force: immutable; to reload is to make another.
 #[derive(Debug)]
@@ -232,6 +232,17 @@ impl Policy for CedarPolicy {
 
     fn allows(&self, query: &Query<'_>) -> bool {
         self.evaluate(query).is_allow()
+    }
+
+    fn governs_statements(&self, query: &Query<'_>) -> bool {
+        let world = self.vocabulary.world(query, &self.actions);
+        let request = self.vocabulary.request_of_any_statement(query);
+        let (Ok(world), Ok(request)) = (world, request) else { return true };
+        let policies = self.by_action.get(&query.action).unwrap_or(&self.compiled.policies);
+        // A policy that reads what this request does not say fails, and is a rule that depends on it. One that does not
+        // apply, whatever the statement is, does not come so far.
+        let answer = self.authorizer.is_authorized(&request, policies, &world);
+        answer.decision() == Verdict::Deny || answer.diagnostics().errors().next().is_some()
     }
 
     fn hash(&self) -> &str {

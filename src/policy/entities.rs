@@ -1,6 +1,6 @@
 //! A [`Query`] in Cedar's terms: the request, and the entities it speaks of.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
 use cedar_policy::{
@@ -8,7 +8,7 @@ use cedar_policy::{
     RestrictedExpression, Schema,
 };
 
-use super::{Action, Detail, Facts, Query};
+use super::{Action, Detail, Facts, Query, StatementFacts};
 use crate::domain::id::PrincipalId;
 use crate::domain::principal::Principal;
 use crate::domain::target::{Environment, Target, TargetKind};
@@ -69,6 +69,22 @@ impl Vocabulary {
         .map_err(Unaskable::misfit)
     }
 
+    /// A request that says nothing of the statement that is to be run.
+    pub(super) fn request_of_any_statement(&self, query: &Query<'_>) -> Result<Request, Unaskable> {
+        let target = query.target.ok_or(Unaskable::NoTarget(query.action))?;
+        let access = string(query.access.map_or("", |access| access.as_str()));
+        let break_glass = RestrictedExpression::new_bool(query.facts.break_glass);
+        let pairs = [("access".to_owned(), access), ("break_glass".to_owned(), break_glass)];
+        Request::new(
+            uid(&self.principal, query.principal.id.as_str()),
+            self.action(query.action),
+            uid(&self.target, target.name.as_str()),
+            Context::from_pairs(pairs).map_err(Unaskable::misfit)?,
+            None,
+        )
+        .map_err(Unaskable::misfit)
+    }
+
     /// What the request speaks of, added to the schema's `actions`.
     pub(super) fn world(&self, query: &Query<'_>, actions: &Entities) -> Result<Entities, Unaskable> {
         let entities = self.entities(query).map_err(Unaskable::misfit)?;
@@ -106,7 +122,7 @@ impl Vocabulary {
     fn target(&self, target: &Target) -> Result<Entity, Box<cedar_policy::EntityAttrEvaluationError>> {
         let environment = uid(&self.environment, target.environment.as_str());
         let accesses = target.accesses.iter().map(|access| string(access.as_str()));
-        let groups = |groups: &std::collections::BTreeSet<crate::domain::name::GroupName>| {
+        let groups = |groups: &BTreeSet<crate::domain::name::GroupName>| {
             let members = groups.iter().map(|group| uid(&self.group, group.as_str()));
             RestrictedExpression::new_set(members.map(RestrictedExpression::new_entity_uid))
         };
@@ -164,6 +180,22 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
                 ("port", long(port.into())),
             ]
         }
+        Action::Statement => {
+            let nothing = StatementFacts::default();
+            let facts = if let Detail::Statement(facts) = query.detail { facts } else { &nothing };
+            let set = |texts: &BTreeSet<String>| {
+                RestrictedExpression::new_set(texts.iter().map(|text| string(text)))
+            };
+            vec![
+                ("access", access),
+                ("break_glass", break_glass),
+                ("known", RestrictedExpression::new_bool(facts.known)),
+                ("kinds", set(&facts.kinds)),
+                ("tables", set(&facts.tables)),
+                ("has_where", RestrictedExpression::new_bool(facts.has_where)),
+                ("in_transaction", RestrictedExpression::new_bool(facts.in_transaction)),
+            ]
+        }
         Action::Approve | Action::Deny | Action::Cancel | Action::Revoke | Action::Replay => {
             vec![("own", own)]
         }
@@ -186,7 +218,8 @@ const fn concerns_target(action: Action) -> bool {
         | Action::Subsystem
         | Action::Forward
         | Action::Listen
-        | Action::Agent => true,
+        | Action::Agent
+        | Action::Statement => true,
         Action::Cancel
         | Action::Revoke
         | Action::Block

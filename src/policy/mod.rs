@@ -13,6 +13,7 @@ pub mod cedar;
 mod entities;
 pub mod load;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -65,10 +66,12 @@ pub enum Action {
     Listen,
     /// Let the target ask the client's agent.
     Agent,
+    /// Run a statement over PostgreSQL. Context: what it is, as far as is known.
+    Statement,
 }
 
 impl Action {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Request,
         Self::Activate,
         Self::Approve,
@@ -88,6 +91,7 @@ impl Action {
         Self::Forward,
         Self::Listen,
         Self::Agent,
+        Self::Statement,
     ];
 
     /// The word that the schema, the tables of cases and the command line use.
@@ -112,6 +116,7 @@ impl Action {
             Self::Forward => "forward",
             Self::Listen => "listen",
             Self::Agent => "agent",
+            Self::Statement => "statement",
         }
     }
 }
@@ -162,6 +167,22 @@ pub enum Detail<'a> {
         host: &'a str,
         port: u32,
     },
+    Statement(&'a StatementFacts),
+}
+
+/// What is known of an SQL statement. Where something about it is not `known`, the rest is what was found, and the statement
+/// is refused wherever a rule for statements exists.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct StatementFacts {
+    pub known: bool,
+    /// What it does, statements within it included: `select`, `delete`, `create` …
+    pub kinds: BTreeSet<String>,
+    /// Relations that it names: the name alone, and with its schema where it is written with one.
+    pub tables: BTreeSet<String>,
+    /// Every `UPDATE` and `DELETE` in it has a `WHERE`.
+    pub has_where: bool,
+    /// A transaction is open that it becomes part of.
+    pub in_transaction: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -208,6 +229,11 @@ pub trait Policy: Send + Sync + fmt::Debug {
     fn allows(&self, query: &Query<'_>) -> bool {
         self.decide(query).is_allow()
     }
+
+    /// Whether there is a rule for this principal's statements on this target: only then is it looked at what they are. A rule
+    /// that looks at the statement before it looks at who and where counts for everybody. The query's action is
+    /// [`Action::Statement`]; its detail does not matter.
+    fn governs_statements(&self, query: &Query<'_>) -> bool;
 
     /// SHA-256 over all policy texts and the schema, in hexadecimal: what was in force.
     fn hash(&self) -> &str;
