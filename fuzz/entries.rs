@@ -9,7 +9,8 @@ use sallyport::postgres::codec::frontend::{ClientMessage, SaslInitialResponse};
 use sallyport::postgres::codec::startup::{CancelRequest, First, StartupParameters};
 use sallyport::postgres::codec::walker::Walker;
 use sallyport::postgres::codec::{backend, frontend};
-use sallyport::postgres::mask::{Strings, masked};
+use sallyport::postgres::lexer::Strings;
+use sallyport::postgres::mask::masked;
 use sallyport::postgres::observe::{Event, Observed, Observer};
 use sallyport::postgres::scram::{Exchange, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 

@@ -51,8 +51,9 @@ impl StatementRules {
             Decision::Allow { .. } if self.govern && !facts.known => Err(Deny::PolicyRefused {
                 rules: vec![Rule {
                     id: UNKNOWN.to_owned(),
-                    needs: "a statement of which it can be told what it does, as there are rules for them here"
-                        .to_owned(),
+                    needs:
+                        "a statement of which it can be told what it does, as there are rules for them here"
+                            .to_owned(),
                 }],
             }),
             Decision::Allow { .. } => Ok(()),

@@ -16,20 +16,13 @@
 
 use memchr::memmem;
 
+use super::lexer::Strings;
+
 /// What stands in a secret's place.
 const MASK: &[u8] = b"***";
 const WORDS: [&[u8]; 2] = [b"password", b"sslpassword"];
 /// Bodies within bodies that are looked into.
 const DEEPEST: u32 = 8;
-
-/// How the server reads strings without a prefix (its setting `standard_conforming_strings`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strings {
-    /// A backslash is a character as any other.
-    Standard,
-    /// It escapes the next one.
-    Escaped,
-}
 
 /// The text with its secrets masked, and how many there were; `None` when there is none, which is told quickly.
 pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {

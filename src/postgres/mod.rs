@@ -1,13 +1,18 @@
 //! The PostgreSQL gateway. Start reading at [`serve`].
 //!
-//! [`codec`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
+//! [`codec`], [`lexer`], [`classify`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
 
 mod authenticate;
 mod cancel;
+pub mod classify;
 pub mod codec;
+mod guard;
+mod inward;
+pub mod lexer;
 pub mod mask;
 mod negotiate;
 pub mod observe;
+mod outward;
 mod pump;
 mod record;
 pub mod scram;

@@ -7,7 +7,8 @@ use crate::audit::record::{
 };
 use crate::crypto;
 
-use super::mask::{Strings, masked, masked_value};
+use super::lexer::Strings;
+use super::mask::{masked, masked_value};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
 
 /// The record of an event; `None` for what is not worth one.

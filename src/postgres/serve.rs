@@ -36,7 +36,7 @@ use super::authenticate::{AuthenticateError, authenticate};
 use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::startup::StartupParameters;
-use super::mask::Strings;
+use super::lexer::Strings;
 use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
 use super::pump::{self, Pumped};
 use super::record;

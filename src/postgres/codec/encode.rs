@@ -36,6 +36,19 @@ pub fn password(password: &[u8]) -> Bytes {
     tagged(b'p', |body| text(body, password))
 }
 
+pub fn query(sql: &[u8]) -> Bytes {
+    tagged(b'Q', |body| text(body, sql))
+}
+
+/// `Parse` without types.
+pub fn parse(name: &[u8], sql: &[u8]) -> Bytes {
+    tagged(b'P', |body| {
+        text(body, name);
+        text(body, sql);
+        body.put_u16(0);
+    })
+}
+
 pub fn terminate() -> Bytes {
     Bytes::from_static(b"X\0\0\0\x04")
 }

@@ -102,6 +102,14 @@ impl Walker {
         self.have == 0 && self.current.is_none()
     }
 
+    /// Whether the bytes walked over so far end within an `ErrorResponse`.
+    pub fn is_within_error(&self) -> bool {
+        match &self.current {
+            Some(current) => current.tag == b'E',
+            None => self.have > 0 && self.header.first() == Some(&b'E'),
+        }
+    }
+
     /// Walks on in `chunk` from `*at` to the end of the next message that is told of, and moves
     /// `*at` there; `None` when the chunk is used up. Whatever lies before `*at` has been looked
     /// at and may be forwarded.

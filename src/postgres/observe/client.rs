@@ -232,7 +232,9 @@ impl Observer {
         self.last_n += 1;
         begun.n = self.last_n;
         out.push(Event::StatementBegun(begun));
-        Run::new(self.last_n, now_us, versions)
+        let mut run = Run::new(self.last_n, now_us, versions);
+        run.refusal = self.refusal.take();
+        run
     }
 
     fn close(&mut self, subject: Subject, name: &Bytes) {

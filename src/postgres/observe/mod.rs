@@ -26,6 +26,7 @@ mod copy;
 mod event;
 mod param;
 mod pending;
+mod refusal;
 mod server;
 mod sql;
 #[cfg(test)]
@@ -37,10 +38,13 @@ use bytes::Bytes;
 
 pub use event::{Begun, Direction, Ended, Event, How, Outcome};
 pub use param::{LONGEST_SHOWN, Param, Value};
+pub use refusal::{Refusal, ToRun};
 
 use change::{Meter, Portal, Slots, Statement};
 use copy::Copy;
 use pending::{Pending, Queue};
+
+use super::codec::backend::TransactionStatus;
 
 /// Whether a client's message may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,12 @@ pub struct Observer {
     may_copy: Option<u64>,
     unrecorded: BTreeMap<u64, Unrecorded>,
     terminated: bool,
+    /// As last told; none before anything was run: no transaction is open then.
+    status: Option<TransactionStatus>,
+    /// The next statement is refused.
+    refusal: Option<Box<Refusal>>,
+    /// What the last error is to be replaced by.
+    replacement: Option<Bytes>,
 }
 
 /// A `Parse` or `Bind` that no execution has recorded yet.

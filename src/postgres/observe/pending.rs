@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::change::{Change, Portal, Statement};
-use super::{Ended, Event, Outcome};
+use super::{Ended, Event, Outcome, Refusal};
 use crate::postgres::codec::backend::{CommandTag, Report};
 use crate::postgres::codec::frontend::Subject;
 
@@ -50,6 +50,8 @@ pub(super) struct Run {
     /// The versions of the statement and portal it uses: if one of them fails, so does it.
     pub versions: [u64; 2],
     pub failure: Option<Outcome>,
+    /// Something else went to the target in its place.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 impl Run {
@@ -65,7 +67,7 @@ impl Run {
             first_row_us: None,
             total_us: 0,
         };
-        Self { ended, begun_us, versions, failure: None }
+        Self { ended, begun_us, versions, failure: None, refusal: None }
     }
 
     pub(super) fn n(&self) -> u64 {

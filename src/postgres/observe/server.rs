@@ -1,7 +1,7 @@
 //! The target's side: what came of what was forwarded.
 
 use super::copy::Copy;
-use super::pending::{Kind, Pending, Run, Undo, outcome_of};
+use super::pending::{Kind, Pending, Run, Undo};
 use super::{Direction, Event, Observer, Outcome, sql};
 use crate::postgres::codec::backend::{CommandTag, Report, TransactionStatus};
 use crate::postgres::codec::frontend::Subject;
@@ -155,13 +155,19 @@ impl Observer {
                 out.push(Event::CommitFailed { sqlstate, message });
             }
             Kind::Query | Kind::Function => {
-                if let Some(run) = &mut head.run {
-                    run.failure.get_or_insert(outcome_of(report));
+                let mut run = head.run.take();
+                let failure = self.failure(run.as_deref(), report);
+                if let Some(run) = &mut run {
+                    run.failure.get_or_insert(failure);
+                }
+                if let Some(head) = self.queue.head() {
+                    head.run = run;
                 }
             }
             _ => {
                 if let Some(item) = self.queue.pop() {
-                    self.skip(Some((item, outcome_of(report))), now_us, out);
+                    let failure = self.failure(item.run.as_deref(), report);
+                    self.skip(Some((item, failure)), now_us, out);
                 }
                 self.failed = !self.certain_sync_follows();
             }
@@ -215,6 +221,7 @@ impl Observer {
         if status == TransactionStatus::Idle {
             self.portals.drop_until(item.batch);
         }
+        self.status = Some(status);
         out.push(Event::TransactionState(status));
         Ok(())
     }

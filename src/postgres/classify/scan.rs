@@ -1,0 +1,453 @@
+//! One statement, token by token.
+
+use crate::policy::StatementFacts;
+use crate::postgres::lexer::Kind;
+
+use super::relations::{Expected, Relations};
+
+/// Parentheses deeper than this are not followed: the statement is not known then.
+const DEEPEST: usize = 500;
+/// No keyword is longer.
+const LONGEST_WORD: usize = 63;
+
+/// Commands by their first word, and what they are called.
+const COMMANDS: [(&str, &str); 53] = [
+    ("abort", "rollback"),
+    ("alter", "alter"),
+    ("analyse", "analyze"),
+    ("analyze", "analyze"),
+    ("begin", "begin"),
+    ("call", "call"),
+    ("checkpoint", "checkpoint"),
+    ("close", "close"),
+    ("cluster", "cluster"),
+    ("comment", "comment"),
+    ("commit", "commit"),
+    ("copy", "copy"),
+    ("create", "create"),
+    ("deallocate", "deallocate"),
+    ("declare", "declare"),
+    ("delete", "delete"),
+    ("discard", "discard"),
+    ("do", "do"),
+    ("drop", "drop"),
+    ("end", "commit"),
+    ("execute", "execute"),
+    ("explain", "explain"),
+    ("fetch", "fetch"),
+    ("grant", "grant"),
+    ("import", "import"),
+    ("insert", "insert"),
+    ("listen", "listen"),
+    ("load", "load"),
+    ("lock", "lock"),
+    ("merge", "merge"),
+    ("move", "move"),
+    ("notify", "notify"),
+    ("prepare", "prepare"),
+    ("reassign", "reassign"),
+    ("refresh", "refresh"),
+    ("reindex", "reindex"),
+    ("release", "release"),
+    ("reset", "reset"),
+    ("revoke", "revoke"),
+    ("rollback", "rollback"),
+    ("savepoint", "savepoint"),
+    ("security", "security"),
+    ("select", "select"),
+    ("set", "set"),
+    ("show", "show"),
+    ("start", "begin"),
+    ("table", "table"),
+    ("truncate", "truncate"),
+    ("unlisten", "unlisten"),
+    ("update", "update"),
+    ("vacuum", "vacuum"),
+    ("values", "values"),
+    ("with", "with"),
+];
+
+/// Options of EXPLAIN and their values: what is none of them begins the statement that is explained.
+const EXPLAIN_WORDS: [&str; 23] = [
+    "analyze",
+    "analyse",
+    "verbose",
+    "costs",
+    "settings",
+    "buffers",
+    "wal",
+    "timing",
+    "summary",
+    "format",
+    "generic_plan",
+    "memory",
+    "serialize",
+    "true",
+    "false",
+    "on",
+    "off",
+    "text",
+    "xml",
+    "json",
+    "yaml",
+    "none",
+    "binary",
+];
+
+/// What ends a list of relations.
+const LIST_ENDS: [&str; 16] = [
+    "where",
+    "group",
+    "order",
+    "having",
+    "limit",
+    "offset",
+    "fetch",
+    "for",
+    "window",
+    "union",
+    "intersect",
+    "except",
+    "returning",
+    "set",
+    "values",
+    "select",
+];
+
+/// Where the statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    /// Its first word comes, or that of the statement that it is about.
+    #[default]
+    Start,
+    /// Between EXPLAIN and the statement that is explained.
+    Explain,
+    /// Up to the `AS` of PREPARE.
+    Prepare,
+    /// Up to the `FOR` of DECLARE.
+    Declare,
+    Body,
+    /// After FROM or TO of a COPY: where the data comes from or goes to.
+    CopyEnd,
+}
+
+/// What is open within one pair of parentheses.
+#[derive(Debug, Default)]
+struct Level {
+    /// An UPDATE or DELETE whose WHERE has not come.
+    needs_where: bool,
+    /// After a comma comes the next relation.
+    lists: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Scan {
+    facts: StatementFacts,
+    phase: Phase,
+    /// The command that the body belongs to.
+    command: &'static str,
+    levels: Vec<Level>,
+    relations: Relations,
+    /// The last word, if nothing stood since.
+    before: String,
+    missing_where: bool,
+    /// There was anything at all.
+    any: bool,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            facts: StatementFacts { known: true, ..StatementFacts::default() },
+            phase: Phase::Start,
+            command: "",
+            levels: vec![Level::default()],
+            relations: Relations::default(),
+            before: String::new(),
+            missing_where: false,
+            any: false,
+        }
+    }
+}
+
+impl Scan {
+    pub(super) fn is_outermost(&self) -> bool {
+        self.levels.len() == 1
+    }
+
+    /// `None` where there is no statement.
+    pub(super) fn finish(mut self) -> Option<StatementFacts> {
+        if !self.any {
+            return None;
+        }
+        while !self.levels.is_empty() {
+            self.leave();
+        }
+        let Self { mut facts, relations, missing_where, .. } = self;
+        facts.known &= !facts.kinds.is_empty() && !relations.too_many && self.phase == Phase::Body;
+        facts.tables = relations.into_names();
+        facts.has_where = !missing_where;
+        Some(facts)
+    }
+
+    fn unknown(&mut self) {
+        self.facts.known = false;
+    }
+
+    fn kind(&mut self, kind: &str) {
+        if !self.facts.kinds.contains(kind) {
+            self.facts.kinds.insert(kind.to_owned());
+        }
+    }
+
+    fn level(&mut self) -> Option<&mut Level> {
+        self.levels.last_mut()
+    }
+
+    pub(super) fn token(&mut self, kind: Kind, text: &[u8]) {
+        self.any = true;
+        match kind {
+            Kind::Word => self.word(text),
+            Kind::Name => {
+                let name = String::from_utf8_lossy(text).replace("\"\"", "\"");
+                self.name(&name);
+            }
+            // Its escapes are not read here.
+            Kind::UnicodeName | Kind::Unclear => self.unknown(),
+            Kind::Mark(mark) => self.mark(mark),
+            Kind::String | Kind::Body if self.phase == Phase::CopyEnd => self.copy_end("copy_file"),
+            Kind::String | Kind::Body | Kind::Number | Kind::Parameter | Kind::Operator => self.other(),
+        }
+    }
+
+    /// What is neither word nor name.
+    fn other(&mut self) {
+        self.relations.end_name(false);
+        self.before.clear();
+    }
+
+    fn mark(&mut self, mark: u8) {
+        match mark {
+            b'(' => self.enter(),
+            b')' => {
+                self.leave();
+                if self.levels.is_empty() {
+                    self.levels.push(Level::default());
+                    self.unknown();
+                }
+            }
+            b'.' => self.relations.dot(),
+            b',' => {
+                let lists = self.level().is_some_and(|level| level.lists);
+                self.relations.expect(lists.then_some(Expected::OrFunction));
+            }
+            b';' => self.end_of_inner(),
+            _ => self.relations.end_name(false),
+        }
+        self.before.clear();
+    }
+
+    fn enter(&mut self) {
+        let expected = self.relations.is_expected() && self.before != "using";
+        self.relations.end_name(true);
+        if self.levels.len() >= DEEPEST {
+            return self.unknown();
+        }
+        self.levels.push(Level { needs_where: false, lists: expected });
+        self.relations.expect(expected.then_some(Expected::OrFunction));
+    }
+
+    fn leave(&mut self) {
+        self.end_of_inner();
+        self.levels.pop();
+    }
+
+    /// A statement ends, the whole or one in parentheses.
+    fn end_of_inner(&mut self) {
+        self.relations.expect(None);
+        let needed = self.level().is_some_and(|level| std::mem::take(&mut level.needs_where));
+        self.missing_where |= needed;
+    }
+
+    /// A name in quotes: never a keyword.
+    fn name(&mut self, name: &str) {
+        if self.phase == Phase::CopyEnd {
+            self.unknown();
+        }
+        self.mention(name);
+        self.before.clear();
+    }
+
+    fn mention(&mut self, folded: &str) {
+        if names_anywhere(self.command) {
+            self.relations.mention(folded);
+        } else {
+            self.relations.part(folded);
+        }
+    }
+
+    fn word(&mut self, text: &[u8]) {
+        let folded = String::from_utf8_lossy(text).to_ascii_lowercase();
+        if self.relations.is_within_name() {
+            self.relations.part(&folded);
+            self.before.clear();
+            return;
+        }
+        let word = if folded.len() > LONGEST_WORD { "" } else { folded.as_str() };
+        match self.phase {
+            Phase::Start => self.command(word),
+            Phase::Explain if EXPLAIN_WORDS.contains(&word) => {}
+            Phase::Explain => self.command(word),
+            Phase::Prepare if word == "transaction" && self.before == "prepare" => {
+                self.facts.kinds.clear();
+                self.kind("prepare_transaction");
+                self.phase = Phase::Body;
+            }
+            Phase::Prepare if word == "as" => self.phase = Phase::Start,
+            Phase::Declare if word == "for" => self.phase = Phase::Start,
+            Phase::Prepare | Phase::Declare => {}
+            Phase::CopyEnd => match word {
+                "stdin" | "stdout" => self.phase = Phase::Body,
+                _ => self.copy_end(if word == "program" { "copy_program" } else { "copy_file" }),
+            },
+            Phase::Body => self.body(word, &folded),
+        }
+        self.before = folded;
+    }
+
+    fn copy_end(&mut self, kind: &str) {
+        self.kind(kind);
+        self.phase = Phase::Body;
+    }
+
+    /// The first word of a command.
+    fn command(&mut self, word: &str) {
+        self.phase = Phase::Body;
+        let Some((_, command)) = COMMANDS.into_iter().find(|(first, _)| *first == word) else {
+            return self.unknown();
+        };
+        self.command = command;
+        if command != "with" {
+            self.kind(command);
+        }
+        match command {
+            "explain" => self.phase = Phase::Explain,
+            "prepare" => self.phase = Phase::Prepare,
+            "declare" => self.phase = Phase::Declare,
+            // What they run is not in the text, or is a program in itself.
+            "call" | "do" | "execute" => self.unknown(),
+            "delete" | "update" => self.changes_rows(),
+            "truncate" | "lock" => {
+                if let Some(level) = self.level() {
+                    level.lists = true;
+                }
+                self.relations.expect(Some(Expected::Surely));
+            }
+            "copy" => {
+                self.facts.kinds.remove("copy");
+                self.relations.expect(Some(Expected::Surely));
+            }
+            "table" => self.relations.expect(Some(Expected::Surely)),
+            _ => {}
+        }
+    }
+
+    fn changes_rows(&mut self) {
+        // One that has none yet is another statement's.
+        self.missing_where |=
+            self.level().is_some_and(|level| std::mem::replace(&mut level.needs_where, true));
+        self.relations.expect(Some(Expected::Surely));
+    }
+
+    /// A word of a command after its first.
+    fn body(&mut self, word: &str, folded: &str) {
+        if self.command == "copy" && self.is_outermost() && matches!(word, "from" | "to") {
+            self.relations.expect(None);
+            self.kind(if word == "from" { "copy_from" } else { "copy_to" });
+            self.phase = Phase::CopyEnd;
+            return;
+        }
+        if self.relations.is_expected() && matches!(word, "only" | "lateral" | "table" | "from" | "into") {
+            return;
+        }
+        if LIST_ENDS.contains(&word) {
+            self.relations.expect(None);
+            if let Some(level) = self.level() {
+                level.lists = false;
+                level.needs_where &= word != "where";
+            }
+        }
+        if !holds_commands(self.command) || !self.inner_command(word) {
+            self.mention(folded);
+        }
+    }
+
+    /// A word that may begin a command within the command, or say where relations are. False for any other word.
+    fn inner_command(&mut self, word: &str) -> bool {
+        let before = std::mem::take(&mut self.before);
+        match word {
+            // ROLLBACK TO SAVEPOINT ends no transaction; … AND CHAIN begins the next.
+            "to" if self.command == "rollback" => self.facts.kinds = ["rollback_to".to_owned()].into(),
+            "chain" if matches!(self.command, "commit" | "rollback") => self.kind("begin"),
+            "select" => self.kind("select"),
+            "insert" => self.kind("insert"),
+            "merge" => self.kind("merge"),
+            // FOR UPDATE and FOR NO KEY UPDATE lock; ON UPDATE and ON DELETE are about keys.
+            "update" if matches!(before.as_str(), "for" | "key" | "on") => {}
+            "delete" if before == "on" => {}
+            // ON CONFLICT DO UPDATE changes the row that could not be inserted.
+            "update" if before == "do" && self.command != "create" => {}
+            "update" | "delete" => {
+                self.kind(word);
+                self.changes_rows();
+            }
+            "into" => {
+                // SELECT … INTO makes a table.
+                if !matches!(before.as_str(), "insert" | "merge") {
+                    self.kind("create");
+                }
+                self.relations.expect(Some(Expected::Surely));
+            }
+            "execute" if before == "as" => self.unknown(),
+            "atomic" if before == "begin" => self.unknown(),
+            "from" | "join" | "using" => {
+                if let Some(level) = self.level() {
+                    level.lists = true;
+                }
+                self.relations.expect(Some(Expected::OrFunction));
+            }
+            "table" => self.relations.expect(Some(Expected::Surely)),
+            _ => return LIST_ENDS.contains(&word),
+        }
+        true
+    }
+}
+
+/// Whether commands may stand within this one. Where not, the words for them are privileges or events.
+fn holds_commands(command: &str) -> bool {
+    !matches!(
+        command,
+        "grant" | "revoke" | "comment" | "security" | "set" | "reset" | "show" | "alter" | "drop"
+    )
+}
+
+/// Whether any name in this command may be a relation's.
+fn names_anywhere(command: &str) -> bool {
+    matches!(
+        command,
+        "alter"
+            | "analyze"
+            | "cluster"
+            | "comment"
+            | "create"
+            | "drop"
+            | "grant"
+            | "import"
+            | "reassign"
+            | "refresh"
+            | "reindex"
+            | "revoke"
+            | "security"
+            | "vacuum"
+    )
+}

@@ -1,0 +1,237 @@
+//! Rules about statements: what a target's label closes, what is refused, and that the connection lives on.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::bastion::{ADMIN_DIR, target};
+use support::wire::{Wire, message, query};
+use support::{Bastion, Finished, Options, Postgres};
+
+const READ_ONLY: &str = "reports-dev";
+const GUARDED: &str = "accounts-dev";
+
+/// Two targets with labels, beside the usual ones, on one database.
+fn start() -> (Postgres, Bastion) {
+    let postgres = Postgres::start();
+    let entry = |name: &str, label: &str| {
+        let entry = target(name, "dev", "bank-core", &postgres, Path::new(ADMIN_DIR));
+        entry.replace("accesses =", &format!("labels = {{ statements = \"{label}\" }}\naccesses ="))
+    };
+    let targets = entry(READ_ONLY, "read-only") + &entry(GUARDED, "guarded");
+    let bastion =
+        Bastion::start_for(&postgres, Options { targets, ..Options::default() }, &["alice", "erin"]);
+    for target in [READ_ONLY, GUARDED, "ledger-dev"] {
+        bastion.grant("alice", target, "dba", 3600, &[]);
+    }
+    (postgres, bastion)
+}
+
+/// What psql says of statements that it sends one by one, going on after errors.
+fn psql(bastion: &Bastion, target: &str, statements: &[&str]) -> Finished {
+    let mut psql = bastion.client("psql", "alice", target);
+    psql.args(["-XAtq", "-v", "VERBOSITY=verbose"]);
+    for sql in statements {
+        psql.args(["-c", sql]);
+    }
+    psql.output().unwrap().into()
+}
+
+fn rows(postgres: &Postgres) -> String {
+    postgres.value("ledger", "SELECT count(*) FROM accounts")
+}
+
+#[test]
+fn a_refused_statement_is_an_error_of_its_own_and_the_connection_goes_on() {
+    let (postgres, bastion) = start();
+    let told = psql(&bastion, READ_ONLY, &["DELETE FROM accounts", "SELECT count(*) FROM accounts"]);
+    assert_eq!(told.stdout.trim(), "100", "{}", told.stderr);
+    assert!(
+        told.stderr.contains("ERROR:  42501: refused by Sallyport: ")
+            && told.stderr.contains("READ-ONLY: a statement that only reads: reports-dev is labelled"),
+        "{}",
+        told.stderr
+    );
+    assert!(!told.stderr.contains("syntax"), "{}", told.stderr);
+    // Without a label it is the role's own right that decides.
+    psql(&bastion, "ledger-dev", &["DELETE FROM accounts WHERE id = 1"]).success();
+    assert_eq!(rows(&postgres), "99");
+
+    let statements = bastion.statements();
+    let refused = statements.iter().find(|record| record["sql"] == "DELETE FROM accounts").unwrap();
+    let recording = refused["rec"].as_str().unwrap();
+    let end = bastion
+        .recording(recording)
+        .into_iter()
+        .find(|record| record["kind"] == "statement_end" && record["n"] == refused["n"]);
+    let end = end.unwrap();
+    assert_eq!((&end["outcome"], &end["sqlstate"]), (&Value::from("failed"), &Value::from("42501")), "{end}");
+    assert!(end["message"].as_str().unwrap().contains("READ-ONLY"), "{end}");
+    assert!(bastion.metric("sallyport_statements_refused_total") >= 1.0);
+    bastion.verify().success();
+}
+
+#[test]
+fn nothing_that_hides_in_another_statement_gets_past_a_rule() {
+    let (postgres, bastion) = start();
+    let hidden = [
+        "WITH gone AS (DELETE FROM accounts RETURNING *) SELECT * FROM gone",
+        "SELECT 1; DELETE FROM accounts",
+        "/* /* */ SELECT 1; */ DELETE FROM accounts",
+        "SELECT E'\\''; DELETE FROM accounts; --'",
+        "SELECT '\\'; DELETE FROM accounts; --'",
+        "SELECT $a$ $b$ $a$; DELETE FROM accounts; -- $a$",
+        "DO $$ BEGIN DELETE FROM accounts; END $$",
+        "COPY (DELETE FROM accounts RETURNING *) TO STDOUT",
+        "EXPLAIN ANALYZE DELETE FROM accounts",
+        "EXPLAIN (ANALYZE) DELETE FROM accounts",
+        "PREPARE d AS DELETE FROM accounts",
+        "EXECUTE d",
+        "MERGE INTO accounts USING (SELECT 1) s ON true WHEN MATCHED THEN DELETE",
+        "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC DELETE FROM accounts; END",
+        "SELECT 1 INTO stolen FROM accounts",
+        "CREATE TABLE stolen AS SELECT * FROM accounts",
+        "TRUNCATE accounts",
+        "DELETE\u{a0}FROM accounts",
+        "SELECT * FROM accounts WHERE owner = 'x",
+    ];
+    let told = psql(&bastion, READ_ONLY, &hidden);
+    let refusals = told.stderr.matches("42501: refused by Sallyport").count();
+    assert_eq!(refusals, hidden.len(), "{}", told.stderr);
+    assert_eq!(rows(&postgres), "100");
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_class WHERE relname = 'stolen'"), "0");
+    // What only looks like it is let through.
+    let harmless = [
+        "SELECT ';DELETE FROM accounts', E'\\'', $$DELETE FROM accounts$$",
+        "SELECT count(*) FROM accounts -- ; DELETE FROM accounts",
+        "SELECT id FROM accounts WHERE id = 1 FOR UPDATE",
+        "EXPLAIN SELECT * FROM accounts",
+        "BEGIN; DECLARE c CURSOR FOR SELECT * FROM accounts; FETCH 1 FROM c; COMMIT",
+        "COPY (SELECT 1) TO STDOUT",
+        "SET search_path TO public; SHOW search_path",
+        "",
+    ];
+    psql(&bastion, READ_ONLY, &harmless).success();
+}
+
+#[test]
+fn a_refusal_fails_the_transaction_as_any_error_does() {
+    let (postgres, bastion) = start();
+    let script = [
+        "BEGIN",
+        "UPDATE accounts SET balance = 0 WHERE id = 1",
+        "UPDATE accounts SET balance = 0",
+        "SELECT 1",
+        "COMMIT",
+        "SELECT balance FROM accounts WHERE id = 1",
+    ];
+    let mut command = bastion.client("psql", "alice", GUARDED);
+    let file = bastion.scratch().join("script.sql");
+    std::fs::write(&file, script.join(";\n") + ";\n").unwrap();
+    let told: Finished =
+        command.args(["-XAtq", "-v", "VERBOSITY=verbose", "-f"]).arg(file).output().unwrap().into();
+    assert!(
+        told.stderr.contains("42501: refused by Sallyport: ") && told.stderr.contains("GUARDED-WHERE"),
+        "{}",
+        told.stderr
+    );
+    assert!(told.stderr.contains("25P02"), "the transaction is aborted: {}", told.stderr);
+    assert_eq!(told.stdout.trim(), "10", "and rolled back");
+
+    // Dropping needs a transaction around it: a savepoint's end does not end it, a commit does.
+    postgres.query("ledger", "CREATE TABLE extra (); ALTER TABLE extra OWNER TO ledger_owner").success();
+    let refused = psql(&bastion, GUARDED, &["DROP TABLE extra", "BEGIN; COMMIT; DROP TABLE extra"]);
+    assert_eq!(refused.stderr.matches("GUARDED-TRANSACTION").count(), 2, "{}", refused.stderr);
+    let allowed = "BEGIN; SAVEPOINT a; ROLLBACK TO a; DROP TABLE extra; ROLLBACK";
+    psql(&bastion, GUARDED, &[allowed]).success();
+}
+
+/// The extended protocol's messages for one statement.
+fn extended(sql: &str) -> Vec<u8> {
+    [
+        message(b'P', format!("\0{sql}\0\0\0").as_bytes()),
+        message(b'B', b"\0\0\0\0\0\0\0\0"),
+        message(b'D', b"P\0"),
+        message(b'E', b"\0\0\0\0\0"),
+    ]
+    .concat()
+}
+
+/// The tags of all messages up to `ReadyForQuery`.
+fn tags(wire: &mut Wire) -> String {
+    let mut tags = String::new();
+    while !tags.ends_with('Z') {
+        tags.push(char::from(wire.receive().unwrap().0));
+    }
+    tags
+}
+
+#[test]
+fn in_a_pipeline_what_follows_is_skipped_and_the_next_one_runs() {
+    let (postgres, bastion) = start();
+    let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);
+    let sync = message(b'S', b"");
+    wire.send(
+        &[extended("SELECT 1"), extended("DELETE FROM accounts"), extended("SELECT 2"), sync.clone()]
+            .concat(),
+    );
+    assert_eq!(tags(&mut wire), "12TDC12nEZ");
+    wire.send(&[extended("SELECT 3"), sync.clone()].concat());
+    assert_eq!(tags(&mut wire), "12TDCZ");
+    // A statement that was prepared while the rules did not look is looked at when it is run.
+    wire.send(&[message(b'P', b"d\0DELETE FROM accounts\0\0\0"), sync.clone()].concat());
+    assert_eq!(tags(&mut wire), "1Z");
+    wire.send(&[message(b'B', b"\0d\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), sync].concat());
+    assert_eq!(tags(&mut wire), "2EZ");
+    // Many at once: each error is its own.
+    wire.send(
+        &[
+            query("DELETE FROM accounts"),
+            query("SELECT nonsense"),
+            query("DROP TABLE accounts"),
+            query("SELECT 1"),
+        ]
+        .concat(),
+    );
+    let mut errors = Vec::new();
+    for (tag, body) in std::iter::from_fn(|| wire.receive()).take_while(|(tag, _)| *tag != b'D') {
+        if tag == b'E' {
+            errors.push(support::wire::field(&body, b'C'));
+        }
+    }
+    assert_eq!(errors, ["42501", "42703", "42501"]);
+    assert_eq!(rows(&postgres), "100");
+}
+
+#[test]
+fn a_setting_that_is_on_its_way_hides_nothing() {
+    let (postgres, bastion) = start();
+    let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);
+    // With the setting off, the backslash escapes the quote: what follows is a statement.
+    let sneaky = "SELECT '\\'' ; DELETE FROM accounts; SELECT ''";
+    wire.send(&[query("SET standard_conforming_strings = off"), query(sneaky)].concat());
+    assert!(!tags(&mut wire).contains('E'));
+    assert!(tags(&mut wire).contains('E'));
+    assert_eq!(rows(&postgres), "100");
+    bastion.verify().success();
+}
+
+#[test]
+fn rules_changed_while_connected_hold_for_the_next_statement() {
+    let (postgres, mut bastion) = start();
+    let (mut wire, _) = Wire::session(&bastion, "alice", GUARDED);
+    wire.send(&query("UPDATE accounts SET balance = balance WHERE id = 1"));
+    assert!(tags(&mut wire).contains('C'));
+    let entry = target(GUARDED, "dev", "bank-core", &postgres, Path::new(ADMIN_DIR));
+    let entry = entry.replace("accesses =", "labels = { statements = \"read-only\" }\naccesses =");
+    bastion.set_targets(&entry);
+    bastion.signal(rustix::process::Signal::HUP);
+    support::wait_until("the label is in force", || {
+        wire.send(&query("UPDATE accounts SET balance = balance WHERE id = 1"));
+        tags(&mut wire).contains('E')
+    });
+}
