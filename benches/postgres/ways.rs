@@ -187,8 +187,7 @@ fn fill(postgres: &Postgres) {
             "ledger",
             "GRANT SELECT ON pgbench_accounts TO ledger_readonly;
              CREATE UNLOGGED TABLE sink (line text); ALTER TABLE sink ALTER line SET STORAGE PLAIN;
-             GRANT INSERT, SELECT, TRUNCATE ON sink TO ledger_readonly;
-             VACUUM ANALYZE",
+             GRANT INSERT, SELECT, TRUNCATE ON sink TO ledger_readonly",
         )
         .success();
 }
