@@ -230,7 +230,7 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 
 fn gateway(postgres: &Postgres, audit: Option<&Path>) -> Bastion {
     let entry = target(TARGET, "dev", "bank-core", postgres, Path::new(ADMIN_DIR));
-    let most = format!("connection_limit = {}", 2 * CONNECTIONS);
+    let most = format!("connection_limit = {CONNECTIONS}");
     let mut options =
         Options { targets: entry.replace("connection_limit = 250", &most), ..Options::default() };
     options.settings.push(("audit", "segment_bytes = 67108864".to_owned()));
