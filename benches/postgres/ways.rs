@@ -239,6 +239,6 @@ fn gateway(postgres: &Postgres, audit: Option<&Path>) -> Bastion {
         options.audit_dir = Some(directory.to_owned());
     }
     let bastion = Bastion::start_for(postgres, options, &["alice"]);
-    bastion.grant("alice", TARGET, "readonly", 28_800, &[]);
+    bastion.grant("alice", TARGET, "readonly", 14_400, &[]);
     bastion
 }
