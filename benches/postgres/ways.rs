@@ -185,7 +185,7 @@ fn fill(postgres: &Postgres) {
     postgres
         .query(
             "ledger",
-            "GRANT SELECT ON pgbench_accounts TO ledger_readonly;
+            "GRANT SELECT ON pgbench_accounts, pgbench_branches TO ledger_readonly;
              CREATE UNLOGGED TABLE sink (line text); ALTER TABLE sink ALTER line SET STORAGE PLAIN;
              GRANT INSERT, SELECT, TRUNCATE ON sink TO ledger_readonly",
         )
