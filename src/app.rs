@@ -45,6 +45,7 @@ use crate::domain::deny::EndReason;
 use crate::domain::event::{Action, Event};
 use crate::domain::secret::Secret;
 use crate::gateway::accept::{self, Limits};
+use crate::gateway::lanes::Lanes;
 use crate::http::{self, GatewayInfo, HttpState};
 use crate::identity::limiter::{Attempts, Limit};
 use crate::identity::password::Passwords;
@@ -178,7 +179,8 @@ impl App {
     }
 
     async fn listen(&self, edges: &TaskTracker, stop: &Stop) -> Result<()> {
-        let postgres = self.listen_postgres(edges, stop).await?;
+        let lanes = Arc::new(Lanes::start().context("cannot start the gateways' threads")?);
+        let postgres = self.listen_postgres(Arc::clone(&lanes), edges, stop).await?;
         let config = &self.config.api;
         let listener = bind(config.listener.listen, "api.listen").await?;
         let api = listener.local_addr()?;
@@ -188,7 +190,7 @@ impl App {
             Some(address) => (address.host, address.port),
             None => (host_of(&config.public_url), postgres.port()),
         };
-        let (ssh_address, ssh) = self.listen_ssh(edges, stop).await?.unzip();
+        let (ssh_address, ssh) = self.listen_ssh(lanes, edges, stop).await?.unzip();
         let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh };
         let state = HttpState::new(
             Arc::clone(&self.access),
@@ -204,7 +206,12 @@ impl App {
         Ok(())
     }
 
-    async fn listen_postgres(&self, edges: &TaskTracker, stop: &Stop) -> Result<SocketAddr> {
+    async fn listen_postgres(
+        &self,
+        lanes: Arc<Lanes>,
+        edges: &TaskTracker,
+        stop: &Stop,
+    ) -> Result<SocketAddr> {
         let config = &self.config.postgres;
         let listener = bind(config.listener.listen, "postgres.listen").await?;
         let address = listener.local_addr()?;
@@ -229,7 +236,10 @@ impl App {
             connections_per_network: None,
             handshakes: config.max_handshakes,
         };
-        let serve = move |stream, client, slot| Arc::clone(&gateway).serve(stream, client, slot);
+        let serve = move |stream, client, slot| {
+            let (gateway, lanes) = (Arc::clone(&gateway), Arc::clone(&lanes));
+            async move { lanes.carry(stream, move |stream| gateway.serve(stream, client, slot)).await }
+        };
         edges.spawn(accept::run(listener, limits, edges.clone(), stop.soft.clone(), serve));
         Ok(address)
     }

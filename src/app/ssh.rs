@@ -98,6 +98,7 @@ impl App {
     /// Listens, if there is an SSH gateway; gives where, and what clients are told.
     pub(super) async fn listen_ssh(
         &self,
+        lanes: Arc<Lanes>,
         edges: &TaskTracker,
         stop: &Stop,
     ) -> Result<Option<(SocketAddr, SshGatewayInfo)>> {
@@ -124,7 +125,6 @@ impl App {
             connections_per_network: None,
             handshakes: config.max_handshakes,
         };
-        let lanes = Arc::new(Lanes::start().context("cannot start the SSH gateway's threads")?);
         let serve = move |stream, client, slot| {
             let (gateway, lanes) = (Arc::clone(&gateway), Arc::clone(&lanes));
             async move { lanes.carry(stream, move |stream| gateway.serve(stream, client, slot)).await }

@@ -1,6 +1,6 @@
-//! Threads with a runtime each, for connections whose parts should stay together: both legs of an SSH
-//! connection and its channels are tasks that wake each other for every packet, and on one thread
-//! that costs no wake-up of another (measured on a bare relay: a third of the processor time).
+//! Threads with a runtime each, for connections whose parts should stay together: both legs of a connection, and an SSH
+//! connection's channels, wake each other for every packet, and on one thread that costs no wake-up of another (measured
+//! on a bare relay of SSH: a third of the processor time).
 //!
 //! A connection is given to the lane that has the fewest.
 

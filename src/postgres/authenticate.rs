@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
 use crate::access::login::ScramKeys;
@@ -18,6 +16,7 @@ use crate::crypto::scram::ITERATIONS;
 use crate::domain::name::UserName;
 use crate::domain::principal::Principal;
 
+use super::ClientStream;
 use super::codec::frame::{self, Frame};
 use super::codec::frontend::{self, SaslInitialResponse};
 use super::codec::{CodecError, encode};
@@ -61,7 +60,7 @@ impl AuthenticateError {
 /// The exchange; `end_point` is our certificate's `tls-server-end-point` (RFC 5929).
 pub(super) async fn authenticate(
     access: &Access,
-    stream: &mut TlsStream<TcpStream>,
+    stream: &mut ClientStream,
     buffer: &mut BytesMut,
     user: &UserName,
     end_point: Option<&[u8]>,
@@ -90,15 +89,12 @@ pub(super) async fn authenticate(
     Ok(principal)
 }
 
-async fn send(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) -> std::io::Result<()> {
+async fn send(stream: &mut ClientStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
 }
 
-async fn receive(
-    stream: &mut TlsStream<TcpStream>,
-    buffer: &mut BytesMut,
-) -> Result<Frame, AuthenticateError> {
+async fn receive(stream: &mut ClientStream, buffer: &mut BytesMut) -> Result<Frame, AuthenticateError> {
     loop {
         if let Some(frame) = frame::whole(buffer, LONGEST_MESSAGE)? {
             return Ok(frame);

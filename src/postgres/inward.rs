@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
 
 use crate::gateway::scratch;
 
 use super::codec::walker::{GATHERED, Walker};
 use super::observe::Event;
 use super::pump::{Shared, Stop};
+use super::{ClientStream, TargetStream};
 
 /// How long the rest of a message may take to reach a client that is about to be cut.
 const BOUNDARY_WITHIN: Duration = Duration::from_millis(500);
@@ -20,8 +19,8 @@ const BOUNDARY_WITHIN: Duration = Duration::from_millis(500);
 /// Target to client.
 pub(super) struct Inward<'a> {
     pub(super) shared: &'a Shared<'a>,
-    pub(super) read: ReadHalf<client::TlsStream<TcpStream>>,
-    pub(super) write: WriteHalf<server::TlsStream<TcpStream>>,
+    pub(super) read: ReadHalf<TargetStream>,
+    pub(super) write: WriteHalf<ClientStream>,
     pub(super) walker: Walker,
     /// What is being written to the client; bytes leave it as they are written.
     pub(super) chunk: Bytes,

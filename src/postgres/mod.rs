@@ -20,5 +20,15 @@ mod serve;
 pub mod sqlstate;
 mod upstream;
 
+use tokio::net::TcpStream;
+use tokio_rustls::{client, server};
+
+use crate::gateway::scratch::ReadAhead;
+
 pub use negotiate::ALPN;
 pub use serve::{PostgresGateway, Settings};
+
+/// A client's connection inside TLS.
+type ClientStream = server::TlsStream<ReadAhead<TcpStream>>;
+/// The connection to a target, inside TLS.
+type TargetStream = client::TlsStream<ReadAhead<TcpStream>>;

@@ -13,10 +13,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::audit::record::Tls;
+use crate::gateway::scratch::ReadAhead;
 
+use super::ClientStream;
 use super::codec::CodecError;
 use super::codec::startup::{
     CancelRequest, FIRST_BYTES, First, ProtocolVersion, StartupParameters, is_direct_tls,
@@ -36,7 +37,7 @@ pub(super) enum Hello {
 /// A startup message inside TLS.
 #[derive(Debug)]
 pub(super) struct Start {
-    pub stream: TlsStream<TcpStream>,
+    pub stream: ClientStream,
     pub version: ProtocolVersion,
     pub parameters: StartupParameters,
     pub tls: Tls,
@@ -59,7 +60,7 @@ pub(super) enum NegotiateError {
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<ClientStream>),
 }
 
 impl NegotiateError {
@@ -88,7 +89,7 @@ pub(super) async fn negotiate(
         return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
     }
     if first.first().is_some_and(|byte| is_direct_tls(*byte)) {
-        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(ReadAhead::new(stream)).await?;
         if stream.get_ref().1.alpn_protocol() != Some(ALPN.as_bytes()) {
             return Err(NegotiateError::NoAlpn);
         }
@@ -100,7 +101,7 @@ pub(super) async fn negotiate(
         match First::read(bytes) {
             Ok(First::Ssl) => {
                 stream.write_all(b"S").await?;
-                let stream = TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?;
+                let stream = TlsAcceptor::from(Arc::clone(tls)).accept(ReadAhead::new(stream)).await?;
                 return inside_tls(stream).await;
             }
             Ok(First::Gssenc) if !declined_gss => {
@@ -125,7 +126,7 @@ pub(super) async fn negotiate(
     }
 }
 
-async fn inside_tls(mut stream: TlsStream<TcpStream>) -> Result<Hello, NegotiateError> {
+async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
     let bytes = read_first(&mut stream).await?;
     let refused =
         |why, stream| NegotiateError::Refused { why, stream: Box::new(Stream::Tls(Box::new(stream))) };

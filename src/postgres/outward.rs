@@ -3,8 +3,6 @@
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
-use tokio_rustls::{client, server};
 
 use crate::gateway::scratch;
 
@@ -13,6 +11,7 @@ use super::codec::frame::{Piece, Splitter};
 use super::guard::{self, Guard};
 use super::observe::{Event, Observed};
 use super::pump::{Shared, Stop};
+use super::{ClientStream, TargetStream};
 
 /// How much is gathered before it is recorded and forwarded, in bytes.
 const BATCH: usize = 256 * 1024;
@@ -23,8 +22,8 @@ const COPIED: usize = 16 * 1024;
 pub(super) struct Outward<'a> {
     pub(super) shared: &'a Shared<'a>,
     pub(super) guard: Guard<'a>,
-    pub(super) read: ReadHalf<server::TlsStream<TcpStream>>,
-    pub(super) write: WriteHalf<client::TlsStream<TcpStream>>,
+    pub(super) read: ReadHalf<ClientStream>,
+    pub(super) write: WriteHalf<TargetStream>,
     pub(super) splitter: Splitter,
     pub(super) buffer: BytesMut,
     pub(super) batch: Batch,

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio_rustls::{client, server};
 
 use crate::access::Access;
 use crate::audit::{Body, Recorder, Totals, Unrecordable};
@@ -35,6 +33,7 @@ use super::record;
 use super::serve::close;
 use super::sqlstate::Goodbye;
 use super::upstream::Canceller;
+use super::{ClientStream, TargetStream};
 
 /// How long the target may take to hear that it is over.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
@@ -48,9 +47,9 @@ pub(super) struct Limits {
 /// Both streams, with what was read of them too early.
 #[derive(Debug)]
 pub(super) struct Sides {
-    pub client: server::TlsStream<TcpStream>,
+    pub client: ClientStream,
     pub from_client: BytesMut,
-    pub target: client::TlsStream<TcpStream>,
+    pub target: TargetStream,
     pub from_target: BytesMut,
     /// As the target told when it was ready.
     pub strings: Strings,
@@ -264,7 +263,7 @@ async fn finish(
         if !taken && cut {
             // The client does not read. Without this the kernel would keep what is on the way to it,
             // and the connection, for as long as the client likes.
-            let _closed_already = client.get_ref().0.set_zero_linger();
+            let _closed_already = client.get_ref().0.get_ref().set_zero_linger();
         }
     };
     // At the same time: a cancelled statement is what ends a message that is halfway here.

@@ -16,7 +16,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use crate::access::Access;
 use crate::access::connect::{RefusedConnection, Wanted};
@@ -32,6 +31,7 @@ use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
 use crate::gateway::login::{Login, MalformedLogin};
 
+use super::ClientStream;
 use super::authenticate::{AuthenticateError, authenticate};
 use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
@@ -73,7 +73,7 @@ pub struct PostgresGateway {
 
 /// A client that has proved who it is.
 struct Known {
-    stream: TlsStream<TcpStream>,
+    stream: ClientStream,
     /// Bytes that came after its last authentication message.
     buffer: BytesMut,
     start: StartupParameters,

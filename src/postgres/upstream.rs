@@ -16,14 +16,15 @@ use postgres_protocol::authentication::sasl::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::audit::record::Tls;
 use crate::config::PostgresTarget;
 use crate::credentials::{Credential, Sent};
 use crate::crypto::certificate;
+use crate::gateway::scratch::ReadAhead;
 use crate::gateway::stream::prepare;
 
+use super::TargetStream;
 use super::codec::backend::{self, Authentication, BackendKey, Report, Startup};
 use super::codec::frame::{self, Frame, HEADER};
 use super::codec::startup::{
@@ -75,7 +76,7 @@ pub(super) enum UpstreamError {
 /// A connection to the target, ready for its first query.
 #[derive(Debug)]
 pub(super) struct Upstream {
-    pub stream: TlsStream<TcpStream>,
+    pub stream: TargetStream,
     /// What the client still has to be told: parameters and notices, as they came.
     pub greeting: Vec<Bytes>,
     /// `ReadyForQuery` as it came.
@@ -149,7 +150,7 @@ async fn connect_now(
 }
 
 /// TCP, then TLS with the target's certificate and name verified.
-async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, UpstreamError> {
+async fn secure(target: &PostgresTarget) -> Result<TargetStream, UpstreamError> {
     let address = target.address.to_string();
     let failed = |source| UpstreamError::Connect { address: address.clone(), source };
     let stream = match target.connect_to {
@@ -167,13 +168,13 @@ async fn secure(target: &PostgresTarget) -> Result<TlsStream<TcpStream>, Upstrea
         return Err(UpstreamError::NoTls { address });
     }
     TlsConnector::from(Arc::clone(&target.tls))
-        .connect(target.server_name.clone(), stream)
+        .connect(target.server_name.clone(), ReadAhead::new(stream))
         .await
         .map_err(|source| UpstreamError::Untrusted { address, source })
 }
 
 struct Wire {
-    stream: TlsStream<TcpStream>,
+    stream: TargetStream,
     buffer: BytesMut,
 }
 
