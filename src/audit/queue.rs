@@ -23,7 +23,7 @@ use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
 
 /// How long the writer leaves alone what nobody waits for.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(2);
 /// How many bytes of it, about.
 const GATHER_BYTES: usize = 256 << 10;
 
@@ -173,11 +173,16 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for jobs and takes all there are; until `due` at the latest.
+    /// Waits for jobs and takes all there are; until `due` at the latest. While there is much to do the writer is woken
+    /// for what somebody waits for, and finds the rest there.
     pub(super) fn take(&self, due: Option<Instant>) -> Taken {
-        let mut state = self.sleep(self.lock(), Until::Something, due);
-        if !state.jobs.is_empty() {
-            state = self.sleep(state, Until::Urgent, Some(Instant::now() + GATHER));
+        let gathered = || Some(Instant::now() + GATHER);
+        let mut state = self.sleep(self.lock(), Until::Urgent, gathered());
+        if !state.is_something() {
+            state = self.sleep(state, Until::Something, due);
+            if !state.is_urgent() && state.is_something() {
+                state = self.sleep(state, Until::Urgent, gathered());
+            }
         }
         state.taken()
     }

@@ -1,6 +1,6 @@
 //! The one thread that owns the journal's files. It takes all that waits, writes it once, syncs
 //! once, and then tells everybody who waits (group commit). Records that nobody waits for are written
-//! with the next that somebody waits for, or within a millisecond ([`super::queue`]), and synced with it, or [`SYNC_WITHIN`].
+//! with the next that somebody waits for, or within a few milliseconds ([`super::queue`]), and synced with it, or [`SYNC_WITHIN`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
