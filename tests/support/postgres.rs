@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
 use super::process::{Finished, Running, wait_until};
@@ -207,7 +207,7 @@ fn run(command: &mut Command) -> Finished {
 /// A cluster that was set up once and is copied by every test.
 fn template() -> PathBuf {
     let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (ready, lock) = (home.join("pg-template-2"), home.join("pg-template.lock"));
+    let (ready, lock) = (home.join("pg-template-3"), home.join("pg-template.lock"));
     let lock = fs::File::create(lock).unwrap();
     lock.lock().unwrap();
     if !ready.exists() {
@@ -272,6 +272,8 @@ fn set_up(cluster: &Path) {
 fn write_certificates(dir: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // With another name than the certificate: to OpenSSL, one that is issued by its own name has signed itself.
+    authority.distinguished_name.push(DnType::CommonName, "the target's authority");
     let authority_key = KeyPair::generate().unwrap();
     let authority_certificate = authority.self_signed(&authority_key).unwrap();
     let issuer = Issuer::new(authority, authority_key);
