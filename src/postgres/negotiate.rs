@@ -30,7 +30,8 @@ pub const ALPN: &str = "postgresql";
 #[derive(Debug)]
 pub(super) enum Hello {
     Startup(Box<Start>),
-    Cancel(CancelRequest),
+    /// Clients wait for the stream's end to know that it was passed on.
+    Cancel { request: CancelRequest, stream: Box<Stream> },
 }
 
 /// A startup message inside TLS.
@@ -110,10 +111,7 @@ pub(super) async fn negotiate(
             // libpq before version 17 sends its cancel requests in clear; the key authorises them.
             Ok(First::Cancel { body }) => {
                 let body = read_body(&mut stream, body).await?;
-                return match CancelRequest::parse(body) {
-                    Ok(request) => Ok(Hello::Cancel(request)),
-                    Err(why) => Err(NegotiateError::Refused { why, stream: Box::new(Stream::Plain(stream)) }),
-                };
+                return cancel(body, Stream::Plain(stream));
             }
             Ok(First::Gssenc | First::Startup { .. }) => {
                 return Err(NegotiateError::NoTls { stream: Box::new(Stream::Plain(stream)) });
@@ -145,13 +143,21 @@ async fn inside_tls(mut stream: TlsStream<TcpStream>) -> Result<Hello, Negotiate
         }
         Ok(First::Cancel { body }) => {
             let body = read_body(&mut stream, body).await?;
-            CancelRequest::parse(body).map(Hello::Cancel).map_err(|why| refused(why, stream))
+            cancel(body, Stream::Tls(Box::new(stream)))
         }
         Ok(First::Ssl | First::Gssenc) => {
             let why = CodecError::UnsupportedProtocol { major: 1234, minor: 5679 };
             Err(refused(why, stream))
         }
         Err(why) => Err(refused(why, stream)),
+    }
+}
+
+fn cancel(body: Bytes, stream: Stream) -> Result<Hello, NegotiateError> {
+    let stream = Box::new(stream);
+    match CancelRequest::parse(body) {
+        Ok(request) => Ok(Hello::Cancel { request, stream }),
+        Err(why) => Err(NegotiateError::Refused { why, stream }),
     }
 }
 

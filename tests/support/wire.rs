@@ -179,6 +179,14 @@ impl Wire {
         while self.receive().is_some() {}
     }
 
+    /// Nothing is left but the end, which TLS announces.
+    #[track_caller]
+    pub fn ends_well(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+
     /// SCRAM up to the last message of the client's, which the caller sends.
     #[track_caller]
     pub fn scram(&mut self, token: &str) -> (ScramSha256, Vec<u8>, Vec<u8>) {
