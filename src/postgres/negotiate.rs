@@ -5,7 +5,8 @@
 //! 2. Otherwise exactly eight bytes are read. `SSLRequest` is answered with `S` and TLS begins on
 //!    the bare socket, so that nothing sent before it can be taken for something sent inside it.
 //!    `GSSENCRequest` is declined once.
-//! 3. A startup message is accepted inside TLS only.
+//! 3. A startup message is accepted inside TLS only, and answered with the version of the protocol
+//!    that is spoken where it asks for more.
 
 use std::sync::Arc;
 
@@ -31,7 +32,10 @@ pub const ALPN: &str = "postgresql";
 pub(super) enum Hello {
     Startup(Box<Start>),
     /// Clients wait for the stream's end to know that it was passed on.
-    Cancel { request: CancelRequest, stream: Box<Stream> },
+    Cancel {
+        request: CancelRequest,
+        stream: Box<Stream>,
+    },
 }
 
 /// A startup message inside TLS.
@@ -132,6 +136,10 @@ async fn inside_tls(mut stream: TlsStream<TcpStream>) -> Result<Hello, Negotiate
             let body = read_body(&mut stream, body).await?;
             match StartupParameters::parse(body) {
                 Ok(parameters) => {
+                    // Before anything else is said: the client decides upon it whether to go on.
+                    if let Some(answer) = parameters.negotiation(version) {
+                        stream.write_all(&answer).await?;
+                    }
                     let tls = describe(
                         stream.get_ref().1.protocol_version(),
                         stream.get_ref().1.negotiated_cipher_suite(),

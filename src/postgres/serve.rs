@@ -346,9 +346,6 @@ impl PostgresGateway {
 /// Phase 6: what the target said when it was ready, with a cancel key of ours.
 async fn greet(known: &mut Known, upstream: &Upstream, key: &IssuedKey) -> std::io::Result<()> {
     let mut greeting = BytesMut::new();
-    if let Some(negotiation) = known.start.negotiation(known.version) {
-        greeting.extend_from_slice(&negotiation);
-    }
     greeting.extend_from_slice(&encode::authentication_ok());
     for message in &upstream.greeting {
         greeting.extend_from_slice(message);
