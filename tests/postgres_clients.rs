@@ -9,6 +9,8 @@ mod addressing;
 mod cancel;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
+#[path = "postgres_clients/protocol.rs"]
+mod protocol;
 #[path = "postgres_clients/psql.rs"]
 mod psql;
 mod support;
