@@ -13,6 +13,8 @@ mod driver;
 mod protocol;
 #[path = "postgres_clients/psql.rs"]
 mod psql;
+#[path = "postgres_clients/sizes.rs"]
+mod sizes;
 mod support;
 #[path = "postgres_clients/tls.rs"]
 mod tls;

@@ -302,6 +302,16 @@ fn statements_kept_are_bounded_in_number_and_bytes() {
 }
 
 #[test]
+fn the_longest_statement_may_be_replaced_by_another() {
+    let longest = MOST_KEPT;
+    let mut watch = Watch { observer: Observer::new(longest), ..Watch::default() };
+    let long = "x".repeat(longest - 100);
+    for _ in 0..3 {
+        watch.client(&[parse("", &long, &[])]).server(&[message(b'1', b"")]);
+    }
+}
+
+#[test]
 fn messages_without_answers_are_bounded() {
     let mut watch = Watch::default();
     let held = (0..20_000).find(|_| watch.try_client(&sync()) == Ok(Observed::Hold { flush: true }));
