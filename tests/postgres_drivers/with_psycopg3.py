@@ -244,7 +244,9 @@ def notifications(conn):
 
 
 def cancels(conn):
-    for cancel in (conn.cancel, conn.cancel_safe):
+    # With a key of four bytes, and with a long one where the server speaks that version.
+    newer = psycopg.connect(CONNINFO, max_protocol_version="3.2")
+    for conn, cancel in ((conn, conn.cancel), (conn, conn.cancel_safe), (newer, newer.cancel_safe)):
         with psycopg.connect(CONNINFO, autocommit=True) as watcher:
             def cancel_when_asleep():
                 while watcher.execute(SLEEPING).fetchone() == (0,):
@@ -258,6 +260,7 @@ def cancels(conn):
         conn.rollback()
         show("goes on", conn.execute("SELECT 42").fetchone())
         conn.commit()
+    newer.close()
 
 
 def pools():
