@@ -50,7 +50,7 @@ missing_packages() {
     command -v node >/dev/null || say nodejs
     command -v npm >/dev/null || say npm
     # `java File.java` compiles first
-    java --list-modules 2>/dev/null | grep -q '^jdk.compiler' || say default-jdk-headless
+    java --list-modules 2>/dev/null | grep '^jdk.compiler' >/dev/null || say default-jdk-headless
     [[ -e /usr/share/java/postgresql.jar ]] || say libpostgresql-jdbc-java
 }
 
