@@ -49,6 +49,12 @@ missing_packages() {
         command -v "$program" >/dev/null || say "$program"
     done
     python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv
+    # drivers in other languages, and what runs their scripts
+    command -v node >/dev/null || say nodejs
+    command -v npm >/dev/null || say npm
+    # `java File.java` compiles first
+    java --list-modules 2>/dev/null | grep '^jdk.compiler' >/dev/null || say default-jdk-headless
+    [[ -e /usr/share/java/postgresql.jar ]] || say libpostgresql-jdbc-java
 }
 
 # Installs what is missing, or says what to install.
@@ -96,6 +102,19 @@ make_python() {
     python3 -m venv "$1"
     "$1/bin/pip" --quiet --disable-pip-version-check install --no-deps --only-binary :all: --requirement "$list"
     cp "$list" "$1/made-from"
+}
+
+# Makes the directory $1 with the packages that the test of node-postgres locks, unless it is there already.
+make_node() {
+    local lists=tests/postgres_drivers/node
+    if cmp -s "$lists/package-lock.json" "$1/made-from"; then
+        return
+    fi
+    rm -rf "$1"
+    mkdir -p "$1"
+    cp "$lists/package.json" "$lists/package-lock.json" "$1"
+    (cd "$1" && npm ci --silent --ignore-scripts --no-audit --no-fund)
+    cp "$lists/package-lock.json" "$1/made-from"
 }
 
 need_cargo() {

@@ -9,8 +9,12 @@ mod addressing;
 mod cancel;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
+#[path = "postgres_clients/protocol.rs"]
+mod protocol;
 #[path = "postgres_clients/psql.rs"]
 mod psql;
+#[path = "postgres_clients/sizes.rs"]
+mod sizes;
 mod support;
 #[path = "postgres_clients/tls.rs"]
 mod tls;

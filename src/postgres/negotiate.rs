@@ -5,7 +5,8 @@
 //! 2. Otherwise exactly eight bytes are read. `SSLRequest` is answered with `S` and TLS begins on
 //!    the bare socket, so that nothing sent before it can be taken for something sent inside it.
 //!    `GSSENCRequest` is declined once.
-//! 3. A startup message is accepted inside TLS only.
+//! 3. A startup message is accepted inside TLS only, and answered with the version of the protocol
+//!    that is spoken where it asks for more.
 
 use std::sync::Arc;
 
@@ -31,7 +32,11 @@ pub const ALPN: &str = "postgresql";
 #[derive(Debug)]
 pub(super) enum Hello {
     Startup(Box<Start>),
-    Cancel(CancelRequest),
+    /// Clients wait for the stream's end to know that it was passed on.
+    Cancel {
+        request: CancelRequest,
+        stream: Box<Stream>,
+    },
 }
 
 /// A startup message inside TLS.
@@ -111,10 +116,7 @@ pub(super) async fn negotiate(
             // libpq before version 17 sends its cancel requests in clear; the key authorises them.
             Ok(First::Cancel { body }) => {
                 let body = read_body(&mut stream, body).await?;
-                return match CancelRequest::parse(body) {
-                    Ok(request) => Ok(Hello::Cancel(request)),
-                    Err(why) => Err(NegotiateError::Refused { why, stream: Box::new(Stream::Plain(stream)) }),
-                };
+                return cancel(body, Stream::Plain(stream));
             }
             Ok(First::Gssenc | First::Startup { .. }) => {
                 return Err(NegotiateError::NoTls { stream: Box::new(Stream::Plain(stream)) });
@@ -135,6 +137,10 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
             let body = read_body(&mut stream, body).await?;
             match StartupParameters::parse(body) {
                 Ok(parameters) => {
+                    // Before anything else is said: the client decides upon it whether to go on.
+                    if let Some(answer) = parameters.negotiation(version) {
+                        stream.write_all(&answer).await?;
+                    }
                     let tls = describe(
                         stream.get_ref().1.protocol_version(),
                         stream.get_ref().1.negotiated_cipher_suite(),
@@ -146,13 +152,21 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
         }
         Ok(First::Cancel { body }) => {
             let body = read_body(&mut stream, body).await?;
-            CancelRequest::parse(body).map(Hello::Cancel).map_err(|why| refused(why, stream))
+            cancel(body, Stream::Tls(Box::new(stream)))
         }
         Ok(First::Ssl | First::Gssenc) => {
             let why = CodecError::UnsupportedProtocol { major: 1234, minor: 5679 };
             Err(refused(why, stream))
         }
         Err(why) => Err(refused(why, stream)),
+    }
+}
+
+fn cancel(body: Bytes, stream: Stream) -> Result<Hello, NegotiateError> {
+    let stream = Box::new(stream);
+    match CancelRequest::parse(body) {
+        Ok(request) => Ok(Hello::Cancel { request, stream }),
+        Err(why) => Err(NegotiateError::Refused { why, stream }),
     }
 }
 

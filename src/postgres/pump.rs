@@ -98,11 +98,11 @@ impl From<CodecError> for Stop {
 }
 
 impl<'a> Shared<'a> {
-    fn new(recorder: &'a Recorder, clock: &'a Clock, strings: Strings) -> Self {
+    fn new(recorder: &'a Recorder, clock: &'a Clock, strings: Strings, limits: Limits) -> Self {
         let now = u64::try_from(clock.now().as_micros()).unwrap_or(0);
         Self {
             recorder,
-            observer: Mutex::new(Observer::new()),
+            observer: Mutex::new(Observer::new(limits.max_message)),
             answered: Notify::new(),
             started: Instant::now(),
             escapes: AtomicBool::new(strings == Strings::Escaped),
@@ -183,7 +183,7 @@ pub(super) async fn run(
     let Sides { client, from_client, target, from_target, strings } = sides;
     let (client_read, client_write) = tokio::io::split(client);
     let (target_read, target_write) = tokio::io::split(target);
-    let shared = Shared::new(live.recorder(), &access.clock, strings);
+    let shared = Shared::new(live.recorder(), &access.clock, strings, limits);
     let mut outward = Outward {
         shared: &shared,
         guard: Guard::new(access, live.permit()),

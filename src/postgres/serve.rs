@@ -120,8 +120,9 @@ impl PostgresGateway {
     async fn recognise(&self, stream: TcpStream, client: SocketAddr) -> Option<Known> {
         let start = match negotiate(stream, &self.settings.tls).await {
             Ok(Hello::Startup(start)) => start,
-            Ok(Hello::Cancel(request)) => {
+            Ok(Hello::Cancel { request, stream }) => {
                 self.keys.serve(&request, client).await;
+                close_stream(*stream, None).await;
                 return None;
             }
             Err(error) => {
@@ -177,11 +178,9 @@ impl PostgresGateway {
     async fn refuse_stranger(&self, error: NegotiateError, client: SocketAddr) {
         tracing::debug!(%client, %error, "a client was refused before it said who it is");
         metrics::counter!("sallyport_handshakes_refused_total").increment(1);
-        let _taken = match error.goodbye() {
-            Some((Stream::Plain(mut stream), goodbye)) => close(&mut stream, Some(goodbye)).await,
-            Some((Stream::Tls(mut stream), goodbye)) => close(&mut *stream, Some(goodbye)).await,
-            None => true,
-        };
+        if let Some((stream, goodbye)) = error.goodbye() {
+            close_stream(stream, Some(goodbye)).await;
+        }
     }
 
     async fn refuse_unproved(
@@ -347,9 +346,6 @@ impl PostgresGateway {
 /// Phase 6: what the target said when it was ready, with a cancel key of ours.
 async fn greet(known: &mut Known, upstream: &Upstream, key: &IssuedKey) -> std::io::Result<()> {
     let mut greeting = BytesMut::new();
-    if let Some(negotiation) = known.start.negotiation(known.version) {
-        greeting.extend_from_slice(&negotiation);
-    }
     greeting.extend_from_slice(&encode::authentication_ok());
     for message in &upstream.greeting {
         greeting.extend_from_slice(message);
@@ -397,6 +393,14 @@ fn unreachable(error: UpstreamError) -> Goodbye {
         },
         other => Goodbye::from(&Deny::TargetUnavailable { detail: other.to_string() }),
     }
+}
+
+/// As [`close`], before it is known who the client is.
+async fn close_stream(stream: Stream, goodbye: Option<Goodbye>) {
+    let _taken = match stream {
+        Stream::Plain(mut stream) => close(&mut stream, goodbye).await,
+        Stream::Tls(mut stream) => close(&mut *stream, goodbye).await,
+    };
 }
 
 /// Says goodbye and closes, within [`GOODBYE_WITHIN`], whether or not the peer reads.

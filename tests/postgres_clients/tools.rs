@@ -1,5 +1,9 @@
 //! `pg_dump` and `pgbench`.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
 use crate::support::Finished;
 use crate::support::postgres::server_program;
 
@@ -26,17 +30,32 @@ fn a_dump_through_the_gateway_equals_a_direct_one() {
         assert!(direct.iter().any(|line| line.contains("half")), "the dump is not empty");
         assert!(proxied == direct, "{arguments:?}: the dumps differ");
     }
-    // Several connections that share one snapshot.
-    let directory = bastion.scratch().join("dump");
-    let mut parallel = bastion.client("pg_dump", "alice", "ledger-dev");
-    let done: Finished =
-        parallel.args(["--format=directory", "--jobs=3", "--file"]).arg(&directory).output().unwrap().into();
-    done.success();
-    let mut restore = bastion.client("pg_restore", "alice", "ledger-dev");
-    restore.args(["--dbname=dbname=archive", "--jobs=2", "--exit-on-error", "--no-owner"]).arg(&directory);
-    Finished::from(restore.output().unwrap()).success();
     let rows = "SELECT md5(string_agg(id || note || encode(data, 'hex'), ',' ORDER BY id)) FROM blobs";
-    assert_eq!(postgres.value("archive", rows), postgres.value("ledger", rows));
+    // Of a directory by several connections that share one snapshot, and back by several.
+    for (format, jobs) in [("custom", "1"), ("tar", "1"), ("directory", "4")] {
+        let file = bastion.scratch().join(format);
+        let mut dump = bastion.client("pg_dump", "alice", "ledger-dev");
+        dump.args(["--format", format, "--jobs", jobs, "--file"]).arg(&file);
+        Finished::from(dump.output().unwrap()).success();
+        let list = |file: &Path| -> Finished {
+            Command::new("pg_restore").arg("-f-").arg(file).output().unwrap().into()
+        };
+        let direct = bastion.scratch().join(format!("direct-{format}"));
+        let mut dump = postgres.client("pg_dump", "ledger");
+        Finished::from(dump.args(["--format", format, "--file"]).arg(&direct).output().unwrap()).success();
+        assert!(text(list(&file)) == text(list(&direct)), "{format}: the dumps differ");
+
+        let restore_jobs = if format == "tar" { "1" } else { "4" };
+        let mut restore = bastion.client("pg_restore", "alice", "ledger-dev");
+        restore
+            .args(["--dbname=dbname=archive", "--jobs", restore_jobs, "--exit-on-error", "--no-owner"])
+            .arg(&file);
+        Finished::from(restore.output().unwrap()).success();
+        assert_eq!(postgres.value("archive", rows), postgres.value("ledger", rows));
+        let emptied = "SELECT lo_unlink(oid) FROM pg_largeobject_metadata; DROP SCHEMA public CASCADE; \
+            CREATE SCHEMA public AUTHORIZATION ledger_owner";
+        postgres.query("archive", emptied).success();
+    }
     bastion.verify().success();
 }
 
@@ -68,5 +87,20 @@ fn pgbench_runs_in_every_protocol_mode() {
     };
     assert_eq!(updates("simple"), 200);
     assert_eq!(updates("extended"), 400);
+
+    let script = bastion.scratch().join("pipeline.sql");
+    let statements: String = (0..50).map(|n| format!("SELECT :client_id * 1000 + {n} AS piped;\n")).collect();
+    fs::write(&script, format!("\\startpipeline\n{statements}\\endpipeline\n")).unwrap();
+    let script = script.to_str().unwrap();
+    for mode in ["extended", "prepared"] {
+        let done = run(&["-n", "-c", "4", "-t", "10", "-M", mode, "-f", script]).success();
+        assert!(done.stdout.contains("actually processed: 40/40"), "{}", done.stdout);
+    }
+    let statements = bastion.statements();
+    let piped = |one: &&serde_json::Value| {
+        let is_last = |sql: &str| sql.starts_with("SELECT $1 * 1000 + 49 AS piped");
+        one["how"] == "extended" && one["sql"].as_str().is_some_and(is_last)
+    };
+    assert_eq!(statements.iter().filter(piped).count(), 80);
     bastion.verify().success();
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,11 @@ pub fn error(message: Option<Message>) -> (String, String, String) {
 }
 
 pub fn tcp(bastion: &Bastion) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", bastion.postgres_port)).unwrap();
+    tcp_to(bastion.postgres_port)
+}
+
+fn tcp_to(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -86,8 +91,12 @@ pub fn tcp(bastion: &Bastion) -> TcpStream {
 
 /// A TLS client that trusts the gateway's authority.
 pub fn tls(bastion: &Bastion, alpn: &[&str]) -> ClientConnection {
+    tls_trusting(&bastion.ca_file(), alpn)
+}
+
+fn tls_trusting(ca_file: &Path, alpn: &[&str]) -> ClientConnection {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(bastion.ca_file()).unwrap() {
+    for certificate in CertificateDer::pem_file_iter(ca_file).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let mut config =
@@ -103,12 +112,17 @@ pub fn tls(bastion: &Bastion, alpn: &[&str]) -> ClientConnection {
 impl Wire {
     /// `SSLRequest`, then TLS.
     pub fn connect(bastion: &Bastion) -> Self {
-        let mut stream = tcp(bastion);
+        Self::connect_to(bastion.postgres_port, &bastion.ca_file())
+    }
+
+    /// Whoever listens there.
+    pub fn connect_to(port: u16, ca_file: &Path) -> Self {
+        let mut stream = tcp_to(port);
         stream.write_all(&SSL_REQUEST).unwrap();
         let mut answer = [0];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(answer, *b"S");
-        Self::handshake(stream, tls(bastion, &[])).unwrap()
+        Self::handshake(stream, tls_trusting(ca_file, &[])).unwrap()
     }
 
     /// TLS from the first byte.
@@ -179,6 +193,14 @@ impl Wire {
         while self.receive().is_some() {}
     }
 
+    /// Nothing is left but the end, which TLS announces.
+    #[track_caller]
+    pub fn ends_well(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+
     /// SCRAM up to the last message of the client's, which the caller sends.
     #[track_caller]
     pub fn scram(&mut self, token: &str) -> (ScramSha256, Vec<u8>, Vec<u8>) {
@@ -196,6 +218,11 @@ impl Wire {
     pub fn log_in(&mut self, pairs: &[(&str, &str)], token: &str) -> Result<(), Message> {
         self.send(&startup(VERSION_3_0, pairs));
         let asked = self.receive().unwrap();
+        self.prove(asked, token)
+    }
+
+    /// SCRAM, which the peer has `asked` for.
+    pub fn prove(&mut self, asked: Message, token: &str) -> Result<(), Message> {
         if asked.0 != b'R' {
             return Err(asked);
         }

@@ -9,9 +9,18 @@ use bytes::Bytes;
 use super::{MOST_KEPT, MOST_NAMES, Param};
 use crate::postgres::codec::CodecError;
 
-/// How many bytes are kept for one client.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Arc<AtomicUsize>);
+/// How many bytes are kept for one client, and may be.
+#[derive(Debug, Clone)]
+pub(super) struct Meter {
+    kept: Arc<AtomicUsize>,
+    maximum: usize,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::allowing(MOST_KEPT)
+    }
+}
 
 /// A share of a [`Meter`], given back when what it was for is dropped.
 #[derive(Debug)]
@@ -21,23 +30,27 @@ pub(super) struct Charge {
 }
 
 impl Meter {
+    pub(super) fn allowing(maximum: usize) -> Self {
+        Self { kept: Arc::default(), maximum }
+    }
+
     pub(super) fn charge(&self, bytes: usize) -> Result<Arc<Charge>, CodecError> {
-        if self.0.load(Ordering::Relaxed).saturating_add(bytes) > MOST_KEPT {
-            return Err(CodecError::TooMuchKept { what: "bytes of statements", maximum: MOST_KEPT });
+        if self.kept.load(Ordering::Relaxed).saturating_add(bytes) > self.maximum {
+            return Err(CodecError::TooMuchKept { what: "bytes of statements", maximum: self.maximum });
         }
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
         Ok(Arc::new(Charge { meter: self.clone(), bytes }))
     }
 
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.kept.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.meter.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.meter.kept.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -165,7 +165,8 @@ impl Observer {
         };
         let begun = Begun { statement: name.clone(), sql: sql.clone(), certain: !self.failed, ..blank() };
         let value = Statement { sql, types: parse.types.into(), _charge: share };
-        let slot = Slot { version: self.last_id, batch: self.batch, certain: true, value: Some(value) };
+        let certain = is_exact(&name);
+        let slot = Slot { version: self.last_id, batch: self.batch, certain, value: Some(value) };
         let change = self.statements.set(name, slot);
         self.unrecorded.insert(self.last_id, Unrecorded { begun, versions: [self.last_id, 0] });
         self.push(Kind::Parse, Some(Undo::Statement(change)), None);
@@ -178,7 +179,7 @@ impl Observer {
         let known = slot.and_then(|slot| slot.value.as_ref());
         let (sql, types) =
             known.map_or_else(Default::default, |known| (known.sql.clone(), known.types.clone()));
-        let certain = known.is_some() && slot.is_some_and(|slot| slot.certain);
+        let certain = known.is_some() && slot.is_some_and(|slot| slot.certain) && is_exact(&bind.portal);
         let statement_version = slot.map_or(0, |slot| slot.version);
         let params: Arc<[Param]> =
             param::read(&bind.values, &bind.formats, &types, !bind.portal.is_empty()).into();
@@ -332,8 +333,7 @@ impl Observer {
     }
 }
 
-/// PostgreSQL cuts names to 63 bytes and converts them to its own encoding, so that different names
-/// may be the same to it: those are refused.
+/// PostgreSQL cuts names to 63 bytes, so that longer ones may be the same to it: those are refused.
 fn check_names(message: &ClientMessage) -> Result<(), CodecError> {
     let names: [Option<&Bytes>; 2] = match message {
         ClientMessage::Parse(parse) => [Some(&parse.name), None],
@@ -342,8 +342,14 @@ fn check_names(message: &ClientMessage) -> Result<(), CodecError> {
         ClientMessage::Execute { portal, .. } => [Some(portal), None],
         _ => [None, None],
     };
-    let fits = |name: &Bytes| name.len() <= LONGEST_NAME && name.is_ascii();
+    let fits = |name: &Bytes| name.len() <= LONGEST_NAME;
     if names.into_iter().flatten().all(fits) { Ok(()) } else { Err(CodecError::Name) }
+}
+
+/// Whether two names of this kind are the same to PostgreSQL only if they are the same here. It converts others from
+/// the client's encoding, which may change, and cuts them then; none becomes one of ASCII alone.
+fn is_exact(name: &Bytes) -> bool {
+    name.is_ascii()
 }
 
 fn blank() -> Begun {

@@ -59,7 +59,7 @@ pub enum Observed {
 
 /// How many named statements, and how many portals, a client may keep.
 pub const MOST_NAMES: usize = 10_000;
-/// How many bytes of SQL and values may be kept for a client.
+/// How many bytes of SQL and values may be kept for a client, beside the longest message twice.
 pub const MOST_KEPT: usize = 64 * 1024 * 1024;
 /// How many messages may be unanswered before the next is held.
 const MOST_PENDING: usize = 16_384;
@@ -100,8 +100,10 @@ struct Unrecorded {
 }
 
 impl Observer {
-    pub fn new() -> Self {
-        Self::default()
+    /// Whoever may send messages of up to `longest` bytes may replace a statement that long by another.
+    pub fn new(longest: usize) -> Self {
+        let meter = Meter::allowing(longest.saturating_mul(2).saturating_add(MOST_KEPT));
+        Self { meter, ..Self::default() }
     }
 
     /// Pushes a [`How::Prepare`] for everything prepared or bound, and not run, since the last

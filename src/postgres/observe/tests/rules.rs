@@ -210,8 +210,8 @@ fn a_commit_that_fails_at_sync_is_told() {
 }
 
 #[test]
-fn names_that_postgres_would_cut_or_convert_are_refused() {
-    for name in ["x".repeat(64), "\u{e9}".to_owned()] {
+fn names_that_postgres_would_cut_are_refused() {
+    for name in ["x".repeat(64), "\u{e9}".repeat(32)] {
         let mut watch = Watch::default();
         for refused in [
             parse(&name, "SELECT 1", &[]),
@@ -224,6 +224,25 @@ fn names_that_postgres_would_cut_or_convert_are_refused() {
         assert!(watch.events.is_empty());
     }
     assert!(Watch::default().try_client(&parse(&"x".repeat(63), "SELECT 1", &[])).is_ok());
+}
+
+#[test]
+fn what_is_named_by_more_than_ascii_is_told_but_not_for_certain() {
+    let certainty = |portal: &str, statement: &str| {
+        let mut watch = Watch::default();
+        watch.client(&[
+            parse(statement, "SELECT 1", &[]),
+            bind(portal, statement, 0, &[]),
+            execute(portal, 0),
+            sync(),
+        ]);
+        let begun = watch.begun();
+        assert_eq!(begun[0].sql, "SELECT 1");
+        begun[0].certain
+    };
+    assert!(certainty("p", "s"));
+    assert!(!certainty("p", "\u{e9}"));
+    assert!(!certainty("\u{e9}", "s"));
 }
 
 #[test]
@@ -280,6 +299,16 @@ fn statements_kept_are_bounded_in_number_and_bytes() {
     let long = "x".repeat(MOST_KEPT / 4);
     let refused = (0..5).find_map(|n| watch.try_client(&parse(&format!("s{n}"), &long, &[])).err());
     assert!(matches!(refused, Some(CodecError::TooMuchKept { .. })));
+}
+
+#[test]
+fn the_longest_statement_may_be_replaced_by_another() {
+    let longest = MOST_KEPT;
+    let mut watch = Watch { observer: Observer::new(longest), ..Watch::default() };
+    let long = "x".repeat(longest - 100);
+    for _ in 0..3 {
+        watch.client(&[parse("", &long, &[])]).server(&[message(b'1', b"")]);
+    }
 }
 
 #[test]
