@@ -79,6 +79,9 @@ fn every_way_of_writing_a_secret_is_known() {
             "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" 's3cret')",
             "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" '***')",
         ),
+        // White space is more to PostgreSQL than to others, and a comment ends with either end of a line.
+        ("ALTER ROLE a PASSWORD\x0b'hunter2'", "ALTER ROLE a PASSWORD\x0b'***'"),
+        ("-- a\rALTER ROLE a PASSWORD 'hunter2'", "-- a\rALTER ROLE a PASSWORD '***'"),
         (r"SELECT dblink('password=hun\ ter2 host=h')", r"SELECT dblink('password=*** host=h')"),
         (r"SELECT dblink(E'password=\'hun ter2\' host=h')", r"SELECT dblink(E'password=\'***\' host=h')"),
     ];
@@ -92,6 +95,7 @@ fn what_cannot_be_read_for_certain_is_masked_from_the_word_on() {
     let cases = [
         ("ALTER ROLE a PASSWORD 'hunter2", "ALTER ROLE a PASSWORD ***"),
         ("DO $$ ALTER ROLE a PASSWORD 'hunter2'", "DO $$ ALTER ROLE a PASSWORD***"),
+        ("ALTER ROLE \"a PASSWORD 'hunter2'", "ALTER ROLE \"a PASSWORD***"),
     ];
     for (sql, expected) in cases {
         assert_eq!(mask(sql), expected, "{sql}");

@@ -1,10 +1,11 @@
 //! The PostgreSQL gateway. Start reading at [`serve`].
 //!
-//! [`codec`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
+//! [`codec`], [`lexer`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
 
 mod authenticate;
 mod cancel;
 pub mod codec;
+pub mod lexer;
 pub mod mask;
 mod negotiate;
 pub mod observe;
