@@ -1,10 +1,11 @@
 //! The PostgreSQL gateway. Start reading at [`serve`].
 //!
-//! [`codec`], [`lexer`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
+//! [`codec`], [`decode`], [`lexer`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
 
 mod authenticate;
 mod cancel;
 pub mod codec;
+pub mod decode;
 pub mod lexer;
 pub mod mask;
 mod negotiate;

@@ -1,5 +1,7 @@
 //! From what the observer tells to what the audit log keeps.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::audit::record::{
@@ -7,6 +9,7 @@ use crate::audit::record::{
 };
 use crate::crypto;
 
+use super::decode;
 use super::mask::{Strings, masked, masked_value};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
 
@@ -104,32 +107,39 @@ fn statement(begun: &Begun, strings: Strings) -> Statement {
 
 /// With how many secrets were masked in it.
 fn parameter(param: &Param) -> (Parameter, u32) {
-    let decoded = |text: String| Parameter::new(Some(text.as_bytes()), Format::Binary, param.oid);
-    if let observe::Value::Text(bytes) = &param.value
-        && let Some((masked, count)) = masked_value(bytes)
-    {
-        // Without the hash of what is masked: it would tell a short secret.
-        return (Parameter::new(Some(&masked), Format::Text, param.oid), count);
-    }
-    let mut parameter = match &param.value {
-        observe::Value::Null => Parameter::new(None, Format::Text, param.oid),
-        observe::Value::Text(bytes) => Parameter::new(Some(bytes), Format::Text, param.oid),
-        observe::Value::Binary(bytes) => {
-            let mut parameter = Parameter::new(Some(bytes), Format::Binary, param.oid);
-            // Bytes of an unknown type that happen to be UTF-8 are not text.
-            parameter.value = Value::Bytes { b64: data_encoding::BASE64.encode(bytes) };
-            parameter
-        }
-        observe::Value::Int(number) => decoded(number.to_string()),
-        observe::Value::Float(number) => decoded(number.to_string()),
-        observe::Value::Bool(truth) => decoded(truth.to_string()),
-        observe::Value::Uuid(uuid) => decoded(uuid.clone()),
+    let (bytes, format) = match &param.value {
+        observe::Value::Null => return (Parameter::new(None, Format::Text, param.oid), 0),
+        observe::Value::Text(bytes) => (bytes, Format::Text),
+        observe::Value::Binary(bytes) => (bytes, Format::Binary),
     };
+    let kept = |value| Parameter { value, format, oid: param.oid, length: None, sha256: None };
+    let text = param.text();
+    // Digits in which `bytea` is written hide what the bytes say.
+    let is_shown = text.is_some() && (format == Format::Text || param.oid != decode::oid::BYTEA);
+    let looked_into = if is_shown { text.as_deref().unwrap_or_default().as_bytes() } else { bytes };
+    if let Some((masked, count)) = masked_value(looked_into) {
+        let text = if is_shown {
+            String::from_utf8(masked.clone()).ok()
+        } else {
+            decode::text(param.oid, &masked, true)
+        };
+        // Without the hash of what is masked: it would tell a short secret.
+        return (kept(value(text, &masked)), count);
+    }
+    let mut parameter = kept(value(text.map(Cow::into_owned), bytes));
     if let Some(hash) = &param.sha256 {
         parameter.length = u64::try_from(param.length).ok();
         parameter.sha256 = Some(crypto::hex(hash));
     }
     (parameter, 0)
+}
+
+/// Bytes of an unknown type that happen to be UTF-8 are not text.
+fn value(text: Option<String>, bytes: &[u8]) -> Value {
+    text.map_or_else(
+        || Value::Bytes { b64: data_encoding::BASE64.encode(bytes) },
+        |text| Value::Text { text },
+    )
 }
 
 fn statement_end(ended: &Ended) -> StatementEnd {
