@@ -113,17 +113,19 @@ pub struct Lexer<'a> {
     at: usize,
     end: usize,
     strings: Strings,
+    /// Up to here nothing but signs follows, each an operator of its own.
+    signs: usize,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(sql: &'a [u8], strings: Strings) -> Self {
-        Self { sql, at: 0, end: sql.len(), strings }
+        Self::within(sql, (0, sql.len()), strings)
     }
 
     /// Of a part of the text, as if nothing were before or behind it. Tokens tell where they stand in the whole.
     pub fn within(sql: &'a [u8], (start, end): (usize, usize), strings: Strings) -> Self {
         let end = end.min(sql.len());
-        Self { sql, at: start.min(end), end, strings }
+        Self { sql, at: start.min(end), end, strings, signs: 0 }
     }
 }
 
@@ -134,8 +136,13 @@ impl Iterator for Lexer<'_> {
         let text = self.sql.get(self.at..self.end)?;
         let blank = text.iter().position(|byte| !is_space(*byte))?;
         let start = self.at + blank;
-        let Shape { kind, length, open, close } = token(text.get(blank..)?, self.strings);
+        let text = text.get(blank..)?;
+        let Shape { kind, length, open, close } =
+            if start < self.signs { Shape::plain(Kind::Operator, 1) } else { token(text, self.strings) };
         self.at = start + length;
+        if kind == Kind::Operator && start >= self.signs {
+            self.signs = self.at + signs(text.get(length..)?);
+        }
         Some(Token { kind, start, end: self.at, open, close })
     }
 }
@@ -296,16 +303,30 @@ fn number(text: &[u8]) -> usize {
 /// How long an operator is: up to a comment; and one of several characters ends in `+` or `-` only when it has a
 /// character in it that no operator of the SQL standard has.
 fn operator(text: &[u8]) -> usize {
-    // A longer one is refused by the server; a run of signs would be read again from each of them.
-    let text = text.get(..LONGEST_OPERATOR).unwrap_or(text);
-    let run = text.get(..count(text, is_operator)).unwrap_or_default();
-    let comment = run.windows(2).position(|pair| pair == b"--" || pair == b"/*").unwrap_or(run.len());
-    let run = run.get(..comment).unwrap_or_default();
+    let run = operators(text);
     if run.iter().any(|byte| b"~!@#%^&|`?".contains(byte)) {
         return run.len();
     }
-    let trailing = run.iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count();
-    run.len().saturating_sub(trailing).max(1)
+    run.len().saturating_sub(trailing_signs(run)).max(1)
+}
+
+/// The characters of operators that a text begins with, before a comment. A longer operator is refused by the server.
+fn operators(text: &[u8]) -> &[u8] {
+    let text = text.get(..LONGEST_OPERATOR).unwrap_or(text);
+    let run = text.get(..count(text, is_operator)).unwrap_or_default();
+    let comment = run.windows(2).position(|pair| pair == b"--" || pair == b"/*").unwrap_or(run.len());
+    run.get(..comment).unwrap_or_default()
+}
+
+fn trailing_signs(run: &[u8]) -> usize {
+    run.iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count()
+}
+
+/// How many signs follow an operator, when nothing but signs does: so that a long run of them is not read again from
+/// each of them.
+fn signs(rest: &[u8]) -> usize {
+    let run = operators(rest);
+    if trailing_signs(run) == run.len() { run.len() } else { 0 }
 }
 
 #[cfg(test)]

@@ -73,6 +73,10 @@ fn operators_end_where_the_server_ends_them() {
         "a*/* c */-- d\n->>",
         &[(Word, "a"), (Operator, "*"), (Comment, "/* c */"), (Comment, "-- d"), (Operator, "->>")],
     );
+    let signs = "+".repeat(200);
+    assert_eq!(tokens(&signs, Strings::Standard), vec![(Operator, "+"); 200]);
+    check("+-+@+", &[(Operator, "+-+@+")]);
+    check("=+-", &[(Operator, "="), (Operator, "+"), (Operator, "-")]);
     check("+--x", &[(Operator, "+"), (Comment, "--x")]);
     check("a:=b => c", &[(Word, "a"), (Punctuation, ":="), (Word, "b"), (Operator, "=>"), (Word, "c")]);
 }
