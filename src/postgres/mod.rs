@@ -6,6 +6,7 @@ mod authenticate;
 mod cancel;
 pub mod codec;
 pub mod decode;
+pub mod fingerprint;
 pub mod lexer;
 pub mod mask;
 mod negotiate;

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::audit::record::{
-    Body, CopyEnd, Direction, Format, Notice, Parameter, Statement, StatementEnd, StatementOutcome, Value,
+    Body, CopyEnd, Direction, Format, Notice, Parameter, Statement, StatementEnd, StatementOutcome,
+    Transaction, Value,
 };
 use crate::crypto;
 
+use super::codec::backend::TransactionStatus;
 use super::decode;
 use super::mask::{Strings, masked, masked_value};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
@@ -18,28 +20,37 @@ pub(super) fn body(event: &Event, strings: Strings) -> Option<Body> {
     match event {
         Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings))),
         Event::StatementEnded(ended) => Some(Body::StatementEnd(statement_end(ended))),
-        Event::CopyEnded { n, direction, chunks, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
+        Event::CopyEnded { n, direction, of, rows, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
             n: *n,
             direction: match direction {
                 observe::Direction::In => Direction::In,
                 observe::Direction::Out => Direction::Out,
             },
-            rows: Some(*chunks),
+            table: of.as_ref().map(|of| of.table.clone()),
+            columns: of.as_ref().map(|of| of.columns.clone()).unwrap_or_default(),
+            rows: *rows,
             bytes: *bytes,
             sha256: crypto::hex(sha256),
         })),
-        Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice {
-            text: format!(
-                "the commit failed, statements told as done were undone: {} {}",
-                text(sqlstate),
-                text(message)
-            ),
-        })),
+        Event::Set { n, settings, sql } => Some(Body::Notice(set(*n, settings, sql, strings))),
+        Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice::new(format!(
+            "the commit failed, statements told as done were undone: {} {}",
+            text(sqlstate),
+            text(message)
+        )))),
         Event::Parameter { name, value } if decides_meaning(name) => {
-            Some(Body::Notice(Notice { text: format!("{} is now {}", text(name), text(value)) }))
+            Some(Body::Notice(Notice::new(format!("{} is now {}", text(name), text(value)))))
         }
         Event::CopyBegun { .. } | Event::TransactionState(_) | Event::Parameter { .. } => None,
     }
+}
+
+/// What the target does not report: the command says it.
+fn set(n: u64, settings: &[&str], sql: &Bytes, strings: Strings) -> Notice {
+    let shown =
+        masked(sql, strings).map_or_else(|| text(sql), |(sql, _)| String::from_utf8_lossy(&sql).into_owned());
+    let sets = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    Notice { text: format!("done: {shown}"), n: Some(n), sets }
 }
 
 /// Settings that decide what a statement's text means.
@@ -64,13 +75,7 @@ pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
         .filter(|(name, _)| decides_meaning(name))
         .map(|(name, value)| format!("{}={}", text(name), text(value)))
         .collect();
-    (!told.is_empty()).then(|| Body::Notice(Notice { text: format!("settings: {}", told.join(", ")) }))
-}
-
-/// How the server reads strings, if this is the setting that says so.
-pub(super) fn strings(name: &[u8], value: &[u8]) -> Option<Strings> {
-    let escapes = if value == b"off" { Strings::Escaped } else { Strings::Standard };
-    (name == b"standard_conforming_strings").then_some(escapes)
+    (!told.is_empty()).then(|| Body::Notice(Notice::new(format!("settings: {}", told.join(", ")))))
 }
 
 fn statement(begun: &Begun, strings: Strings) -> Statement {
@@ -95,6 +100,7 @@ fn statement(begun: &Begun, strings: Strings) -> Statement {
     let named = |name: &Bytes| (!name.is_empty()).then(|| text(name));
     statement.name = named(&begun.statement);
     statement.portal = named(&begun.portal);
+    statement.fingerprint = begun.fingerprint.map(|fingerprint| crypto::hex(&fingerprint));
     statement.params.reserve(begun.params.len());
     for param in begun.params.iter() {
         let (parameter, count) = parameter(param);
@@ -147,7 +153,7 @@ fn statement_end(ended: &Ended) -> StatementEnd {
         Outcome::Done | Outcome::Suspended => StatementOutcome::Done,
         Outcome::Failed { .. } => StatementOutcome::Failed,
         Outcome::Cancelled { .. } => StatementOutcome::Cancelled,
-        Outcome::Skipped => StatementOutcome::Skipped,
+        Outcome::Skipped { .. } => StatementOutcome::Skipped,
         Outcome::Unresolved => StatementOutcome::Unknown,
     };
     let mut end = StatementEnd::new(ended.n, outcome);
@@ -164,8 +170,15 @@ fn statement_end(ended: &Ended) -> StatementEnd {
             end.sqlstate = Some("57014".to_owned());
             end.message = Some(text(message));
         }
+        Outcome::Skipped { after } => end.after = *after,
         _ => {}
     }
+    end.tx = ended.transaction.map(|status| match status {
+        TransactionStatus::Idle => Transaction::Idle,
+        TransactionStatus::InTransaction => Transaction::Open,
+        TransactionStatus::Failed => Transaction::Failed,
+    });
+    end.first_us = ended.first_us;
     end.duration_us = Some(ended.total_us);
     end.bytes = Some(ended.bytes);
     end

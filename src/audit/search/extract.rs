@@ -160,6 +160,7 @@ impl Extractor {
             Body::ParameterPart(part) => parameters(&part.params, each),
             Body::Statement(statement) => {
                 parameters(&statement.params, each);
+                each(line(body.kind(), [statement.fingerprint.as_deref()]));
                 let text = self.sql_text(&statement.sql, true);
                 each(self.sql.piece("statement", &text, false));
             }
@@ -273,7 +274,7 @@ fn of_event(body: &Body, each: &mut impl FnMut(Piece)) {
     let text = |data: &Data| String::from_utf8_lossy(&data.bytes()).into_owned();
     match body {
         Body::StatementEnd(end) => each(line(kind, [end.sqlstate.as_deref(), end.message.as_deref()])),
-        Body::CopyEnd(copy) => each(line(kind, [Some(&copy.sha256)])),
+        Body::CopyEnd(copy) => each(line(kind, [copy.table.as_deref(), Some(&copy.sha256)])),
         Body::Cancel(cancel) => each(line(kind, [Some(&cancel.why)])),
         Body::Notice(notice) => each(line(kind, [Some(&notice.text)])),
         Body::Credential(credential) => {

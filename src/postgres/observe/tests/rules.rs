@@ -22,7 +22,7 @@ fn a_simple_query_of_several_statements_begins_and_ends_once() {
     );
     assert_eq!((ended.len(), &ended[0].outcome, ended[0].commands), (1, &Outcome::Done, 2));
     assert_eq!((ended[0].rows, ended[0].affected, ended[0].bytes), (2, 5, 14));
-    assert_eq!((ended[0].first_row_us, ended[0].total_us), (Some(1), 2));
+    assert_eq!((ended[0].first_us, ended[0].total_us), (Some(1), 2));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn after_an_error_everything_to_sync_is_skipped_and_undone() {
     watch.server(&[error("42601"), ready(b'I')]);
     let ended = watch.ended();
     assert!(matches!(ended[1].outcome, Outcome::Failed { .. }), "the execution of what failed");
-    assert_eq!(ended[2].outcome, Outcome::Skipped, "the query behind it");
+    assert_eq!(ended[2].outcome, Outcome::Skipped { after: Some(2) }, "the query behind it");
     watch.client(&[bind("", "s", 0, &[]), execute("", 0), sync()]);
     assert_eq!(
         (&watch.begun().last().unwrap().sql[..], watch.begun().last().unwrap().certain),
