@@ -31,19 +31,22 @@ pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
     if !holds_word(sql) && memmem::find(sql, b"://").is_none() {
         return None;
     }
-    let mut masker = Masker { sql, strings, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
+    let mut masker =
+        Masker { sql, strings, is_whole: true, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
     masker.statements(0, sql.len(), 0);
     masker.finish()
 }
 
-/// As [`masked`], for a value that is no statement: the second rule alone.
-pub fn masked_value(value: &[u8]) -> Option<(Vec<u8>, u32)> {
+/// As [`masked`], for a value that is no statement: the second rule alone. Of a value of which only the head is there (not
+/// `is_whole`), what may be a secret that was cut is one.
+pub fn masked_value(value: &[u8], is_whole: bool) -> Option<(Vec<u8>, u32)> {
     if !holds_word(value) && memmem::find(value, b"://").is_none() {
         return None;
     }
     let mut masker = Masker {
         sql: value,
         strings: Strings::Standard,
+        is_whole,
         from: 0,
         out: Vec::with_capacity(value.len()),
         count: 0,
@@ -72,6 +75,7 @@ fn speaks_of_an_account(text: &[u8]) -> bool {
 struct Masker<'a> {
     sql: &'a [u8],
     strings: Strings,
+    is_whole: bool,
     /// Up to here it is in `out`.
     from: usize,
     out: Vec<u8>,
@@ -206,6 +210,9 @@ impl Masker<'_> {
         let authority = text.get(..length).unwrap_or_default();
         let secret = memchr::memrchr(b'@', authority)
             .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
+        let is_cut = !self.is_whole && length == text.len();
+        let cut = || memchr::memchr(b':', authority).filter(|_| is_cut).map(|at| (at + 1, length));
+        let secret = secret.or_else(cut);
         if let Some((from, to)) = secret {
             self.mask(at + from, at + to);
         }

@@ -128,12 +128,17 @@ fn what_is_no_secret_stays_whatever_words_are_beside_it() {
 #[test]
 fn of_values_connection_strings_are_masked() {
     let mask = |value: &str| {
-        masked_value(value.as_bytes()).map(|(text, count)| (String::from_utf8(text).unwrap(), count))
+        masked_value(value.as_bytes(), true).map(|(text, count)| (String::from_utf8(text).unwrap(), count))
     };
     assert_eq!(mask("host=db password=hunter2"), Some(("host=db password=***".to_owned(), 1)));
     assert_eq!(mask("postgres://ann:hun:ter@2@db/x"), Some(("postgres://ann:***@db/x".to_owned(), 1)));
     assert_eq!(mask("my password"), None);
     assert_eq!(mask("hunter2"), None);
+    // Where the rest is not there, its `@` may be in that.
+    let (text, count) = masked_value(b"postgres://ann:hunt", false).unwrap();
+    assert_eq!((&text[..], count), (&b"postgres://ann:***"[..], 1));
+    assert_eq!(masked_value(b"postgres://ann:hunt", true), None);
+    assert_eq!(masked_value(b"https://example.org/a:b", false), None);
 }
 
 fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
@@ -150,9 +155,9 @@ fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), is_whole: bool) {
         let _ = masked(&[b"password".as_slice(), &bytes].concat(), Strings::Escaped);
-        let _ = masked_value(&[&bytes, b"password=".as_slice()].concat());
+        let _ = masked_value(&[&bytes, b"password=".as_slice()].concat(), is_whole);
     }
 
     #[test]

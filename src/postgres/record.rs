@@ -123,7 +123,7 @@ fn parameter(param: &Param) -> (Parameter, u32) {
     // Digits in which `bytea` is written hide what the bytes say.
     let is_shown = text.is_some() && (format == Format::Text || param.oid != decode::oid::BYTEA);
     let looked_into = if is_shown { text.as_deref().unwrap_or_default().as_bytes() } else { bytes };
-    if let Some((masked, count)) = masked_value(looked_into) {
+    if let Some((masked, count)) = masked_value(looked_into, param.sha256.is_none()) {
         let text = if is_shown {
             String::from_utf8(masked.clone()).ok()
         } else {
