@@ -14,6 +14,8 @@ use crate::postgres::lexer::{Kind, Lexer, Strings, Token};
 
 /// PostgreSQL's limit of a table's columns.
 const MOST_COLUMNS: usize = 1600;
+/// How long all names of a COPY may be, in bytes: they are one record.
+const LONGEST_NAMES: usize = 128 << 10;
 /// How many statements of one text are told of.
 const MOST_CLAUSES: usize = 64;
 /// How many tokens of a statement are looked at: a COPY with its columns.
@@ -140,7 +142,8 @@ fn copy(mut words: Words<'_>) -> Option<CopyOf> {
             }
         }
     }
-    (words.eat("from") || words.eat("to")).then_some(CopyOf { table, columns })
+    let length = table.len() + columns.iter().map(String::len).sum::<usize>();
+    (length <= LONGEST_NAMES && (words.eat("from") || words.eat("to"))).then_some(CopyOf { table, columns })
 }
 
 /// What is left of a statement's tokens.
@@ -226,6 +229,11 @@ mod tests {
         ] {
             assert_eq!(copied(sql), None, "{sql}");
         }
+        let wide =
+            |length: usize| format!("COPY t ({}) FROM STDIN", vec!["x".repeat(length); 1600].join(","));
+        assert_eq!(copied(&wide(63)).map(|(_, columns)| columns.len()), Some(1600));
+        assert_eq!(copied(&wide(100)), None);
+        assert_eq!(copied(&format!("COPY t (a{}) TO STDOUT", ",a".repeat(1600))), None);
     }
 
     #[test]
