@@ -9,7 +9,9 @@ use sallyport::postgres::codec::frontend::{ClientMessage, SaslInitialResponse};
 use sallyport::postgres::codec::startup::{CancelRequest, First, StartupParameters};
 use sallyport::postgres::codec::walker::Walker;
 use sallyport::postgres::codec::{backend, frontend};
-use sallyport::postgres::lexer::Strings;
+use sallyport::postgres::decode;
+use sallyport::postgres::fingerprint::normalised;
+use sallyport::postgres::lexer::{Lexer, Strings};
 use sallyport::postgres::mask::masked;
 use sallyport::postgres::observe::{Event, Observed, Observer};
 use sallyport::postgres::scram::{Exchange, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
@@ -55,7 +57,7 @@ pub(crate) fn frames(bytes: &[u8]) {
 /// Both directions of a connection, in turns: a byte for the direction, a byte for the length,
 /// that many bytes. Everything that begins must end, once.
 pub(crate) fn observer(mut bytes: &[u8]) {
-    let (mut observer, mut events) = (Observer::new(), Vec::new());
+    let (mut observer, mut events) = (Observer::default(), Vec::new());
     let (mut splitter, mut buffer, mut walker) = (Splitter::new(1 << 16), BytesMut::new(), Walker::new());
     let mut now = 0;
     'connection: while let [direction, length, rest @ ..] = bytes {
@@ -115,9 +117,27 @@ pub(crate) fn scram(bytes: &[u8]) {
     }
 }
 
+/// Values of every type: four bytes for the type, one for whether all of it is there.
+pub(crate) fn parameters(bytes: &[u8]) {
+    let Some((oid, [is_whole, value @ ..])) = bytes.split_first_chunk() else { return };
+    // Most numbers are no type's.
+    for oid in [u32::from_be_bytes(*oid), u32::from_be_bytes(*oid) % 4096] {
+        if let Some(text) = decode::text(oid, value, is_whole % 2 == 0) {
+            assert!(text.len() <= 40_000 + 2 * value.len(), "no text is much longer than its value");
+        }
+    }
+}
+
 /// What is recorded of a statement is what it was but for what is masked, and each mask stands for something.
 pub(crate) fn statements(bytes: &[u8]) {
     for strings in [Strings::Standard, Strings::Escaped] {
+        let mut at = 0;
+        for token in Lexer::new(bytes, strings) {
+            assert!(at <= token.start && token.start < token.end);
+            at = token.end;
+        }
+        assert!(at <= bytes.len());
+        assert!(normalised(bytes, strings).len() <= 2 * bytes.len());
         let Some((text, count)) = masked(bytes, strings) else { continue };
         assert!(count > 0 && text.windows(3).any(|window| window == b"***"));
         let kept: usize = text.len() - 3 * usize::try_from(count).unwrap();

@@ -234,7 +234,7 @@ fn parameters_are_recorded_with_every_execution() {
     }
     let [(values, _)] = of("$6::int8")[..] else { panic!("{executed:?}") };
     let recorded: Vec<Value> = values["params"].as_array().unwrap().iter().map(value).collect();
-    assert_eq!(Value::from(recorded), json!(["-5000000000", "true", "ü ☃", "AP8K", "1.5", true]));
+    assert_eq!(Value::from(recorded), json!(["-5000000000", "true", "ü ☃", "\\x00ff0a", "1.5", true]));
     let [(_, failed)] = of("INSERT INTO accounts")[..] else { panic!("{executed:?}") };
     assert_eq!((&failed["outcome"], &failed["sqlstate"]), (&json!("failed"), &json!("23505")));
     let replay = bastion.run_as("frank", &["replay", &text(&recording[0]["rec"])]).success();

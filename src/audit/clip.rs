@@ -1,7 +1,9 @@
 //! Cuts what a peer could make arbitrarily long and what no record is for; what is left out is known
 //! by its length and hash.
 
-use super::record::{Body, ChannelOpened, ChannelRefused, Credential, Data, File, StatementEnd};
+use super::record::{
+    Body, ChannelOpened, ChannelRefused, CopyEnd, Credential, Data, File, Notice, StatementEnd,
+};
 use crate::crypto::{hex, sha256};
 
 /// Longest name (of a prepared statement, a database, an algorithm), in bytes; a database server's own
@@ -58,11 +60,12 @@ pub(super) fn clipped(mut body: Body) -> Body {
         Body::Statement(statement) => {
             clip_some(&mut statement.name, NAME);
             clip_some(&mut statement.portal, NAME);
+            clip_some(&mut statement.fingerprint, NAME);
         }
         Body::StatementEnd(end) => statement_end(end),
-        Body::CopyEnd(end) => clip(&mut end.sha256, NAME),
+        Body::CopyEnd(end) => copy_end(end),
         Body::Cancel(cancel) => clip(&mut cancel.why, TEXT),
-        Body::Notice(notice) => clip(&mut notice.text, TEXT),
+        Body::Notice(notice) => self::notice(notice),
         Body::Credential(credential) => self::credential(credential),
         Body::ChannelOpened(opened) => channel_opened(opened),
         Body::ChannelRefused(refused) => channel_refused(refused),
@@ -99,6 +102,17 @@ fn statement_end(end: &mut StatementEnd) {
 pub(super) fn is_clipped(end: &StatementEnd) -> bool {
     let within = |text: &Option<String>, limit| text.as_ref().is_none_or(|text| text.len() <= limit);
     within(&end.tag, NAME) && within(&end.sqlstate, NAME) && within(&end.message, TEXT)
+}
+
+fn copy_end(end: &mut CopyEnd) {
+    clip_some(&mut end.table, NAME);
+    end.columns.iter_mut().for_each(|column| clip(column, NAME));
+    clip(&mut end.sha256, NAME);
+}
+
+fn notice(notice: &mut Notice) {
+    clip(&mut notice.text, TEXT);
+    notice.sets.iter_mut().for_each(|name| clip(name, NAME));
 }
 
 fn credential(credential: &mut Credential) {

@@ -76,7 +76,7 @@ fn is_short(body: &Body) -> bool {
     match body {
         Body::Statement(statement) => {
             let (Sql::Text { sql: kept } | Sql::Bytes { b64: kept }) = &statement.sql;
-            let names = is_name(&statement.name) && is_name(&statement.portal);
+            let names = [&statement.name, &statement.portal, &statement.fingerprint].into_iter().all(is_name);
             names && kept.len() <= PIECE && statement.params.is_empty()
         }
         Body::StatementEnd(end) => is_clipped(end),

@@ -258,6 +258,9 @@ pub struct Statement {
     /// The text, or what follows its `sql_part`s.
     #[serde(flatten)]
     pub sql: Sql,
+    /// The same for all texts that differ in their values alone; 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// How many `sql_part`s come before this record.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sql_parts: u32,
@@ -289,6 +292,7 @@ impl Statement {
             name: None,
             portal: None,
             sql: Sql::new(sql),
+            fingerprint: None,
             sql_parts: 0,
             sql_sha256: None,
             params: Vec::new(),
@@ -383,12 +387,31 @@ pub struct StatementEnd {
     pub sqlstate: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of a skipped one: the number of the statement that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// The transaction's state, if the server told it right after this statement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx: Option<Transaction>,
+    /// From forwarding the statement to the first row or copied data, or else to the first answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_us: Option<u64>,
     /// From forwarding the statement to its result's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<u64>,
     /// Bytes that the result took on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+}
+
+/// Whether a transaction is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transaction {
+    Idle,
+    Open,
+    /// Until it is rolled back, nothing else is done in it.
+    Failed,
 }
 
 impl StatementEnd {
@@ -400,6 +423,9 @@ impl StatementEnd {
             rows: None,
             sqlstate: None,
             message: None,
+            after: None,
+            tx: None,
+            first_us: None,
             duration_us: None,
             bytes: None,
         }
@@ -420,6 +446,12 @@ pub enum Direction {
 pub struct CopyEnd {
     pub n: u64,
     pub direction: Direction,
+    /// As the statement has it; `None` when it is a query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// As the statement has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     pub bytes: u64,
@@ -443,6 +475,18 @@ pub struct Cancel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     pub text: String,
+    /// The statement that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u64>,
+    /// The settings that the statement changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<String>,
+}
+
+impl Notice {
+    pub fn new(text: String) -> Self {
+        Self { text, n: None, sets: Vec::new() }
+    }
 }
 
 /// What happened to the connection's credential.

@@ -1,266 +1,131 @@
-//! A statement's text in tokens, as PostgreSQL's own lexer cuts it (PostgreSQL documentation, section 4.1; `scan.l`).
+//! Where the tokens of a statement begin and end, by PostgreSQL's lexical rules (documentation, section 4.1, and `scan.l`).
 //!
-//! It looks at bytes, never panics and takes time linear in the text's length. Blanks and comments are passed over. What does
-//! not end (a string, a name, a body, a comment) is [`Kind::Unclear`] and reaches to the text's end: the server refuses such a
-//! text. In client encodings whose characters have bytes of ASCII in them (SJIS, BIG5, GBK …) the server cuts differently.
+//! One lexer for everything that looks into statements: what is masked, what is counted as the same statement, what a
+//! statement does. It allocates nothing, takes time linear in the text, and accepts every sequence of bytes: what does not
+//! end as it should ends with the text, and says so. The tokens come in order and do not overlap; between them stands white
+//! space alone.
+//!
+//! Texts are read as ASCII with whatever else in words and strings. In an encoding whose characters may have a byte below
+//! 0x80 after the first (SJIS, BIG5, GBK, GB18030: for clients alone), a backslash may be part of one.
 
-use std::ops::Range;
+use memchr::memmem;
 
 /// How the server reads strings without a prefix (its setting `standard_conforming_strings`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strings {
     /// A backslash is a character as any other.
+    #[default]
     Standard,
     /// It escapes the next one.
     Escaped,
 }
 
+impl Strings {
+    /// What a setting that the server reports says of it, if it is the one that does.
+    pub fn reported(name: &[u8], value: &[u8]) -> Option<Self> {
+        let strings = if value == b"off" { Self::Escaped } else { Self::Standard };
+        (name == b"standard_conforming_strings").then_some(strings)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A keyword, or a name without quotes.
+    /// A keyword or a name without quotes.
     Word,
-    /// A name in double quotes.
-    Name,
-    /// `U&"…"`
-    UnicodeName,
-    /// A string of any kind, with its continuations on further lines.
-    String,
-    /// What stands between dollar quotes.
-    Body,
+    /// A name in quotes, `U&"…"` too.
+    QuotedName,
+    /// `'…'`, with whichever prefix. What goes on in the next line is a token of its own.
+    String(Prefix),
+    /// `$$…$$`, `$tag$…$tag$`
+    DollarString,
     Number,
     /// `$1`
     Parameter,
-    /// A run of characters that operators are made of.
     Operator,
-    /// One byte of anything else: a parenthesis, a comma, a colon …
-    Mark(u8),
-    /// What does not end.
-    Unclear,
+    /// One of `( ) [ ] , ; .` or `:` `::` `:=` `..`
+    Punctuation,
+    /// `-- …` up to the line's end, or `/* … */`, which nest.
+    Comment,
+    /// A byte that begins nothing.
+    Other,
 }
 
-/// Where something stands in the text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// PostgreSQL's `NAMEDATALEN` less one.
+const LONGEST_OPERATOR: usize = 63;
+
+/// What stands before a string's quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    None,
+    /// `E'…'`: a backslash escapes, whatever the setting.
+    Escape,
+    /// `U&'…'`
+    Unicode,
+    /// `N'…'`
+    National,
+    /// `B'…'`
+    Bits,
+    /// `X'…'`
+    Hexadecimal,
+}
+
+/// A token, by where it stands in the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     pub kind: Kind,
-    /// All of it, quotes included.
-    pub range: Range<usize>,
-    /// Without prefix and quotes. Of a string that is continued, from its first quote to its last.
-    pub content: Range<usize>,
+    pub start: usize,
+    pub end: usize,
+    /// How many bytes of it come before its content: prefix and quote.
+    open: usize,
+    /// How many come after its content; `None` when it does not end.
+    close: Option<usize>,
 }
 
+impl Token {
+    pub fn text<'a>(&self, sql: &'a [u8]) -> &'a [u8] {
+        sql.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Where what is between the quotes begins and ends; of what has none, all of it.
+    pub fn content(&self) -> (usize, usize) {
+        (self.start + self.open, self.end - self.close.unwrap_or(0))
+    }
+
+    /// Whether it ends before the text does, as it should.
+    pub fn is_ended(&self) -> bool {
+        self.close.is_some()
+    }
+
+    /// Whether it is this word, given in lower case, without quotes.
+    pub fn is_word(&self, sql: &[u8], word: &str) -> bool {
+        self.kind == Kind::Word && self.text(sql).eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    pub fn is_punctuation(&self, sql: &[u8], punctuation: &str) -> bool {
+        self.kind == Kind::Punctuation && self.text(sql) == punctuation.as_bytes()
+    }
+}
+
+/// The tokens of a text.
 #[derive(Debug, Clone)]
 pub struct Lexer<'a> {
-    text: &'a [u8],
+    sql: &'a [u8],
     at: usize,
+    end: usize,
     strings: Strings,
-}
-
-const OPERATOR: &[u8] = b"~!@#^&|`?+-*/%<>=";
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
-}
-
-fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
-}
-
-fn starts_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-fn continues_word(byte: u8) -> bool {
-    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
+    /// Up to here nothing but signs follows, each an operator of its own.
+    signs: usize,
 }
 
 impl<'a> Lexer<'a> {
-    pub fn new(text: &'a [u8], strings: Strings) -> Self {
-        Self { text, at: 0, strings }
+    pub fn new(sql: &'a [u8], strings: Strings) -> Self {
+        Self::within(sql, (0, sql.len()), strings)
     }
 
-    /// The bytes of a range that a token has.
-    pub fn slice(&self, range: &Range<usize>) -> &'a [u8] {
-        self.text.get(range.clone()).unwrap_or_default()
-    }
-
-    fn byte(&self, at: usize) -> Option<u8> {
-        self.text.get(at).copied()
-    }
-
-    /// The first place from `at` on whose byte is not of these.
-    fn pass(&self, at: usize, of: impl Fn(u8) -> bool) -> usize {
-        let rest = self.text.get(at..).unwrap_or_default();
-        at + rest.iter().position(|byte| !of(*byte)).unwrap_or(rest.len())
-    }
-
-    fn starts(&self, at: usize, with: &[u8]) -> bool {
-        self.text.get(at..).is_some_and(|rest| rest.starts_with(with))
-    }
-
-    /// Behind blanks and comments; an error where a comment begins that does not end.
-    fn pass_blanks(&self, mut at: usize) -> Result<usize, usize> {
-        loop {
-            at = self.pass(at, is_blank);
-            if self.starts(at, b"--") {
-                at = self.pass(at, |byte| !is_line_end(byte));
-            } else if self.starts(at, b"/*") {
-                at = self.pass_comment(at).ok_or(at)?;
-            } else {
-                return Ok(at);
-            }
-        }
-    }
-
-    /// Behind a comment with comments within it.
-    fn pass_comment(&self, start: usize) -> Option<usize> {
-        let (mut at, mut depth) = (start + 2, 1_usize);
-        while depth > 0 {
-            let rest = self.text.get(at..)?;
-            at += memchr::memchr2(b'*', b'/', rest)?;
-            if self.starts(at, b"*/") {
-                (at, depth) = (at + 2, depth - 1);
-            } else if self.starts(at, b"/*") {
-                (at, depth) = (at + 2, depth + 1);
-            } else {
-                at += 1;
-            }
-        }
-        Some(at)
-    }
-
-    fn token(&mut self, kind: Kind, range: Range<usize>, content: Range<usize>) -> Token {
-        self.at = range.end;
-        Token { kind, range, content }
-    }
-
-    fn plain(&mut self, kind: Kind, start: usize, end: usize) -> Token {
-        self.token(kind, start..end, start..end)
-    }
-
-    /// From `start`, where an opening quote is at `quote`.
-    fn quoted(&mut self, kind: Kind, start: usize, quote: usize, escapes: bool) -> Token {
-        let is_string = kind == Kind::String;
-        let mut end = self.closing(quote, escapes);
-        if is_string {
-            while let Some(again) = end.and_then(|end| self.continuation(end)) {
-                end = self.closing(again, escapes);
-            }
-        }
-        match end {
-            Some(end) => self.token(kind, start..end, quote + 1..end - 1),
-            None => self.unclear(start),
-        }
-    }
-
-    fn unclear(&mut self, start: usize) -> Token {
-        self.plain(Kind::Unclear, start, self.text.len())
-    }
-
-    /// Behind the quote that closes the one at `open`; doubled it stands for itself.
-    fn closing(&self, open: usize, escapes: bool) -> Option<usize> {
-        let quote = self.byte(open)?;
-        let mut at = open + 1;
-        loop {
-            let rest = self.text.get(at..)?;
-            at += if escapes { memchr::memchr2(quote, b'\\', rest)? } else { memchr::memchr(quote, rest)? };
-            if self.byte(at) == Some(b'\\') && escapes {
-                at += 2;
-            } else if self.byte(at + 1) == Some(quote) {
-                at += 2;
-            } else {
-                return Some(at + 1);
-            }
-        }
-    }
-
-    /// Where a string that closed before `at` goes on: after blanks with a line's end among them, and comments of one line.
-    fn continuation(&self, mut at: usize) -> Option<usize> {
-        let mut line_ended = false;
-        loop {
-            let next = self.pass(at, is_blank);
-            line_ended |= self.text.get(at..next)?.iter().any(|byte| is_line_end(*byte));
-            at = next;
-            if self.starts(at, b"--") {
-                at = self.pass(at, |byte| !is_line_end(byte));
-            } else {
-                return (line_ended && self.byte(at) == Some(b'\'')).then_some(at);
-            }
-        }
-    }
-
-    /// A word, or what a letter before a quote makes of it.
-    fn word(&mut self, start: usize, first: u8) -> Token {
-        let next = self.byte(start + 1);
-        match (first.to_ascii_lowercase(), next) {
-            (b'e', Some(b'\'')) => self.quoted(Kind::String, start, start + 1, true),
-            (b'b' | b'x', Some(b'\'')) => self.quoted(Kind::String, start, start + 1, false),
-            (b'n', Some(b'\'')) => {
-                self.quoted(Kind::String, start, start + 1, self.strings == Strings::Escaped)
-            }
-            (b'u', Some(b'&')) if self.byte(start + 2) == Some(b'\'') => {
-                self.quoted(Kind::String, start, start + 2, false)
-            }
-            (b'u', Some(b'&')) if self.byte(start + 2) == Some(b'"') => {
-                self.quoted(Kind::UnicodeName, start, start + 2, false)
-            }
-            _ => {
-                let end = self.pass(start, continues_word);
-                self.plain(Kind::Word, start, end)
-            }
-        }
-    }
-
-    /// A parameter, a body between dollar quotes, or a dollar sign.
-    fn dollar(&mut self, start: usize) -> Token {
-        if self.byte(start + 1).is_some_and(|byte| byte.is_ascii_digit()) {
-            let end = self.pass(start + 1, |byte| byte.is_ascii_digit());
-            return self.plain(Kind::Parameter, start, end);
-        }
-        let tagged = self.byte(start + 1).is_some_and(starts_word);
-        let tag_end = if tagged {
-            self.pass(start + 1, |byte| continues_word(byte) && byte != b'$')
-        } else {
-            start + 1
-        };
-        if self.byte(tag_end) != Some(b'$') {
-            return self.plain(Kind::Mark(b'$'), start, start + 1);
-        }
-        let from = tag_end + 1;
-        let tag = self.slice(&(start..from));
-        match memchr::memmem::find(self.text.get(from..).unwrap_or_default(), tag) {
-            Some(length) => {
-                let to = from + length;
-                self.token(Kind::Body, start..to + tag.len(), from..to)
-            }
-            None => self.unclear(start),
-        }
-    }
-
-    fn number(&mut self, start: usize) -> Token {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'_';
-        let mut end = self.pass(start, is_digit);
-        if self.byte(end) == Some(b'.') && self.byte(end + 1) != Some(b'.') {
-            end = self.pass(end + 1, is_digit);
-        }
-        if matches!(self.byte(end), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(self.byte(end + 1), Some(b'+' | b'-')));
-            if self.byte(end + 1 + sign).is_some_and(|byte| byte.is_ascii_digit()) {
-                end = self.pass(end + 1 + sign, is_digit);
-            }
-        }
-        self.plain(Kind::Number, start, end)
-    }
-
-    /// A run that no comment begins in.
-    fn operator(&mut self, start: usize) -> Token {
-        let mut end = start + 1;
-        while self.byte(end).is_some_and(|byte| OPERATOR.contains(&byte))
-            && !self.starts(end, b"--")
-            && !self.starts(end, b"/*")
-        {
-            end += 1;
-        }
-        self.plain(Kind::Operator, start, end)
+    /// Of a part of the text, as if nothing were before or behind it. Tokens tell where they stand in the whole.
+    pub fn within(sql: &'a [u8], (start, end): (usize, usize), strings: Strings) -> Self {
+        let end = end.min(sql.len());
+        Self { sql, at: start.min(end), end, strings, signs: 0 }
     }
 }
 
@@ -268,130 +133,202 @@ impl Iterator for Lexer<'_> {
     type Item = Token;
 
     fn next(&mut self) -> Option<Token> {
-        let start = match self.pass_blanks(self.at) {
-            Ok(start) => start,
-            Err(comment) => return Some(self.unclear(comment)),
-        };
-        let first = self.byte(start)?;
-        let next_is_digit = self.byte(start + 1).is_some_and(|byte| byte.is_ascii_digit());
-        Some(match first {
-            b'\'' => self.quoted(Kind::String, start, start, self.strings == Strings::Escaped),
-            b'"' => self.quoted(Kind::Name, start, start, false),
-            b'$' => self.dollar(start),
-            byte if starts_word(byte) => self.word(start, byte),
-            byte if byte.is_ascii_digit() || (byte == b'.' && next_is_digit) => self.number(start),
-            byte if OPERATOR.contains(&byte) => self.operator(start),
-            byte => self.plain(Kind::Mark(byte), start, start + 1),
-        })
+        let text = self.sql.get(self.at..self.end)?;
+        let blank = text.iter().position(|byte| !is_space(*byte))?;
+        let start = self.at + blank;
+        let text = text.get(blank..)?;
+        let Shape { kind, length, open, close } =
+            if start < self.signs { Shape::plain(Kind::Operator, 1) } else { token(text, self.strings) };
+        self.at = start + length;
+        if kind == Kind::Operator && start >= self.signs {
+            self.signs = self.at + signs(text.get(length..)?);
+        }
+        Some(Token { kind, start, end: self.at, open, close })
     }
+}
+
+/// A token at the front of a text.
+struct Shape {
+    kind: Kind,
+    length: usize,
+    open: usize,
+    close: Option<usize>,
+}
+
+impl Shape {
+    fn plain(kind: Kind, length: usize) -> Self {
+        Self { kind, length, open: 0, close: Some(0) }
+    }
+}
+
+fn token(text: &[u8], strings: Strings) -> Shape {
+    let at = |index: usize| text.get(index).copied().unwrap_or(0);
+    let by_setting = strings == Strings::Escaped;
+    match (at(0), at(1), at(2)) {
+        (b'\'', ..) => string(text, 0, Prefix::None, by_setting),
+        (b'e' | b'E', b'\'', _) => string(text, 1, Prefix::Escape, true),
+        (b'n' | b'N', b'\'', _) => string(text, 1, Prefix::National, by_setting),
+        (b'b' | b'B', b'\'', _) => string(text, 1, Prefix::Bits, false),
+        (b'x' | b'X', b'\'', _) => string(text, 1, Prefix::Hexadecimal, false),
+        (b'u' | b'U', b'&', b'\'') => string(text, 2, Prefix::Unicode, false),
+        (b'u' | b'U', b'&', b'"') => quoted_name(text, 2),
+        (b'"', ..) => quoted_name(text, 0),
+        (b'$', ..) => dollar(text),
+        (b'-', b'-', _) => {
+            let length = memchr::memchr2(b'\n', b'\r', text).unwrap_or(text.len());
+            Shape::plain(Kind::Comment, length)
+        }
+        (b'/', b'*', _) => comment(text),
+        (b'0'..=b'9', ..) | (b'.', b'0'..=b'9', _) => Shape::plain(Kind::Number, number(text)),
+        (b':', b':' | b'=', _) | (b'.', b'.', _) => Shape::plain(Kind::Punctuation, 2),
+        (b'(' | b')' | b'[' | b']' | b',' | b';' | b':' | b'.', ..) => Shape::plain(Kind::Punctuation, 1),
+        (first, ..) if is_word(first) => Shape::plain(Kind::Word, count(text, is_word_part)),
+        (first, ..) if is_operator(first) => Shape::plain(Kind::Operator, operator(text)),
+        _ => Shape::plain(Kind::Other, 1),
+    }
+}
+
+fn count(text: &[u8], is_part: impl Fn(u8) -> bool) -> usize {
+    text.iter().position(|byte| !is_part(*byte)).unwrap_or(text.len())
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+fn is_word_part(byte: u8) -> bool {
+    is_word(byte) || byte.is_ascii_digit() || byte == b'$'
+}
+
+fn is_operator(byte: u8) -> bool {
+    b"~!@#^&|`?+-*/%<>=".contains(&byte)
+}
+
+/// A string whose quote stands at `quote`.
+fn string(text: &[u8], quote: usize, prefix: Prefix, has_escapes: bool) -> Shape {
+    let (kind, open) = (Kind::String(prefix), quote + 1);
+    let mut at = open;
+    while let Some(rest) = text.get(at..) {
+        let found =
+            if has_escapes { memchr::memchr2(b'\'', b'\\', rest) } else { memchr::memchr(b'\'', rest) };
+        let Some(found) = found else { break };
+        at += found;
+        if text.get(at) == Some(&b'\\') || text.get(at + 1) == Some(&b'\'') {
+            at += 2;
+            continue;
+        }
+        return Shape { kind, length: at + 1, open, close: Some(1) };
+    }
+    Shape { kind, length: text.len(), open, close: None }
+}
+
+/// A name whose quote stands at `quote`; a quote in it is doubled.
+fn quoted_name(text: &[u8], quote: usize) -> Shape {
+    let (kind, open) = (Kind::QuotedName, quote + 1);
+    let mut at = open;
+    while let Some(found) = text.get(at..).and_then(|rest| memchr::memchr(b'"', rest)) {
+        at += found + 1;
+        if text.get(at) != Some(&b'"') {
+            return Shape { kind, length: at, open, close: Some(1) };
+        }
+        at += 1;
+    }
+    Shape { kind, length: text.len(), open, close: None }
+}
+
+/// A string between dollar quotes, a parameter, or a lone dollar.
+fn dollar(text: &[u8]) -> Shape {
+    let rest = text.get(1..).unwrap_or_default();
+    let digits = count(rest, |byte| byte.is_ascii_digit());
+    if digits > 0 {
+        return Shape::plain(Kind::Parameter, 1 + digits);
+    }
+    let tag = count(rest, |byte| is_word_part(byte) && byte != b'$');
+    if rest.get(tag) != Some(&b'$') {
+        return Shape::plain(Kind::Other, 1);
+    }
+    let (kind, open) = (Kind::DollarString, tag + 2);
+    let quote = text.get(..open).unwrap_or_default();
+    match memmem::find(text.get(open..).unwrap_or_default(), quote) {
+        Some(length) => Shape { kind, length: open + length + open, open, close: Some(open) },
+        None => Shape { kind, length: text.len(), open, close: None },
+    }
+}
+
+fn comment(text: &[u8]) -> Shape {
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(pair) = text.get(at..at + 2) {
+        match pair {
+            b"/*" => (depth, at) = (depth + 1, at + 2),
+            b"*/" => {
+                (depth, at) = (depth.saturating_sub(1), at + 2);
+                if depth == 0 {
+                    return Shape::plain(Kind::Comment, at);
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    Shape { kind: Kind::Comment, length: text.len(), open: 0, close: None }
+}
+
+/// How long a number is: `1`, `1_000`, `0x1F`, `1.5`, `.5`, `1e-3`. In `1..2` it ends before the points.
+fn number(text: &[u8]) -> usize {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'_';
+    if let (Some(b'0'), Some(b'x' | b'X' | b'o' | b'O' | b'b' | b'B')) = (text.first(), text.get(1)) {
+        let digits =
+            count(text.get(2..).unwrap_or_default(), |byte| byte.is_ascii_hexdigit() || byte == b'_');
+        if digits > 0 {
+            return 2 + digits;
+        }
+    }
+    let mut at = count(text, is_digit);
+    if text.get(at) == Some(&b'.') && text.get(at + 1) != Some(&b'.') {
+        at += 1 + count(text.get(at + 1..).unwrap_or_default(), is_digit);
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        let digits = count(text.get(at + 1 + sign..).unwrap_or_default(), is_digit);
+        if digits > 0 {
+            at += 1 + sign + digits;
+        }
+    }
+    at
+}
+
+/// How long an operator is: up to a comment; and one of several characters ends in `+` or `-` only when it has a
+/// character in it that no operator of the SQL standard has.
+fn operator(text: &[u8]) -> usize {
+    let run = operators(text);
+    if run.iter().any(|byte| b"~!@#%^&|`?".contains(byte)) {
+        return run.len();
+    }
+    run.len().saturating_sub(trailing_signs(run)).max(1)
+}
+
+/// The characters of operators that a text begins with, before a comment. A longer operator is refused by the server.
+fn operators(text: &[u8]) -> &[u8] {
+    let text = text.get(..LONGEST_OPERATOR).unwrap_or(text);
+    let run = text.get(..count(text, is_operator)).unwrap_or_default();
+    let comment = run.windows(2).position(|pair| pair == b"--" || pair == b"/*").unwrap_or(run.len());
+    run.get(..comment).unwrap_or_default()
+}
+
+fn trailing_signs(run: &[u8]) -> usize {
+    run.iter().rev().take_while(|byte| matches!(byte, b'+' | b'-')).count()
+}
+
+/// How many signs follow an operator, when nothing but signs does: so that a long run of them is not read again from
+/// each of them.
+fn signs(rest: &[u8]) -> usize {
+    let run = operators(rest);
+    if trailing_signs(run) == run.len() { run.len() } else { 0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Each token's kind and content, as text.
-    fn read(text: &str, strings: Strings) -> Vec<(Kind, &str)> {
-        let lexer = Lexer::new(text.as_bytes(), strings);
-        lexer.map(|token| (token.kind, &text[token.content])).collect()
-    }
-
-    fn standard(text: &str) -> Vec<(Kind, &str)> {
-        read(text, Strings::Standard)
-    }
-
-    #[test]
-    fn words_numbers_operators_and_marks() {
-        assert_eq!(
-            standard("SELECT a$1,_x.\"A\"\"b\" FROM é WHERE n>=1.5e-3"),
-            [
-                (Kind::Word, "SELECT"),
-                (Kind::Word, "a$1"),
-                (Kind::Mark(b','), ","),
-                (Kind::Word, "_x"),
-                (Kind::Mark(b'.'), "."),
-                (Kind::Name, "A\"\"b"),
-                (Kind::Word, "FROM"),
-                (Kind::Word, "é"),
-                (Kind::Word, "WHERE"),
-                (Kind::Word, "n"),
-                (Kind::Operator, ">="),
-                (Kind::Number, "1.5e-3"),
-            ]
-        );
-        // Older servers take a word right behind a number.
-        assert_eq!(standard("1FROM"), [(Kind::Number, "1"), (Kind::Word, "FROM")]);
-        assert_eq!(standard(".5"), [(Kind::Number, ".5")]);
-    }
-
-    #[test]
-    fn strings_of_every_kind() {
-        assert_eq!(standard("'it''s'"), [(Kind::String, "it''s")]);
-        assert_eq!(standard(r"'\' x"), [(Kind::String, r"\"), (Kind::Word, "x")]);
-        assert_eq!(read(r"'\' x'", Strings::Escaped), [(Kind::String, r"\' x")]);
-        assert_eq!(standard(r"E'\' x'"), [(Kind::String, r"\' x")]);
-        assert_eq!(standard(r"E'\\' x"), [(Kind::String, r"\\"), (Kind::Word, "x")]);
-        assert_eq!(standard(r"n'\' b'01' X'f'").len(), 3);
-        assert_eq!(
-            standard(r#"U&'\0041' u&"\0041""#),
-            [(Kind::String, r"\0041"), (Kind::UnicodeName, r"\0041")]
-        );
-        assert_eq!(standard("e 'x'").len(), 2, "only right before the quote it is a prefix");
-    }
-
-    #[test]
-    fn a_string_goes_on_after_a_line_in_the_way_it_began() {
-        assert_eq!(
-            standard("'a' -- c\n -- d\n 'b' x"),
-            [(Kind::String, "a' -- c\n -- d\n 'b"), (Kind::Word, "x")]
-        );
-        assert_eq!(standard("E'a'\n'\\' x'").len(), 1);
-        assert_eq!(standard("'a' 'b'").len(), 2, "on one line it is an error of the statement's");
-        assert_eq!(standard("'a' /* \n */ 'b'").len(), 2);
-    }
-
-    #[test]
-    fn bodies_end_at_their_own_tag() {
-        assert_eq!(standard("$$a $x$ b$$ c"), [(Kind::Body, "a $x$ b"), (Kind::Word, "c")]);
-        assert_eq!(standard("$x$ $$ ' $x$"), [(Kind::Body, " $$ ' ")]);
-        assert_eq!(standard("a$$b$$").len(), 1, "a dollar sign may be within a word");
-        assert_eq!(standard("$1 $x"), [(Kind::Parameter, "$1"), (Kind::Mark(b'$'), "$"), (Kind::Word, "x")]);
-        assert_eq!(standard("$1$ x $1$").len(), 5, "a tag does not begin with a digit");
-    }
-
-    #[test]
-    fn comments_are_passed_over_and_nest() {
-        assert_eq!(standard("a -- b\nc"), [(Kind::Word, "a"), (Kind::Word, "c")]);
-        assert_eq!(standard("a /* /* ' */ -- */ b"), [(Kind::Word, "a"), (Kind::Word, "b")]);
-        assert_eq!(standard("1 +-- x\n2").len(), 3, "a comment ends an operator");
-        assert_eq!(standard("1 */* x */2").len(), 3);
-    }
-
-    #[test]
-    fn what_does_not_end_reaches_to_the_end() {
-        for text in ["'a", "\"a", "$$a", "$t$ a $u$", "/* a", "/* /* */", "E'a\\'", "U&\"a", "E'\\"] {
-            let tokens = standard(text);
-            assert_eq!(tokens, [(Kind::Unclear, text)], "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn tokens_lie_in_order_within_the_text(
-            text in proptest::collection::vec(prop_oneof![any::<u8>(), proptest::sample::select(&b"'\"\\$-/*\nEeUux&a1.;"[..])], 0..80),
-            escaped: bool,
-        ) {
-            let strings = if escaped { Strings::Escaped } else { Strings::Standard };
-            let mut at = 0;
-            for token in Lexer::new(&text, strings) {
-                prop_assert!(token.range.start >= at && token.range.end > token.range.start);
-                prop_assert!(token.content.start >= token.range.start && token.content.end <= token.range.end);
-                prop_assert!(token.content.start <= token.content.end);
-                at = token.range.end;
-            }
-            prop_assert!(at <= text.len());
-        }
-    }
-}
+#[path = "lexer_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@
 
 use memchr::memmem;
 
-use super::lexer::Strings;
+use super::lexer::{Kind, Lexer, Strings, Token};
 
 /// What stands in a secret's place.
 const MASK: &[u8] = b"***";
@@ -29,19 +29,22 @@ pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
     if !holds_word(sql) && memmem::find(sql, b"://").is_none() {
         return None;
     }
-    let mut masker = Masker { sql, strings, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
+    let mut masker =
+        Masker { sql, strings, is_whole: true, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
     masker.statements(0, sql.len(), 0);
     masker.finish()
 }
 
-/// As [`masked`], for a value that is no statement: the second rule alone.
-pub fn masked_value(value: &[u8]) -> Option<(Vec<u8>, u32)> {
+/// As [`masked`], for a value that is no statement: the second rule alone. Of a value of which only the head is there (not
+/// `is_whole`), what may be a secret that was cut is one.
+pub fn masked_value(value: &[u8], is_whole: bool) -> Option<(Vec<u8>, u32)> {
     if !holds_word(value) && memmem::find(value, b"://").is_none() {
         return None;
     }
     let mut masker = Masker {
         sql: value,
         strings: Strings::Standard,
+        is_whole,
         from: 0,
         out: Vec::with_capacity(value.len()),
         count: 0,
@@ -67,25 +70,10 @@ fn speaks_of_an_account(text: &[u8]) -> bool {
     words.iter().any(|word| text.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
-    /// A word or a quoted name.
-    Word,
-    /// Where a string's content begins and ends.
-    String(usize, usize),
-    /// The body between dollar quotes.
-    Body(usize, usize),
-    Semicolon,
-    /// `=`, `:` or `>`, which may stand between a word and its value.
-    Joint,
-    Other,
-    /// A string or body that does not end.
-    Unclear,
-}
-
 struct Masker<'a> {
     sql: &'a [u8],
     strings: Strings,
+    is_whole: bool,
     /// Up to here it is in `out`.
     from: usize,
     out: Vec<u8>,
@@ -116,31 +104,27 @@ impl Masker<'_> {
     }
 
     fn statements(&mut self, start: usize, end: usize, depth: u32) {
-        let (mut at, mut is_due, mut is_tainted) = (start, false, false);
-        while let Some((token, begin, next)) = self.token(at, end) {
-            match token {
-                Token::Word => {
-                    let word = self.slice(begin, next);
-                    let word =
-                        word.strip_prefix(b"\"").and_then(|word| word.strip_suffix(b"\"")).unwrap_or(word);
+        let (mut is_due, mut is_tainted) = (false, false);
+        for token in Lexer::within(self.sql, (start, end), self.strings) {
+            let (from, to) = token.content();
+            match token.kind {
+                _ if !token.is_ended() => {
+                    let from = if is_due || is_tainted { token.start } else { start };
+                    return self.all_from_word_or(from, end, is_due || is_tainted);
+                }
+                Kind::Comment => {}
+                Kind::Word | Kind::QuotedName => {
+                    let word = self.slice(from, to);
                     is_due = WORDS.iter().any(|one| word.eq_ignore_ascii_case(one));
                 }
                 // It stays due: a string may be continued on the next line.
-                Token::String(from, to) | Token::Body(from, to) if is_due || is_tainted => {
-                    self.mask(from, to);
-                }
-                Token::String(from, to) => is_tainted |= self.string(from, to),
-                Token::Body(from, to) if depth < DEEPEST => self.statements(from, to, depth + 1),
-                Token::Body(from, to) => self.all_from_word(from, to),
-                Token::Semicolon => (is_due, is_tainted) = (false, false),
-                Token::Joint => {}
-                Token::Other => is_due = false,
-                Token::Unclear => {
-                    let from = if is_due || is_tainted { begin } else { start };
-                    return self.all_from_word_or(from, end, is_due || is_tainted);
-                }
+                Kind::String(_) | Kind::DollarString if is_due || is_tainted => self.mask(from, to),
+                Kind::String(_) => is_tainted |= self.string(from, to),
+                Kind::DollarString if depth < DEEPEST => self.statements(from, to, depth + 1),
+                Kind::DollarString => self.all_from_word(from, to),
+                Kind::Punctuation if token.text(self.sql) == b";" => (is_due, is_tainted) = (false, false),
+                _ => is_due &= is_joint(token, self.sql),
             }
-            at = next;
         }
     }
 
@@ -224,29 +208,19 @@ impl Masker<'_> {
         let authority = text.get(..length).unwrap_or_default();
         let secret = memchr::memrchr(b'@', authority)
             .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
+        let is_cut = !self.is_whole && length == text.len();
+        let cut = || memchr::memchr(b':', authority).filter(|_| is_cut).map(|at| (at + 1, length));
+        let secret = secret.or_else(cut);
         if let Some((from, to)) = secret {
             self.mask(at + from, at + to);
         }
         at + length
     }
+}
 
-    /// The next token at or after `at`: what it is, where it begins and ends. Comments and spaces are passed over.
-    fn token(&self, mut at: usize, end: usize) -> Option<(Token, usize, usize)> {
-        loop {
-            let text = self.slice(at, end);
-            let (first, second) = (*text.first()?, text.get(1).copied().unwrap_or(0));
-            let skipped = match (first, second) {
-                (b'-', b'-') => memchr::memchr(b'\n', text).unwrap_or(text.len()),
-                (b'/', b'*') => comment(text),
-                _ if first.is_ascii_whitespace() => 1,
-                _ => {
-                    let (token, length) = token(text, at, self.strings);
-                    return Some((token, at, at + length));
-                }
-            };
-            at += skipped;
-        }
-    }
+/// `=`, `:` and `>`, which may stand between a word and its value.
+fn is_joint(token: Token, sql: &[u8]) -> bool {
+    token.text(sql).iter().all(|byte| b"=:>".contains(byte))
 }
 
 /// How long a value is that is not quoted; a backslash takes the next byte.
@@ -273,90 +247,6 @@ fn quoted(text: &[u8], quote: &[u8]) -> usize {
         at += if rest.first() == Some(&b'\\') { 2 } else { 1 };
     }
     text.len()
-}
-
-/// How long a comment is; they nest.
-fn comment(text: &[u8]) -> usize {
-    let (mut at, mut depth) = (0, 0_usize);
-    while let Some(pair) = text.get(at..at + 2) {
-        match pair {
-            b"/*" => (depth, at) = (depth + 1, at + 2),
-            b"*/" => {
-                (depth, at) = (depth.saturating_sub(1), at + 2);
-                if depth == 0 {
-                    return at;
-                }
-            }
-            _ => at += 1,
-        }
-    }
-    text.len()
-}
-
-/// The token that `text` begins with; `at` is where that stands.
-fn token(text: &[u8], at: usize, strings: Strings) -> (Token, usize) {
-    let first = text.first().copied().unwrap_or(0);
-    let second = text.get(1).copied().unwrap_or(0);
-    match first {
-        b'\'' => string(text, 0, strings == Strings::Escaped, at),
-        b'e' | b'E' if second == b'\'' => string(text, 1, true, at),
-        b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if second == b'\'' => {
-            string(text, 1, strings == Strings::Escaped, at)
-        }
-        b'u' | b'U' if second == b'&' && text.get(2) == Some(&b'\'') => string(text, 2, false, at),
-        b'u' | b'U' if second == b'&' && text.get(2) == Some(&b'"') => name(text, 2),
-        b'"' => name(text, 0),
-        b'$' => body(text, at),
-        b';' => (Token::Semicolon, 1),
-        b'=' | b':' | b'>' => (Token::Joint, 1),
-        _ if is_word(first) => (Token::Word, text.iter().take_while(|byte| is_word_part(**byte)).count()),
-        _ => (Token::Other, 1),
-    }
-}
-
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-fn is_word_part(byte: u8) -> bool {
-    is_word(byte) || byte.is_ascii_digit() || byte == b'$'
-}
-
-/// A string whose quote stands at `quote`.
-fn string(text: &[u8], quote: usize, has_escapes: bool, at: usize) -> (Token, usize) {
-    let mut next = quote + 1;
-    while let Some(byte) = text.get(next) {
-        match byte {
-            b'\\' if has_escapes => next += 2,
-            b'\'' if text.get(next + 1) == Some(&b'\'') => next += 2,
-            b'\'' => return (Token::String(at + quote + 1, at + next), next + 1),
-            _ => next += 1,
-        }
-    }
-    (Token::Unclear, text.len())
-}
-
-/// A quoted name whose quote stands at `quote`: an option may be called `"password"`.
-fn name(text: &[u8], quote: usize) -> (Token, usize) {
-    let rest = text.get(quote + 1..).unwrap_or_default();
-    let length = memchr::memchr(b'"', rest).map_or(text.len(), |end| quote + 1 + end + 1);
-    (Token::Word, length)
-}
-
-/// A body between dollar quotes, a parameter, or a lone dollar.
-fn body(text: &[u8], at: usize) -> (Token, usize) {
-    let rest = text.get(1..).unwrap_or_default();
-    let tag = rest.iter().take_while(|byte| is_word_part(**byte) && **byte != b'$').count();
-    let is_tag = rest.first().is_none_or(|first| !first.is_ascii_digit()) && rest.get(tag) == Some(&b'$');
-    if !is_tag {
-        return (Token::Other, 1);
-    }
-    let open = tag + 2;
-    let quote = text.get(..open).unwrap_or_default();
-    match memmem::find(text.get(open..).unwrap_or_default(), quote) {
-        Some(length) => (Token::Body(at + open, at + open + length), open + length + open),
-        None => (Token::Unclear, text.len()),
-    }
 }
 
 #[cfg(test)]

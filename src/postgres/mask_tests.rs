@@ -79,6 +79,9 @@ fn every_way_of_writing_a_secret_is_known() {
             "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" 's3cret')",
             "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'x', \"password\" '***')",
         ),
+        // White space is more to PostgreSQL than to others, and a comment ends with either end of a line.
+        ("ALTER ROLE a PASSWORD\x0b'hunter2'", "ALTER ROLE a PASSWORD\x0b'***'"),
+        ("-- a\rALTER ROLE a PASSWORD 'hunter2'", "-- a\rALTER ROLE a PASSWORD '***'"),
         (r"SELECT dblink('password=hun\ ter2 host=h')", r"SELECT dblink('password=*** host=h')"),
         (r"SELECT dblink(E'password=\'hun ter2\' host=h')", r"SELECT dblink(E'password=\'***\' host=h')"),
     ];
@@ -92,6 +95,7 @@ fn what_cannot_be_read_for_certain_is_masked_from_the_word_on() {
     let cases = [
         ("ALTER ROLE a PASSWORD 'hunter2", "ALTER ROLE a PASSWORD ***"),
         ("DO $$ ALTER ROLE a PASSWORD 'hunter2'", "DO $$ ALTER ROLE a PASSWORD***"),
+        ("ALTER ROLE \"a PASSWORD 'hunter2'", "ALTER ROLE \"a PASSWORD***"),
     ];
     for (sql, expected) in cases {
         assert_eq!(mask(sql), expected, "{sql}");
@@ -124,12 +128,17 @@ fn what_is_no_secret_stays_whatever_words_are_beside_it() {
 #[test]
 fn of_values_connection_strings_are_masked() {
     let mask = |value: &str| {
-        masked_value(value.as_bytes()).map(|(text, count)| (String::from_utf8(text).unwrap(), count))
+        masked_value(value.as_bytes(), true).map(|(text, count)| (String::from_utf8(text).unwrap(), count))
     };
     assert_eq!(mask("host=db password=hunter2"), Some(("host=db password=***".to_owned(), 1)));
     assert_eq!(mask("postgres://ann:hun:ter@2@db/x"), Some(("postgres://ann:***@db/x".to_owned(), 1)));
     assert_eq!(mask("my password"), None);
     assert_eq!(mask("hunter2"), None);
+    // Where the rest is not there, its `@` may be in that.
+    let (text, count) = masked_value(b"postgres://ann:hunt", false).unwrap();
+    assert_eq!((&text[..], count), (&b"postgres://ann:***"[..], 1));
+    assert_eq!(masked_value(b"postgres://ann:hunt", true), None);
+    assert_eq!(masked_value(b"https://example.org/a:b", false), None);
 }
 
 fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
@@ -146,9 +155,9 @@ fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), is_whole: bool) {
         let _ = masked(&[b"password".as_slice(), &bytes].concat(), Strings::Escaped);
-        let _ = masked_value(&[&bytes, b"password=".as_slice()].concat());
+        let _ = masked_value(&[&bytes, b"password=".as_slice()].concat(), is_whole);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The PostgreSQL gateway. Start reading at [`serve`].
 //!
-//! [`codec`], [`lexer`], [`classify`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
+//! [`codec`], [`lexer`], [`decode`], [`classify`], [`observe`] and [`scram`] are pure: bytes in, values out. The rest moves bytes.
 
 mod authenticate;
 mod cancel;
 pub mod classify;
 pub mod codec;
+pub mod decode;
+pub mod fingerprint;
 mod guard;
 mod inward;
 pub mod lexer;

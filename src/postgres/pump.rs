@@ -102,7 +102,7 @@ impl<'a> Shared<'a> {
         let now = u64::try_from(clock.now().as_micros()).unwrap_or(0);
         Self {
             recorder,
-            observer: Mutex::new(Observer::new(limits.max_message)),
+            observer: Mutex::new(Observer::new(limits.max_message).reading(strings)),
             answered: Notify::new(),
             started: Instant::now(),
             escapes: AtomicBool::new(strings == Strings::Escaped),
@@ -150,7 +150,7 @@ impl<'a> Shared<'a> {
                     self.statements.fetch_add(1, Ordering::Relaxed);
                 }
                 if let Event::Parameter { name, value } = &event
-                    && let Some(strings) = record::strings(name, value)
+                    && let Some(strings) = Strings::reported(name, value)
                 {
                     self.escapes.store(strings == Strings::Escaped, Ordering::Relaxed);
                 }

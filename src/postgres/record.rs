@@ -1,12 +1,17 @@
 //! From what the observer tells to what the audit log keeps.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::audit::record::{
-    Body, CopyEnd, Direction, Format, Notice, Parameter, Statement, StatementEnd, StatementOutcome, Value,
+    Body, CopyEnd, Direction, Format, Notice, Parameter, Statement, StatementEnd, StatementOutcome,
+    Transaction, Value,
 };
 use crate::crypto;
 
+use super::codec::backend::TransactionStatus;
+use super::decode;
 use super::lexer::Strings;
 use super::mask::{masked, masked_value};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
@@ -16,28 +21,37 @@ pub(super) fn body(event: &Event, strings: Strings) -> Option<Body> {
     match event {
         Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings))),
         Event::StatementEnded(ended) => Some(Body::StatementEnd(statement_end(ended))),
-        Event::CopyEnded { n, direction, chunks, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
+        Event::CopyEnded { n, direction, of, rows, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
             n: *n,
             direction: match direction {
                 observe::Direction::In => Direction::In,
                 observe::Direction::Out => Direction::Out,
             },
-            rows: Some(*chunks),
+            table: of.as_ref().map(|of| of.table.clone()),
+            columns: of.as_ref().map(|of| of.columns.clone()).unwrap_or_default(),
+            rows: *rows,
             bytes: *bytes,
             sha256: crypto::hex(sha256),
         })),
-        Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice {
-            text: format!(
-                "the commit failed, statements told as done were undone: {} {}",
-                text(sqlstate),
-                text(message)
-            ),
-        })),
+        Event::Set { n, settings, sql } => Some(Body::Notice(set(*n, settings, sql, strings))),
+        Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice::new(format!(
+            "the commit failed, statements told as done were undone: {} {}",
+            text(sqlstate),
+            text(message)
+        )))),
         Event::Parameter { name, value } if decides_meaning(name) => {
-            Some(Body::Notice(Notice { text: format!("{} is now {}", text(name), text(value)) }))
+            Some(Body::Notice(Notice::new(format!("{} is now {}", text(name), text(value)))))
         }
         Event::CopyBegun { .. } | Event::TransactionState(_) | Event::Parameter { .. } => None,
     }
+}
+
+/// What the target does not report: the command says it.
+fn set(n: u64, settings: &[&str], sql: &Bytes, strings: Strings) -> Notice {
+    let shown =
+        masked(sql, strings).map_or_else(|| text(sql), |(sql, _)| String::from_utf8_lossy(&sql).into_owned());
+    let sets = settings.iter().map(|setting| (*setting).to_owned()).collect();
+    Notice { text: format!("done: {shown}"), n: Some(n), sets }
 }
 
 /// Settings that decide what a statement's text means.
@@ -62,13 +76,7 @@ pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
         .filter(|(name, _)| decides_meaning(name))
         .map(|(name, value)| format!("{}={}", text(name), text(value)))
         .collect();
-    (!told.is_empty()).then(|| Body::Notice(Notice { text: format!("settings: {}", told.join(", ")) }))
-}
-
-/// How the server reads strings, if this is the setting that says so.
-pub(super) fn strings(name: &[u8], value: &[u8]) -> Option<Strings> {
-    let escapes = if value == b"off" { Strings::Escaped } else { Strings::Standard };
-    (name == b"standard_conforming_strings").then_some(escapes)
+    (!told.is_empty()).then(|| Body::Notice(Notice::new(format!("settings: {}", told.join(", ")))))
 }
 
 fn statement(begun: &Begun, strings: Strings) -> Statement {
@@ -93,6 +101,7 @@ fn statement(begun: &Begun, strings: Strings) -> Statement {
     let named = |name: &Bytes| (!name.is_empty()).then(|| text(name));
     statement.name = named(&begun.statement);
     statement.portal = named(&begun.portal);
+    statement.fingerprint = begun.fingerprint.map(|fingerprint| crypto::hex(&fingerprint));
     statement.params.reserve(begun.params.len());
     for param in begun.params.iter() {
         let (parameter, count) = parameter(param);
@@ -105,27 +114,26 @@ fn statement(begun: &Begun, strings: Strings) -> Statement {
 
 /// With how many secrets were masked in it.
 fn parameter(param: &Param) -> (Parameter, u32) {
-    let decoded = |text: String| Parameter::new(Some(text.as_bytes()), Format::Binary, param.oid);
-    if let observe::Value::Text(bytes) = &param.value
-        && let Some((masked, count)) = masked_value(bytes)
-    {
-        // Without the hash of what is masked: it would tell a short secret.
-        return (Parameter::new(Some(&masked), Format::Text, param.oid), count);
-    }
-    let mut parameter = match &param.value {
-        observe::Value::Null => Parameter::new(None, Format::Text, param.oid),
-        observe::Value::Text(bytes) => Parameter::new(Some(bytes), Format::Text, param.oid),
-        observe::Value::Binary(bytes) => {
-            let mut parameter = Parameter::new(Some(bytes), Format::Binary, param.oid);
-            // Bytes of an unknown type that happen to be UTF-8 are not text.
-            parameter.value = Value::Bytes { b64: data_encoding::BASE64.encode(bytes) };
-            parameter
-        }
-        observe::Value::Int(number) => decoded(number.to_string()),
-        observe::Value::Float(number) => decoded(number.to_string()),
-        observe::Value::Bool(truth) => decoded(truth.to_string()),
-        observe::Value::Uuid(uuid) => decoded(uuid.clone()),
+    let (bytes, format) = match &param.value {
+        observe::Value::Null => return (Parameter::new(None, Format::Text, param.oid), 0),
+        observe::Value::Text(bytes) => (bytes, Format::Text),
+        observe::Value::Binary(bytes) => (bytes, Format::Binary),
     };
+    let kept = |value| Parameter { value, format, oid: param.oid, length: None, sha256: None };
+    let text = param.text();
+    // Digits in which `bytea` is written hide what the bytes say.
+    let is_shown = text.is_some() && (format == Format::Text || param.oid != decode::oid::BYTEA);
+    let looked_into = if is_shown { text.as_deref().unwrap_or_default().as_bytes() } else { bytes };
+    if let Some((masked, count)) = masked_value(looked_into, param.sha256.is_none()) {
+        let text = if is_shown {
+            String::from_utf8(masked.clone()).ok()
+        } else {
+            decode::text(param.oid, &masked, true)
+        };
+        // Without the hash of what is masked: it would tell a short secret.
+        return (kept(value(text, &masked)), count);
+    }
+    let mut parameter = kept(value(text.map(Cow::into_owned), bytes));
     if let Some(hash) = &param.sha256 {
         parameter.length = u64::try_from(param.length).ok();
         parameter.sha256 = Some(crypto::hex(hash));
@@ -133,12 +141,20 @@ fn parameter(param: &Param) -> (Parameter, u32) {
     (parameter, 0)
 }
 
+/// Bytes of an unknown type that happen to be UTF-8 are not text.
+fn value(text: Option<String>, bytes: &[u8]) -> Value {
+    text.map_or_else(
+        || Value::Bytes { b64: data_encoding::BASE64.encode(bytes) },
+        |text| Value::Text { text },
+    )
+}
+
 fn statement_end(ended: &Ended) -> StatementEnd {
     let outcome = match &ended.outcome {
         Outcome::Done | Outcome::Suspended => StatementOutcome::Done,
         Outcome::Failed { .. } => StatementOutcome::Failed,
         Outcome::Cancelled { .. } => StatementOutcome::Cancelled,
-        Outcome::Skipped => StatementOutcome::Skipped,
+        Outcome::Skipped { .. } => StatementOutcome::Skipped,
         Outcome::Unresolved => StatementOutcome::Unknown,
     };
     let mut end = StatementEnd::new(ended.n, outcome);
@@ -155,8 +171,15 @@ fn statement_end(ended: &Ended) -> StatementEnd {
             end.sqlstate = Some("57014".to_owned());
             end.message = Some(text(message));
         }
+        Outcome::Skipped { after } => end.after = *after,
         _ => {}
     }
+    end.tx = ended.transaction.map(|status| match status {
+        TransactionStatus::Idle => Transaction::Idle,
+        TransactionStatus::InTransaction => Transaction::Open,
+        TransactionStatus::Failed => Transaction::Failed,
+    });
+    end.first_us = ended.first_us;
     end.duration_us = Some(ended.total_us);
     end.bytes = Some(ended.bytes);
     end

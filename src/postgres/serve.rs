@@ -309,7 +309,7 @@ impl PostgresGateway {
             "connected to the target as {user} over {} {}",
             upstream.tls.version, upstream.tls.cipher
         );
-        let mut notes = vec![Body::Notice(Notice { text })];
+        let mut notes = vec![Body::Notice(Notice::new(text))];
         notes.extend(record::settings(&upstream.parameters()));
         live.recorder().record(&notes).await.map_err(unrecordable)?;
         Ok(upstream)
@@ -327,7 +327,7 @@ impl PostgresGateway {
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
         let settings = upstream.parameters();
-        let strings = settings.iter().rev().find_map(|(name, value)| record::strings(name, value));
+        let strings = settings.iter().rev().find_map(|(name, value)| Strings::reported(name, value));
         let sides = pump::Sides {
             strings: strings.unwrap_or(Strings::Standard),
             client: known.stream,

@@ -270,7 +270,7 @@ fn output(ch: u32, bytes: &[u8], err: bool) -> Body {
 }
 
 fn rsync_seen(version: u32) -> Body {
-    Body::Notice(Notice { text: format!("both sides speak rsync, protocol {version}") })
+    Body::Notice(Notice::new(format!("both sides speak rsync, protocol {version}")))
 }
 
 fn stream_end(ch: u32, direction: Direction, err: bool, observer: StreamObserver) -> Option<Body> {
@@ -288,7 +288,7 @@ fn file_body(ch: u32, tool: &str, event: &FileEvent) -> Option<Body> {
         FileEvent::Asked(asked) => Some(files::asked(ch, tool, asked)),
         FileEvent::Answered(answered) => Some(files::answered(ch, tool, answered)),
         FileEvent::Lost { why } => {
-            Some(Body::Notice(Notice { text: format!("channel {ch} is not understood as {tool}: {why}") }))
+            Some(Body::Notice(Notice::new(format!("channel {ch} is not understood as {tool}: {why}"))))
         }
         // Counted by the streams beside it.
         FileEvent::Opaque { .. } => None,

@@ -9,7 +9,7 @@ use sallyport::audit::record::{
     Body, Cancel, ChannelEnded, ChannelKind, ChannelOpened, ChannelRefused, CopyEnd, Credential,
     CredentialMark, Data, Direction, Env, Eof, File, FilePhase, Format, How, Input, Listen, Notice, Output,
     Parameter, Program, ProgramKind, Pty, Resize, Signal, SshClient, Statement, StatementEnd,
-    StatementOutcome, StreamSum, Tls,
+    StatementOutcome, StreamSum, Tls, Transaction,
 };
 use sallyport::audit::{ControlEntry, Journal, JournalOptions, Opening, SigningKey, Totals};
 use sallyport::clock::Clock;
@@ -152,6 +152,7 @@ fn statements() -> Vec<Body> {
     let mut whole = Statement::new(2, How::Extended, b"SELECT $1, $2, $3, $4");
     whole.name = some("s1");
     whole.portal = some("p1");
+    whole.fingerprint = some("0123456789abcdef");
     whole.params = vec![param(Some(b"x")), param(Some(b"\xff")), param(None), param(Some(&long))];
     whole.certain = false;
     whole.masked = 2;
@@ -162,6 +163,9 @@ fn statements() -> Vec<Body> {
     end.message = some("division by zero");
     end.duration_us = Some(1234);
     end.bytes = Some(10);
+    end.after = Some(1);
+    end.tx = Some(Transaction::Failed);
+    end.first_us = Some(1000);
     let mut bodies = vec![
         Body::Statement(parted),
         Body::Statement(whole),
@@ -177,6 +181,8 @@ fn statements() -> Vec<Body> {
         bodies.push(Body::CopyEnd(CopyEnd {
             n: 2,
             direction,
+            table: some("t"),
+            columns: vec!["a".to_owned()],
             rows: Some(1),
             bytes: 3,
             sha256: "00".to_owned(),
@@ -184,7 +190,11 @@ fn statements() -> Vec<Body> {
     }
     let from = Some("192.0.2.9:5000".parse().unwrap());
     bodies.push(Body::Cancel(Cancel { n: Some(2), from, why: "asked".to_owned() }));
-    bodies.push(Body::Notice(Notice { text: "settings".to_owned() }));
+    bodies.push(Body::Notice(Notice {
+        text: "settings".to_owned(),
+        n: Some(2),
+        sets: vec!["role".to_owned()],
+    }));
     for step in ["issued", "destroyed", "destruction_failed", "renewed"] {
         bodies.push(Body::Credential(Credential {
             step: step.to_owned(),
@@ -418,7 +428,7 @@ pub(crate) async fn log() -> (TempDir, PathBuf) {
         recorder.record(&channels()).await.unwrap();
         let cancel = Cancel { n: None, from: None, why: "asked".to_owned() };
         let credential = Credential { step: "issued".to_owned(), mark: mark(), detail: None };
-        let notice = Notice { text: "said".to_owned() };
+        let notice = Notice::new("said".to_owned());
         let others = [Body::Cancel(cancel), Body::Notice(notice), Body::Credential(credential)];
         recorder.record(&others).await.unwrap();
         recorder.end(reason(number), Totals { channels: 6, ..totals }).await.unwrap();

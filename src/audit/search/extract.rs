@@ -160,6 +160,7 @@ impl Extractor {
             Body::ParameterPart(part) => parameters(&part.params, each),
             Body::Statement(statement) => {
                 parameters(&statement.params, each);
+                each(line(body.kind(), [statement.fingerprint.as_deref()]));
                 let text = self.sql_text(&statement.sql, true);
                 each(self.sql.piece("statement", &text, false));
             }
@@ -273,7 +274,7 @@ fn of_event(body: &Body, each: &mut impl FnMut(Piece)) {
     let text = |data: &Data| String::from_utf8_lossy(&data.bytes()).into_owned();
     match body {
         Body::StatementEnd(end) => each(line(kind, [end.sqlstate.as_deref(), end.message.as_deref()])),
-        Body::CopyEnd(copy) => each(line(kind, [Some(&copy.sha256)])),
+        Body::CopyEnd(copy) => each(line(kind, [copy.table.as_deref(), Some(&copy.sha256)])),
         Body::Cancel(cancel) => each(line(kind, [Some(&cancel.why)])),
         Body::Notice(notice) => each(line(kind, [Some(&notice.text)])),
         Body::Credential(credential) => {
@@ -315,7 +316,8 @@ fn integer(bytes: &[u8]) -> i64 {
 fn value(parameter: &Parameter) -> Option<String> {
     let bytes = match &parameter.value {
         Value::Null { .. } => return None,
-        Value::Text { text } => text.as_bytes().to_vec(),
+        // Decoded when it was recorded, whatever form it had.
+        Value::Text { text } => return Some(text.clone()),
         Value::Bytes { b64 } => data_encoding::BASE64.decode(b64.as_bytes()).ok()?,
     };
     if parameter.format == Format::Binary {
@@ -370,15 +372,18 @@ mod tests {
 
     #[test]
     fn values_read_as_a_person_would_write_them() {
-        let uuid: Vec<u8> = (0..16).collect();
+        let uuid: Vec<u8> = (0xf0..=0xff).collect();
         for (bytes, format, oid, expected) in [
             (&(-2_i64).to_be_bytes()[..], Format::Binary, 20, "-2"),
             (&4_711_815_i64.to_be_bytes(), Format::Binary, 20, "4711815"),
             (&(-300_i16).to_be_bytes(), Format::Binary, 21, "-300"),
             (&i32::MIN.to_be_bytes(), Format::Binary, 23, "-2147483648"),
-            (&uuid, Format::Binary, 2950, "00010203-0405-0607-0809-0a0b0c0d0e0f"),
+            (&uuid, Format::Binary, 2950, "f0f1f2f3-f4f5-f6f7-f8f9-fafbfcfdfeff"),
             (b"12345678", Format::Binary, 25, "12345678"),
             (b"12345678", Format::Text, 20, "12345678"),
+            // Decoded already: as many characters as the type has bytes.
+            (b"12345678", Format::Binary, 20, "12345678"),
+            (b"4711", Format::Binary, 23, "4711"),
         ] {
             let parameter = Parameter::new(Some(bytes), format, oid);
             assert_eq!(value(&parameter).as_deref(), Some(expected), "{bytes:?}");

@@ -80,7 +80,7 @@ fn statement(n: u64, sql: &str) -> Body {
 }
 
 fn note(text: &str) -> Body {
-    Body::Notice(Notice { text: text.to_owned() })
+    Body::Notice(Notice::new(text.to_owned()))
 }
 
 /// A place for journals, with their key.

@@ -69,9 +69,11 @@ impl Transcript {
                     Direction::Out => "from the target",
                 };
                 let rows = copy.rows.map(|rows| format!("{rows} rows, ")).unwrap_or_default();
+                let table = copy.table.as_deref().map(|table| format!(" ({})", on_one_line(table)));
+                let table = table.unwrap_or_default();
                 writeln!(
                     to,
-                    "{offset}  [{}] copied {direction}: {rows}{} bytes, sha256 {}",
+                    "{offset}  [{}] copied {direction}{table}: {rows}{} bytes, sha256 {}",
                     copy.n,
                     copy.bytes,
                     on_one_line(&copy.sha256)
@@ -223,6 +225,9 @@ fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io
     }
     if let Some(message) = &end.message {
         write!(to, " {}", on_one_line(message))?;
+    }
+    if let Some(after) = end.after {
+        write!(to, " after [{after}] failed")?;
     }
     if let Some(duration) = end.duration_us {
         write!(to, " ({}.{:03} ms)", duration / 1000, duration % 1000)?;

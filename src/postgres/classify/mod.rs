@@ -11,10 +11,10 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use super::lexer::{Kind, Lexer, Strings};
+use super::lexer::{Kind, Lexer, Strings, Token};
 use crate::policy::StatementFacts;
 
-use scan::Scan;
+use scan::{Part, Scan};
 
 /// So many statements of one text are looked at.
 const MOST_STATEMENTS: usize = 1_000;
@@ -22,21 +22,44 @@ const MOST_STATEMENTS: usize = 1_000;
 /// The statements of a text, in order; `in_transaction` is left to be filled in. Takes time linear in the text's length and
 /// memory that does not grow with it.
 pub fn classify(sql: &[u8], strings: Strings) -> Vec<StatementFacts> {
-    let lexer = Lexer::new(sql, strings);
     let mut statements = Vec::new();
     let mut scan = Scan::default();
-    for token in lexer {
-        if token.kind == Kind::Mark(b';') && scan.is_outermost() {
+    for token in Lexer::new(sql, strings) {
+        if token.is_punctuation(sql, ";") && scan.is_outermost() {
             statements.extend(std::mem::take(&mut scan).finish());
             if statements.len() >= MOST_STATEMENTS {
                 statements.push(StatementFacts::default());
                 return statements;
             }
-        } else {
-            let text = sql.get(token.content.clone()).unwrap_or_default();
-            scan.token(token.kind, text);
+        } else if let Some(part) = part(&token, sql) {
+            scan.part(part);
         }
     }
     statements.extend(scan.finish());
     statements
+}
+
+/// What a token is to a statement; `None` for a comment.
+fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
+    let text = token.text(sql);
+    if !token.is_ended() {
+        return Some(Part::Unclear);
+    }
+    Some(match token.kind {
+        Kind::Comment => return None,
+        Kind::Word => Part::Word(text),
+        // Escapes in names are not read here.
+        Kind::QuotedName if text.first() != Some(&b'"') => Part::Unclear,
+        Kind::QuotedName => {
+            let (start, end) = token.content();
+            Part::Name(sql.get(start..end).unwrap_or_default())
+        }
+        Kind::String(_) | Kind::DollarString => Part::String,
+        Kind::Number | Kind::Parameter | Kind::Operator => Part::Other,
+        Kind::Punctuation | Kind::Other => Part::Mark(match text {
+            [mark] => *mark,
+            // `::` and the like.
+            _ => b':',
+        }),
+    })
 }

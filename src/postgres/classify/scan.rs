@@ -1,7 +1,6 @@
 //! One statement, token by token.
 
 use crate::policy::StatementFacts;
-use crate::postgres::lexer::Kind;
 
 use super::relations::{Expected, Relations};
 
@@ -114,6 +113,22 @@ const LIST_ENDS: [&str; 16] = [
     "select",
 ];
 
+/// A token, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part<'a> {
+    /// A keyword, or a name without quotes.
+    Word(&'a [u8]),
+    /// What stands between a name's quotes.
+    Name(&'a [u8]),
+    /// A string of any kind.
+    String,
+    /// One byte of anything that is no operator.
+    Mark(u8),
+    Other,
+    /// It cannot be told what it is.
+    Unclear,
+}
+
 /// Where the statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
@@ -204,19 +219,18 @@ impl Scan {
         self.levels.last_mut()
     }
 
-    pub(super) fn token(&mut self, kind: Kind, text: &[u8]) {
+    pub(super) fn part(&mut self, part: Part<'_>) {
         self.any = true;
-        match kind {
-            Kind::Word => self.word(text),
-            Kind::Name => {
+        match part {
+            Part::Word(text) => self.word(text),
+            Part::Name(text) => {
                 let name = String::from_utf8_lossy(text).replace("\"\"", "\"");
                 self.name(&name);
             }
-            // Its escapes are not read here.
-            Kind::UnicodeName | Kind::Unclear => self.unknown(),
-            Kind::Mark(mark) => self.mark(mark),
-            Kind::String | Kind::Body if self.phase == Phase::CopyEnd => self.copy_end("copy_file"),
-            Kind::String | Kind::Body | Kind::Number | Kind::Parameter | Kind::Operator => self.other(),
+            Part::Unclear => self.unknown(),
+            Part::Mark(mark) => self.mark(mark),
+            Part::String if self.phase == Phase::CopyEnd => self.copy_end("copy_file"),
+            Part::String | Part::Other => self.other(),
         }
     }
 

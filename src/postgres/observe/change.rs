@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use super::clause::{Clauses, clauses};
 use super::{MOST_KEPT, MOST_NAMES, Param};
 use crate::postgres::codec::CodecError;
+use crate::postgres::fingerprint::{Fingerprint, fingerprint};
+use crate::postgres::lexer::Strings;
 
 /// How many bytes are kept for one client, and may be.
 #[derive(Debug, Clone)]
@@ -54,9 +57,23 @@ impl Drop for Charge {
     }
 }
 
+/// What a text says when it is read, once for all its executions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reading {
+    pub fingerprint: Option<Fingerprint>,
+    pub clauses: Clauses,
+}
+
+impl Reading {
+    pub(super) fn of(sql: &[u8], strings: Strings) -> Self {
+        Self { fingerprint: fingerprint(sql, strings), clauses: clauses(sql, strings) }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Statement {
     pub sql: Bytes,
+    pub reading: Reading,
     pub types: Arc<[u32]>,
     pub _charge: Arc<Charge>,
 }
@@ -66,6 +83,7 @@ pub(super) struct Portal {
     pub statement: Bytes,
     pub statement_version: u64,
     pub sql: Bytes,
+    pub reading: Reading,
     pub params: Arc<[Param]>,
     /// Its first execution.
     pub first: Option<u64>,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::change::{Portal, Slot, Statement};
+use super::change::{Portal, Reading, Slot, Statement};
+use super::clause::Clauses;
 use super::pending::{Kind, Pending, Run, Undo};
 use super::{
     Begun, Direction, Event, How, MOST_PENDING, Observed, Observer, Outcome, Param, Unrecorded, detached,
@@ -50,8 +51,8 @@ impl Observer {
         }
         match message {
             ClientMessage::CopyData(bytes) => return self.copy_data(&bytes, 1),
-            ClientMessage::CopyDone => return self.copy_end(frame.tag, true, out),
-            ClientMessage::CopyFail { .. } => return self.copy_end(frame.tag, false, out),
+            ClientMessage::CopyDone => return self.copy_end(frame.tag, true),
+            ClientMessage::CopyFail { .. } => return self.copy_end(frame.tag, false),
             ClientMessage::Flush => return Ok(Observed::Forward),
             ClientMessage::Terminate => {
                 self.terminated = true;
@@ -141,8 +142,9 @@ impl Observer {
         if sql::may_copy_in(&sql) {
             self.may_copy = Some(self.last_id);
         }
-        let begun = Begun { how: How::Simple, sql, certain: !self.failed, ..blank() };
-        let run = self.begin(begun, [0, 0], now_us, out);
+        let Reading { fingerprint, clauses } = Reading::of(&sql, self.strings);
+        let begun = Begun { how: How::Simple, sql, fingerprint, certain: !self.failed, ..blank() };
+        let run = self.begin(begun, [0, 0], clauses, now_us, out);
         self.push(Kind::Query, None, Some(run));
         self.batch += 1;
     }
@@ -150,7 +152,8 @@ impl Observer {
     fn function(&mut self, call: &FunctionCall, now_us: u64, out: &mut Vec<Event>) {
         let params: Arc<[Param]> = param::read(&call.arguments, &call.formats, &[], false).into();
         let how = How::Function(call.function);
-        let run = self.begin(Begun { how, params, certain: !self.failed, ..blank() }, [0, 0], now_us, out);
+        let begun = Begun { how, params, certain: !self.failed, ..blank() };
+        let run = self.begin(begun, [0, 0], None, now_us, out);
         self.push(Kind::Function, None, Some(run));
         self.batch += 1;
     }
@@ -163,8 +166,15 @@ impl Observer {
         } else {
             (detached(&parse.name), detached(&parse.sql))
         };
-        let begun = Begun { statement: name.clone(), sql: sql.clone(), certain: !self.failed, ..blank() };
-        let value = Statement { sql, types: parse.types.into(), _charge: share };
+        let reading = Reading::of(&sql, self.strings);
+        let begun = Begun {
+            statement: name.clone(),
+            sql: sql.clone(),
+            fingerprint: reading.fingerprint,
+            certain: !self.failed,
+            ..blank()
+        };
+        let value = Statement { sql, reading, types: parse.types.into(), _charge: share };
         let certain = is_exact(&name);
         let slot = Slot { version: self.last_id, batch: self.batch, certain, value: Some(value) };
         let change = self.statements.set(name, slot);
@@ -177,8 +187,9 @@ impl Observer {
         self.portals.check_room("portals")?;
         let slot = self.statements.slot(&bind.statement);
         let known = slot.and_then(|slot| slot.value.as_ref());
-        let (sql, types) =
-            known.map_or_else(Default::default, |known| (known.sql.clone(), known.types.clone()));
+        let (sql, reading, types) = known.map_or_else(Default::default, |known| {
+            (known.sql.clone(), known.reading.clone(), known.types.clone())
+        });
         let certain = known.is_some() && slot.is_some_and(|slot| slot.certain) && is_exact(&bind.portal);
         let statement_version = slot.map_or(0, |slot| slot.version);
         let params: Arc<[Param]> =
@@ -189,12 +200,14 @@ impl Observer {
             statement: detached(&bind.statement),
             portal: detached(&bind.portal),
             sql: sql.clone(),
+            fingerprint: reading.fingerprint,
             params: params.clone(),
             certain: certain && !self.failed,
             ..blank()
         };
         let (statement, name) = (begun.statement.clone(), begun.portal.clone());
-        let value = Portal { statement, statement_version, sql, params, first: None, _charge: share };
+        let value =
+            Portal { statement, statement_version, sql, reading, params, first: None, _charge: share };
         let slot = Slot { version: self.last_id, batch: self.batch, certain, value: Some(value) };
         let change = self.portals.set(name, slot);
         let versions = [statement_version, self.last_id];
@@ -206,13 +219,15 @@ impl Observer {
     fn execute(&mut self, name: &Bytes, now_us: u64, out: &mut Vec<Event>) {
         let n = self.last_n + 1;
         let mut begun = Begun { how: How::Extended, portal: detached(name), ..blank() };
-        let mut versions = [0, 0];
+        let (mut versions, mut clauses) = ([0, 0], None);
         if let Some(slot) = self.portals.slot_mut(name)
             && let Some(portal) = &mut slot.value
         {
             versions = [portal.statement_version, slot.version];
             begun.statement = portal.statement.clone();
             begun.sql = portal.sql.clone();
+            begun.fingerprint = portal.reading.fingerprint;
+            clauses = portal.reading.clauses.clone();
             begun.params = portal.params.clone();
             begun.certain = slot.certain && !self.failed;
             begun.resumes = portal.first;
@@ -224,16 +239,25 @@ impl Observer {
         if !begun.certain || sql::may_copy_in(&begun.sql) {
             self.may_copy = Some(self.last_id);
         }
-        let run = self.begin(begun, versions, now_us, out);
+        // What the target may have run instead is not in this text.
+        let clauses = clauses.filter(|_| begun.certain);
+        let run = self.begin(begun, versions, clauses, now_us, out);
         self.push(Kind::Execute, None, Some(run));
     }
 
-    fn begin(&mut self, mut begun: Begun, versions: [u64; 2], now_us: u64, out: &mut Vec<Event>) -> Run {
+    fn begin(
+        &mut self,
+        mut begun: Begun,
+        versions: [u64; 2],
+        clauses: Clauses,
+        now_us: u64,
+        out: &mut Vec<Event>,
+    ) -> Run {
         self.mark_uncertain(sql::touches(&begun.sql), self.last_id);
         self.last_n += 1;
         begun.n = self.last_n;
         out.push(Event::StatementBegun(begun));
-        let mut run = Run::new(self.last_n, now_us, versions);
+        let mut run = Run::new(self.last_n, now_us, versions, clauses);
         run.refusal = self.refusal.take();
         run
     }
@@ -282,12 +306,12 @@ impl Observer {
         Ok(self.stray_copy())
     }
 
-    fn copy_end(&mut self, tag: u8, complete: bool, out: &mut Vec<Event>) -> Result<Observed, CodecError> {
+    fn copy_end(&mut self, tag: u8, complete: bool) -> Result<Observed, CodecError> {
         if let Some(copy) = &mut self.copy {
             if copy.is_both() && !complete {
                 return Err(unexpected(tag, "during replication"));
             }
-            if copy.close(Direction::In, complete, out) {
+            if copy.close(Direction::In, complete) {
                 return Ok(Observed::Forward);
             }
         }
@@ -318,17 +342,20 @@ impl Observer {
         let mut reason = None;
         if let Some((mut item, outcome)) = failed {
             self.undo(&mut item);
+            let depends = |run: &&Box<Run>| run.versions.contains(&item.id);
+            let mut later = skipped.iter().filter_map(|item| item.run.as_ref());
+            self.failed_by = item.run.as_ref().or_else(|| later.find(depends)).map(|run| run.n());
             if let Some(run) = item.run.take() {
-                out.push(run.end(outcome.clone(), now_us));
+                self.told(run.end(outcome.clone(), now_us), out);
             }
             reason = Some((item.id, outcome));
         }
         for run in skipped.into_iter().filter_map(|item| item.run) {
             let outcome = match &reason {
                 Some((id, outcome)) if run.versions.contains(id) => outcome.clone(),
-                _ => Outcome::Skipped,
+                _ => Outcome::Skipped { after: self.failed_by },
             };
-            out.push(run.end(outcome, now_us));
+            self.told(run.end(outcome, now_us), out);
         }
     }
 }
@@ -359,6 +386,7 @@ fn blank() -> Begun {
         statement: Bytes::new(),
         portal: Bytes::new(),
         sql: Bytes::new(),
+        fingerprint: None,
         params: Arc::new([]),
         certain: false,
         resumes: None,

@@ -1,6 +1,6 @@
 //! COPY in progress: data counted and hashed as it passes.
 
-use super::{Direction, Event};
+use super::{CopyOf, Direction, Event};
 use crate::crypto::hasher::Hasher;
 
 #[derive(Debug, Default)]
@@ -14,22 +14,27 @@ struct Stream {
 #[derive(Debug)]
 pub(super) struct Copy {
     n: u64,
+    of: Option<CopyOf>,
     to_target: Option<Stream>,
     to_client: Option<Stream>,
     both: bool,
+    /// Directions that have ended: what came of the whole is told at its end.
+    ended: Vec<Event>,
 }
 
 impl Copy {
-    pub(super) fn begin(n: u64, directions: &[Direction], out: &mut Vec<Event>) -> Self {
+    pub(super) fn begin(n: u64, of: Option<CopyOf>, directions: &[Direction], out: &mut Vec<Event>) -> Self {
         for direction in directions {
             out.push(Event::CopyBegun { n, direction: *direction });
         }
         let open = |direction| directions.contains(&direction).then(Stream::default);
         Self {
             n,
+            of,
             to_target: open(Direction::In),
             to_client: open(Direction::Out),
             both: directions.len() == 2,
+            ended: Vec::new(),
         }
     }
 
@@ -52,12 +57,13 @@ impl Copy {
     }
 
     /// The sender ended its data, `complete` or not.
-    pub(super) fn close(&mut self, direction: Direction, complete: bool, out: &mut Vec<Event>) -> bool {
-        let n = self.n;
+    pub(super) fn close(&mut self, direction: Direction, complete: bool) -> bool {
         let Some(stream) = self.stream(direction).take() else { return false };
-        out.push(Event::CopyEnded {
-            n,
+        self.ended.push(Event::CopyEnded {
+            n: self.n,
             direction,
+            of: self.of.clone(),
+            rows: None,
             chunks: stream.chunks,
             bytes: stream.bytes,
             sha256: stream.hasher.finish(),
@@ -66,10 +72,16 @@ impl Copy {
         true
     }
 
-    /// The statement ended: what is still open was not complete.
-    pub(super) fn end(mut self, out: &mut Vec<Event>) {
+    /// The statement ended, with so many rows if it is done: what is still open was not complete.
+    pub(super) fn end(mut self, count: Option<u64>, out: &mut Vec<Event>) {
         for direction in [Direction::In, Direction::Out] {
-            self.close(direction, false, out);
+            self.close(direction, false);
+        }
+        for mut event in self.ended {
+            if let Event::CopyEnded { rows, .. } = &mut event {
+                *rows = count;
+            }
+            out.push(event);
         }
     }
 

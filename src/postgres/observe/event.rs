@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Param;
+use super::{CopyOf, Param};
 use crate::crypto::Hash;
 use crate::postgres::codec::backend::TransactionStatus;
+use crate::postgres::fingerprint::Fingerprint;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -19,12 +20,23 @@ pub enum Event {
     CopyEnded {
         n: u64,
         direction: Direction,
-        /// Messages of copy data; the rows of a text COPY are in the statement's tag.
+        /// As its text says; none for a query, and where it cannot be told.
+        of: Option<CopyOf>,
+        /// As the target told when all was done.
+        rows: Option<u64>,
+        /// Messages of copy data.
         chunks: u64,
         bytes: u64,
         sha256: Hash,
         /// Whether the sender said that this was all.
         complete: bool,
+    },
+    /// A command that decides what later statements mean was done.
+    Set {
+        n: u64,
+        settings: &'static [&'static str],
+        /// The command, or its head.
+        sql: Bytes,
     },
     /// As told after each batch.
     TransactionState(TransactionStatus),
@@ -65,6 +77,8 @@ pub struct Begun {
     pub portal: Bytes,
     /// In the client's encoding; empty when the name is not known to the gateway.
     pub sql: Bytes,
+    /// Of the text; none when that is not known.
+    pub fingerprint: Option<Fingerprint>,
     pub params: Arc<[Param]>,
     /// False when the target may have run something else under this name.
     pub certain: bool,
@@ -86,7 +100,10 @@ pub enum Outcome {
         message: Bytes,
     },
     /// An earlier message of the batch failed: the target did not run this one.
-    Skipped,
+    Skipped {
+        /// The statement that failed; none when it was no statement's.
+        after: Option<u64>,
+    },
     /// The connection ended before the target answered: it may have run or not.
     Unresolved,
 }
@@ -105,10 +122,12 @@ pub struct Ended {
     pub affected: u64,
     /// Bytes of rows and of copied data sent to the client.
     pub bytes: u64,
-    /// From begin to the first row, in microseconds.
-    pub first_row_us: Option<u64>,
+    /// From begin to the first row or copied data, or else to what first answered it, in microseconds.
+    pub first_us: Option<u64>,
     /// From begin to end, in microseconds.
     pub total_us: u64,
+    /// The transaction's state, when the target told it right after this statement.
+    pub transaction: Option<TransactionStatus>,
 }
 
 impl Ended {

@@ -21,6 +21,7 @@
 //! pieces, can do the same unseen; its text, or the call of the function, is on record.
 
 mod change;
+mod clause;
 mod client;
 mod copy;
 mod event;
@@ -36,15 +37,16 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+pub use clause::CopyOf;
 pub use event::{Begun, Direction, Ended, Event, How, Outcome};
 pub use param::{LONGEST_SHOWN, Param, Value};
 pub use refusal::{Refusal, ToRun};
 
+use super::codec::backend::TransactionStatus;
+use super::lexer::Strings;
 use change::{Meter, Portal, Slots, Statement};
 use copy::Copy;
 use pending::{Pending, Queue};
-
-use super::codec::backend::TransactionStatus;
 
 /// Whether a client's message may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,12 @@ pub struct Observer {
     last_n: u64,
     /// The target skips everything until a `Sync` that has not come yet.
     failed: bool,
+    /// The statement whose failure let the target skip others last.
+    failed_by: Option<u64>,
+    /// What ended right before a `Sync`, of which the transaction's state is about to be told.
+    held: Vec<Event>,
+    /// How the target reads strings, as far as it has told.
+    strings: Strings,
     copy: Option<Copy>,
     /// The pending message that may turn the connection to COPY: what follows waits for it.
     may_copy: Option<u64>,
@@ -106,6 +114,12 @@ impl Observer {
         Self { meter, ..Self::default() }
     }
 
+    /// Of a connection whose target told that it reads strings so.
+    pub fn reading(mut self, strings: Strings) -> Self {
+        self.strings = strings;
+        self
+    }
+
     /// Pushes a [`How::Prepare`] for everything prepared or bound, and not run, since the last
     /// call: planning alone may run code. To be called before what was observed is forwarded.
     pub fn flush(&mut self, now_us: u64, out: &mut Vec<Event>) {
@@ -122,27 +136,50 @@ impl Observer {
         for (id, Unrecorded { mut begun, versions }) in unrecorded {
             self.last_n += 1;
             begun.n = self.last_n;
-            let run = pending::Run::new(begun.n, now_us, versions);
+            let run = pending::Run::new(begun.n, now_us, versions, None);
             out.push(Event::StatementBegun(begun));
             match self.queue.by_id(id) {
                 Some(item) => item.run = Some(Box::new(run)),
-                None => out.push(run.end(Outcome::Skipped, now_us)),
+                None => {
+                    let outcome = Outcome::Skipped { after: self.failed_by };
+                    out.push(Event::StatementEnded(run.end(outcome, now_us)));
+                }
             }
         }
     }
 
     /// The connection ends: so does every statement and COPY that is still open.
     pub fn finish(&mut self, now_us: u64, out: &mut Vec<Event>) {
+        self.release(None, out);
         if let Some(copy) = self.copy.take() {
-            copy.end(out);
+            copy.end(None, out);
         }
         while let Some(mut item) = self.queue.pop() {
             if let Some(run) = item.run.take() {
                 let outcome = run.failure.clone().unwrap_or(Outcome::Unresolved);
-                out.push(run.end(outcome, now_us));
+                out.push(Event::StatementEnded(run.end(outcome, now_us)));
             }
         }
         self.terminated = true;
+    }
+
+    /// A statement ended. When the transaction's state is what the target tells next, it is told with that.
+    fn told(&mut self, ended: Ended, out: &mut Vec<Event>) {
+        let event = Event::StatementEnded(ended);
+        if self.queue.next_is_certain_sync() == Some(true) {
+            self.held.push(event);
+        } else {
+            out.push(event);
+        }
+    }
+
+    fn release(&mut self, status: Option<TransactionStatus>, out: &mut Vec<Event>) {
+        for mut event in self.held.drain(..) {
+            if let Event::StatementEnded(ended) = &mut event {
+                ended.transaction = status;
+            }
+            out.push(event);
+        }
     }
 
     /// Marks as uncertain what SQL of this text could have done to names known by now.

@@ -1,9 +1,12 @@
 //! Values bound to a statement, as a record shows them.
 
-use bytes::{Buf, Bytes};
+use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use crate::crypto::{self, Hash};
 use crate::postgres::codec::frontend::{Format, Formats};
+use crate::postgres::decode;
 
 /// A longer value is cut to this many bytes; its length and hash stand for the rest.
 pub const LONGEST_SHOWN: usize = 4096;
@@ -19,23 +22,29 @@ pub struct Param {
     pub sha256: Option<Hash>,
 }
 
+/// As it was sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Null,
     /// In the client's encoding.
     Text(Bytes),
-    /// In a binary format that is not decoded here.
     Binary(Bytes),
-    Int(i64),
-    Float(f64),
-    Bool(bool),
-    Uuid(String),
 }
 
 impl Param {
     /// How much is kept of it.
     pub fn kept(&self) -> usize {
         size_of::<Self>() + self.length.min(LONGEST_SHOWN)
+    }
+
+    /// What it says, in whichever form it was sent; none for NULL, and for what cannot be read.
+    pub fn text(&self) -> Option<Cow<'_, str>> {
+        let is_whole = self.sha256.is_none();
+        match &self.value {
+            Value::Null => None,
+            Value::Text(bytes) => decode::characters(bytes, is_whole).map(Cow::Borrowed),
+            Value::Binary(bytes) => decode::text(self.oid, bytes, is_whole).map(Cow::Owned),
+        }
     }
 }
 
@@ -49,35 +58,9 @@ pub(super) fn read(values: &[Option<Bytes>], formats: &Formats, types: &[u32], d
         let shown = if detach || cut { super::detached(&shown) } else { shown };
         let value = match formats.of(index) {
             Format::Text => Value::Text(shown),
-            Format::Binary => binary(oid, shown),
+            Format::Binary => Value::Binary(shown),
         };
         Param { oid, value, length: bytes.len(), sha256: cut.then(|| crypto::sha256(&[bytes])) }
     };
     values.iter().enumerate().map(one).collect()
-}
-
-/// Decodes the binary formats of common types; OIDs as in PostgreSQL's `pg_type.dat`.
-fn binary(oid: u32, bytes: Bytes) -> Value {
-    let mut rest: &[u8] = &bytes;
-    match (oid, bytes.len()) {
-        (16, 1) => Value::Bool(bytes.first() != Some(&0)),
-        (20, 8) => Value::Int(rest.get_i64()),
-        (21, 2) => Value::Int(rest.get_i16().into()),
-        (23, 4) => Value::Int(rest.get_i32().into()),
-        (26, 4) => Value::Int(rest.get_u32().into()),
-        (700, 4) => Value::Float(rest.get_f32().into()),
-        (701, 8) => Value::Float(rest.get_f64()),
-        (2950, 16) => Value::Uuid(uuid(&bytes)),
-        // name, text, json, xml, unknown, bpchar, varchar: the same bytes in both formats
-        (19 | 25 | 114 | 142 | 705 | 1042 | 1043, _) => Value::Text(bytes),
-        _ => Value::Binary(bytes),
-    }
-}
-
-fn uuid(bytes: &[u8]) -> String {
-    let mut text = crypto::hex(bytes);
-    for at in [20, 16, 12, 8] {
-        text.insert(at, '-');
-    }
-    text
 }

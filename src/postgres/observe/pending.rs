@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::change::{Change, Portal, Statement};
-use super::{Ended, Event, Outcome, Refusal};
+use super::clause::{Clause, Clauses};
+use super::{CopyOf, Ended, Event, Outcome, Refusal};
 use crate::postgres::codec::backend::{CommandTag, Report};
 use crate::postgres::codec::frontend::Subject;
 
@@ -52,10 +53,11 @@ pub(super) struct Run {
     pub failure: Option<Outcome>,
     /// Something else went to the target in its place.
     pub refusal: Option<Box<Refusal>>,
+    clauses: Clauses,
 }
 
 impl Run {
-    pub(super) fn new(n: u64, begun_us: u64, versions: [u64; 2]) -> Self {
+    pub(super) fn new(n: u64, begun_us: u64, versions: [u64; 2], clauses: Clauses) -> Self {
         let ended = Ended {
             n,
             outcome: Outcome::Unresolved,
@@ -64,28 +66,54 @@ impl Run {
             rows: 0,
             affected: 0,
             bytes: 0,
-            first_row_us: None,
+            first_us: None,
             total_us: 0,
+            transaction: None,
         };
-        Self { ended, begun_us, versions, failure: None, refusal: None }
+        Self { ended, begun_us, versions, failure: None, refusal: None, clauses }
     }
 
     pub(super) fn n(&self) -> u64 {
         self.ended.n
     }
 
+    /// Something came in answer to it.
+    pub(super) fn answered(&mut self, now_us: u64) {
+        self.ended.first_us.get_or_insert(now_us.saturating_sub(self.begun_us));
+    }
+
     pub(super) fn rows(&mut self, rows: u64, bytes: u64, now_us: u64) {
-        let since = now_us.saturating_sub(self.begun_us);
-        self.ended.first_row_us.get_or_insert(since);
+        self.answered(now_us);
         self.ended.rows += rows;
         self.ended.bytes += bytes;
     }
 
-    pub(super) fn copied(&mut self, bytes: u64) {
+    pub(super) fn copied(&mut self, bytes: u64, now_us: u64) {
+        self.answered(now_us);
         self.ended.bytes += bytes;
     }
 
-    pub(super) fn completed(&mut self, tag: &CommandTag) {
+    /// What the command that is under way does, by the text.
+    fn clause(&self) -> Option<&Clause> {
+        let clauses = self.clauses.as_deref()?;
+        clauses.iter().find(|(number, _)| *number == self.ended.commands).map(|(_, clause)| clause)
+    }
+
+    /// Of what the COPY is that the target began.
+    pub(super) fn copy_of(&self) -> Option<CopyOf> {
+        match self.clause() {
+            Some(Clause::Copy(of)) => Some(of.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn completed(&mut self, tag: &CommandTag, now_us: u64, out: &mut Vec<Event>) {
+        self.answered(now_us);
+        if let Some(Clause::Sets(settings, done, sql)) = self.clause()
+            && tag.0 == *done
+        {
+            out.push(Event::Set { n: self.ended.n, settings, sql: sql.clone() });
+        }
         self.ended.commands += 1;
         self.ended.affected = self.ended.affected.saturating_add(tag.rows().unwrap_or(0));
         if self.ended.tags.len() < Ended::MOST_TAGS {
@@ -93,10 +121,13 @@ impl Run {
         }
     }
 
-    pub(super) fn end(mut self, outcome: Outcome, now_us: u64) -> Event {
+    pub(super) fn end(mut self, outcome: Outcome, now_us: u64) -> Ended {
+        if !matches!(outcome, Outcome::Skipped { .. } | Outcome::Unresolved) {
+            self.answered(now_us);
+        }
         self.ended.outcome = outcome;
         self.ended.total_us = now_us.saturating_sub(self.begun_us);
-        Event::StatementEnded(self.ended)
+        self.ended
     }
 }
 

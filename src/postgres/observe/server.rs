@@ -2,11 +2,12 @@
 
 use super::copy::Copy;
 use super::pending::{Kind, Pending, Run, Undo};
-use super::{Direction, Event, Observer, Outcome, sql};
+use super::{Direction, Ended, Event, Observer, Outcome, sql};
 use crate::postgres::codec::backend::{CommandTag, Report, TransactionStatus};
 use crate::postgres::codec::frontend::Subject;
 use crate::postgres::codec::walker::ServerMessage;
 use crate::postgres::codec::{CodecError, Peer};
+use crate::postgres::lexer::Strings;
 
 impl Observer {
     /// Observes a stretch of the target's stream. An error means that the target answers what was
@@ -20,11 +21,15 @@ impl Observer {
         match message {
             ServerMessage::Notice(_) | ServerMessage::Notification => return Ok(()),
             ServerMessage::Parameter { name, value } => {
+                self.strings = Strings::reported(name, value).unwrap_or(self.strings);
                 out.push(Event::Parameter { name: name.clone(), value: value.clone() });
                 return Ok(());
             }
             ServerMessage::Ready(status) => return self.ready(*status, now_us, out),
             _ => {}
+        }
+        if !self.held.is_empty() && !matches!(message, ServerMessage::Error(_)) {
+            self.release(None, out);
         }
         self.pass_swallowed_syncs();
         let understood = match message {
@@ -45,9 +50,9 @@ impl Observer {
             ServerMessage::CopyIn => self.begin_copy(&[Direction::In], out),
             ServerMessage::CopyOut => self.begin_copy(&[Direction::Out], out),
             ServerMessage::CopyBoth => self.begin_copy(&[Direction::In, Direction::Out], out),
-            ServerMessage::CopyData { bytes, ended } => self.copied(bytes, *ended),
+            ServerMessage::CopyData { bytes, ended } => self.copied(bytes, *ended, now_us),
             ServerMessage::CopyDone => {
-                self.copy.as_mut().is_some_and(|copy| copy.close(Direction::Out, true, out))
+                self.copy.as_mut().is_some_and(|copy| copy.close(Direction::Out, true))
             }
             ServerMessage::FunctionResult => {
                 self.queue.head().is_some_and(|item| item.kind == Kind::Function)
@@ -96,7 +101,7 @@ impl Observer {
             None => {}
         }
         if let Some(run) = item.run {
-            out.push(run.end(Outcome::Done, now_us));
+            self.told(run.end(Outcome::Done, now_us), out);
         }
         true
     }
@@ -129,22 +134,22 @@ impl Observer {
         let Some(item) = self.queue.head() else { return false };
         let (id, is_query) = (item.id, item.kind == Kind::Query);
         let Some(run) = self.run() else { return false };
-        run.completed(tag);
+        run.completed(tag, now_us, out);
         self.mark_uncertain(sql::tag_touches(&tag.0), id);
-        self.end_copy(out);
+        self.end_copy(tag.rows(), out);
         is_query || self.executed(Outcome::Done, now_us, out)
     }
 
     fn executed(&mut self, outcome: Outcome, now_us: u64, out: &mut Vec<Event>) -> bool {
         let Some(item) = self.pop_kind(&Kind::Execute) else { return false };
         if let Some(run) = item.run {
-            out.push(run.end(outcome, now_us));
+            self.told(run.end(outcome, now_us), out);
         }
         true
     }
 
     fn error(&mut self, report: &Report, now_us: u64, out: &mut Vec<Event>) -> bool {
-        self.end_copy(out);
+        self.end_copy(None, out);
         let Some(head) = self.queue.head() else {
             // Nobody asked: an idle connection is being ended.
             return true;
@@ -152,12 +157,14 @@ impl Observer {
         match head.kind {
             Kind::Sync { .. } => {
                 let (sqlstate, message) = (report.sqlstate.clone(), report.message.clone());
-                out.push(Event::CommitFailed { sqlstate, message });
+                // Behind what it undid.
+                self.held.push(Event::CommitFailed { sqlstate, message });
             }
             Kind::Query | Kind::Function => {
                 let mut run = head.run.take();
                 let failure = self.failure(run.as_deref(), report);
                 if let Some(run) = &mut run {
+                    run.answered(now_us);
                     run.failure.get_or_insert(failure);
                 }
                 if let Some(head) = self.queue.head() {
@@ -210,13 +217,15 @@ impl Observer {
                 self.queue.doubt_next_sync();
             }
         }
-        self.end_copy(out);
+        self.release(Some(status), out);
+        self.end_copy(None, out);
         if self.may_copy == Some(item.id) {
             self.may_copy = None;
         }
         if let Some(mut run) = item.run {
             let outcome = run.failure.take().unwrap_or(Outcome::Done);
-            out.push(run.end(outcome, now_us));
+            let ended = Ended { transaction: Some(status), ..run.end(outcome, now_us) };
+            out.push(Event::StatementEnded(ended));
         }
         if status == TransactionStatus::Idle {
             self.portals.drop_until(item.batch);
@@ -227,27 +236,27 @@ impl Observer {
     }
 
     fn begin_copy(&mut self, directions: &[Direction], out: &mut Vec<Event>) -> bool {
-        let Some(n) = self.run().map(|run| run.n()) else { return false };
-        self.end_copy(out);
+        let Some((n, of)) = self.run().map(|run| (run.n(), run.copy_of())) else { return false };
+        self.end_copy(None, out);
         // Messages sent since would be eaten by a COPY that reads from the client.
         if directions.contains(&Direction::In) && !self.queue.doubt_syncs() {
             return false;
         }
-        self.copy = Some(Copy::begin(n, directions, out));
+        self.copy = Some(Copy::begin(n, of, directions, out));
         true
     }
 
-    fn copied(&mut self, bytes: &[u8], ended: bool) -> bool {
+    fn copied(&mut self, bytes: &[u8], ended: bool, now_us: u64) -> bool {
         let counted = self.copy.as_mut().is_some_and(|copy| copy.data(Direction::Out, bytes, ended.into()));
         if counted && let Some(run) = self.run() {
-            run.copied(bytes.len() as u64);
+            run.copied(bytes.len() as u64, now_us);
         }
         counted
     }
 
-    fn end_copy(&mut self, out: &mut Vec<Event>) {
+    fn end_copy(&mut self, rows: Option<u64>, out: &mut Vec<Event>) {
         if let Some(copy) = self.copy.take() {
-            copy.end(out);
+            copy.end(rows, out);
         }
     }
 }

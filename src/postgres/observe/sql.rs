@@ -34,7 +34,7 @@ pub(super) fn may_copy_in(sql: &[u8]) -> bool {
 }
 
 /// Case-insensitive; `word` is lower case ASCII.
-fn contains(sql: &[u8], word: &str) -> bool {
+pub(super) fn contains(sql: &[u8], word: &str) -> bool {
     let word = word.as_bytes();
     let Some(first) = word.first() else { return true };
     let mut rest = sql;

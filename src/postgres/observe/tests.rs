@@ -8,6 +8,7 @@ use crate::postgres::codec::frame::{Frame, Piece, Splitter};
 use crate::postgres::codec::walker::Walker;
 
 mod copying;
+mod ends;
 mod model;
 mod rules;
 

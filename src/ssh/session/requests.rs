@@ -153,7 +153,7 @@ impl Inward<'_> {
         }
         // On record before there is a socket to it on the host.
         let text = format!("channel {}: the client's agent is forwarded", self.shared.ch);
-        self.shared.carrier.record(&[Body::Notice(Notice { text })]).await?;
+        self.shared.carrier.record(&[Body::Notice(Notice::new(text))]).await?;
         let answered = self.will_ask();
         self.to.agent().await?;
         let granted = self.target_says(answered).await;

@@ -32,8 +32,8 @@ fn data_copied_in_is_counted_and_hashed() {
     assert_eq!(watch.try_client(&data(b"early")), Ok(Observed::Hold { flush: true }));
     watch.server(&[response(b'G')]);
     watch.client(&[data(b"1\n"), data(b"2\n"), message(b'H', b""), done()]);
-    assert_eq!(copied(&watch), [(Direction::In, 2, 4, sha256(&[b"1\n2\n"]), true)]);
     watch.server(&[complete("COPY 2"), ready(b'I')]);
+    assert_eq!(copied(&watch), [(Direction::In, 2, 4, sha256(&[b"1\n2\n"]), true)]);
     assert_eq!((watch.ended()[0].affected, watch.ended()[0].outcome.clone()), (2, Outcome::Done));
 }
 
@@ -50,7 +50,7 @@ fn long_copy_data_is_hashed_piece_by_piece() {
             assert!(matches!(piece, Piece::CopyStart { .. } | Piece::CopyBody { .. }));
         }
     }
-    watch.client(&[done()]);
+    watch.client(&[done()]).server(&[complete("COPY 9"), ready(b'I')]);
     assert_eq!(copied(&watch), [(Direction::In, 1, 200_000, sha256(&[&whole]), true)]);
 }
 
@@ -145,4 +145,29 @@ fn replication_is_counted_both_ways() {
         (Direction::Out, 1, 6, sha256(&[b"change"]), true),
     ];
     assert_eq!(copied(&watch), expected);
+}
+
+#[test]
+fn a_copy_tells_its_table_and_the_rows_that_the_target_counted() {
+    let mut watch = Watch::default();
+    let sql = "SELECT 1; COPY public.t (a, \"B\") FROM STDIN; COPY (TABLE t) TO STDOUT; COPY u FROM STDIN";
+    watch.client(&[query(sql)]).server(&[complete("SELECT 1"), response(b'G')]);
+    watch.client(&[data(b"1\t2\n3\t4\n"), done()]);
+    watch.server(&[complete("COPY 2"), response(b'H'), data(b"1\n"), done(), complete("COPY 1")]);
+    watch.server(&[response(b'G')]).client(&[data(b"wrong"), done()]);
+    watch.server(&[error("22P02"), ready(b'I')]);
+    let told = |event: &Event| match event {
+        Event::CopyEnded { of, rows, .. } => {
+            Some((of.as_ref().map(|of| (of.table.clone(), of.columns.clone())), *rows))
+        }
+        _ => None,
+    };
+    let told: Vec<_> = watch.events.iter().filter_map(told).collect();
+    let columns = vec!["a".to_owned(), "\"B\"".to_owned()];
+    let expected = [
+        (Some(("public.t".to_owned(), columns)), Some(2)),
+        (None, Some(1)),
+        (Some(("u".to_owned(), Vec::new())), None),
+    ];
+    assert_eq!(told, expected);
 }
