@@ -57,7 +57,7 @@ pub(crate) fn frames(bytes: &[u8]) {
 /// Both directions of a connection, in turns: a byte for the direction, a byte for the length,
 /// that many bytes. Everything that begins must end, once.
 pub(crate) fn observer(mut bytes: &[u8]) {
-    let (mut observer, mut events) = (Observer::default(), Vec::new());
+    let (mut observer, mut events) = (Observer::new(1 << 16), Vec::new());
     let (mut splitter, mut buffer, mut walker) = (Splitter::new(1 << 16), BytesMut::new(), Walker::new());
     let mut now = 0;
     'connection: while let [direction, length, rest @ ..] = bytes {

@@ -30,7 +30,7 @@ use super::lexer::Strings;
 use super::observe::{Event, Observer, Outcome};
 use super::outward::{Batch, Outward};
 use super::record;
-use super::serve::close;
+use super::serve::{close, hear_out};
 use super::sqlstate::Goodbye;
 use super::upstream::Canceller;
 use super::{ClientStream, TargetStream};
@@ -259,6 +259,10 @@ async fn finish(
     let telling = async {
         let at_boundary = goodbye.is_some() && inward.reach_boundary().await;
         let mut client = client_read.unsplit(inward.write);
+        if matches!(reason, EndReason::Protocol { .. }) {
+            // Perhaps in the middle of a message that is too long.
+            hear_out(&mut client).await;
+        }
         let taken = close(&mut client, goodbye.filter(|_| at_boundary)).await;
         if !taken && cut {
             // The client does not read. Without this the kernel would keep what is on the way to it,

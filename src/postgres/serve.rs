@@ -30,6 +30,7 @@ use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
 use crate::gateway::login::{Login, MalformedLogin};
+use crate::gateway::scratch;
 
 use super::ClientStream;
 use super::authenticate::{AuthenticateError, authenticate};
@@ -48,6 +49,8 @@ use super::upstream::{self, Upstream, UpstreamError};
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// How long we wait for a peer to close its side, so that what we said last reaches it.
 const LINGER: Duration = Duration::from_millis(200);
+/// How long a peer may go on sending what is not wanted before it is told so.
+const HEAR_OUT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the gateway was configured with.
 #[derive(Debug, Clone)]
@@ -393,6 +396,17 @@ fn unreachable(error: UpstreamError) -> Goodbye {
         },
         other => Goodbye::from(&Deny::TargetUnavailable { detail: other.to_string() }),
     }
+}
+
+/// Reads what the peer still has to say, which is dropped, until it pauses, [`HEAR_OUT_WITHIN`] at most.
+///
+/// libpq reads while it writes to notice an end, and then tells nobody what was said before that end.
+pub(super) async fn hear_out<S: AsyncRead + Unpin>(stream: &mut S) {
+    let listening = async {
+        let mut next = async || tokio::time::timeout(LINGER, scratch::read(stream)).await;
+        while matches!(next().await, Ok(Ok(chunk)) if !chunk.is_empty()) {}
+    };
+    let _paused = tokio::time::timeout(HEAR_OUT_WITHIN, listening).await;
 }
 
 /// As [`close`], before it is known who the client is.

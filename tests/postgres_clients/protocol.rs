@@ -259,11 +259,11 @@ fn converse(wire: &mut Wire, steps: &[Step]) -> Vec<Vec<Message>> {
         let (mut answers, mut left) = (Vec::new(), *count);
         wire.send(sent);
         while left > 0 {
-            let (tag, mut body) =
-                wire.receive().unwrap_or_else(|| panic!("the connection ended after {answers:?}"));
+            let (tag, mut body) = wire.receive().unwrap();
             left -= usize::from(tag == *last);
-            if tag == b'A' {
-                body[..4].fill(0);
+            // Which process notified.
+            if let (b'A', Some(process)) = (tag, body.get_mut(..4)) {
+                process.fill(0);
             }
             answers.push((tag, body));
         }
@@ -356,13 +356,13 @@ fn the_version_of_the_protocol_is_negotiated_first() {
     assert_eq!(direct.receive(), Some(negotiation(VERSION_3_0, &names)));
     assert_eq!(direct.receive().unwrap().0, b'R');
 
-    let cases: [(u32, &[(&str, &str)], Option<Message>, usize); 6] = [
-        (VERSION_3_0, &[], None, 4),
-        (VERSION_3_2, &[], None, 32),
-        (0x0003_270f, &[], Some(negotiation(VERSION_3_2, &[])), 32),
-        (0x0003_0003, &wings, Some(negotiation(VERSION_3_2, &names)), 32),
-        (VERSION_3_2, &wings, Some(negotiation(VERSION_3_2, &names)), 32),
-        (VERSION_3_0, &wings, Some(negotiation(VERSION_3_0, &names)), 4),
+    let cases = [
+        (VERSION_3_0, &wings[..0], None, 4),
+        (VERSION_3_2, &wings[..0], None, 32),
+        (0x0003_270f, &wings[..0], Some(negotiation(VERSION_3_2, &[])), 32),
+        (0x0003_0003, &wings[..], Some(negotiation(VERSION_3_2, &names)), 32),
+        (VERSION_3_2, &wings[..], Some(negotiation(VERSION_3_2, &names)), 32),
+        (VERSION_3_0, &wings[..], Some(negotiation(VERSION_3_0, &names)), 4),
     ];
     for (version, options, answer, length) in cases {
         let (mut wire, before, key) = greeted(&bastion, version, options);

@@ -89,8 +89,9 @@ fn pgbench_runs_in_every_protocol_mode() {
     assert_eq!(updates("extended"), 400);
 
     let script = bastion.scratch().join("pipeline.sql");
-    let statements: String = (0..50).map(|n| format!("SELECT :client_id * 1000 + {n} AS piped;\n")).collect();
-    fs::write(&script, format!("\\startpipeline\n{statements}\\endpipeline\n")).unwrap();
+    let statements: Vec<String> =
+        (0..50).map(|n| format!("SELECT :client_id * 1000 + {n} AS piped;\n")).collect();
+    fs::write(&script, format!("\\startpipeline\n{}\\endpipeline\n", statements.concat())).unwrap();
     let script = script.to_str().unwrap();
     for mode in ["extended", "prepared"] {
         let done = run(&["-n", "-c", "4", "-t", "10", "-M", mode, "-f", script]).success();

@@ -1,4 +1,4 @@
-//! Python's drivers: psycopg 3 and 2, asyncpg, and SQLAlchemy over two of them.
+//! Python's drivers: psycopg 3 and 2, asyncpg, and `SQLAlchemy` over two of them.
 
 use std::process::Command;
 

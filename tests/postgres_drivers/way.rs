@@ -60,8 +60,8 @@ impl Ways {
             password: self.bastion.token("alice"),
             ca_file: self.bastion.ca_file(),
         };
-        let direct = self.run(command(), &direct).success();
-        let proxied = self.run(command(), &gateway).success();
+        let direct = self.run(&command(), &direct).success();
+        let proxied = self.run(&command(), &gateway).success();
         same(&direct.stdout, &proxied.stdout);
         same(&direct.stderr, &proxied.stderr);
         assert!(!direct.stdout.is_empty(), "the script says nothing");
@@ -70,7 +70,7 @@ impl Ways {
         direct.stdout
     }
 
-    fn run(&self, client: Command, place: &Place) -> Finished {
+    fn run(&self, client: &Command, place: &Place) -> Finished {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(client.get_program()).args(client.get_args());
         command.envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -157,8 +157,7 @@ fn logged(log: &str) -> Vec<String> {
 #[track_caller]
 fn same(direct: &str, proxied: &str) {
     let mut lines = direct.lines().zip(proxied.lines());
-    if let Some((direct, proxied)) = lines.find(|(direct, proxied)| direct != proxied) {
-        panic!("directly: {direct}\nproxied:  {proxied}");
-    }
+    let differing = lines.find(|(direct, proxied)| direct != proxied);
+    assert_eq!(differing, None, "directly, and through the gateway");
     assert_eq!(direct.lines().count(), proxied.lines().count(), "directly: {direct}\nproxied: {proxied}");
 }
