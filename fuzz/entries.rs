@@ -4,6 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use sallyport::crypto::scram::ITERATIONS;
+use sallyport::postgres::classify::classify;
 use sallyport::postgres::codec::frame::{self, Piece, Splitter};
 use sallyport::postgres::codec::frontend::{ClientMessage, SaslInitialResponse};
 use sallyport::postgres::codec::startup::{CancelRequest, First, StartupParameters};
@@ -128,7 +129,8 @@ pub(crate) fn parameters(bytes: &[u8]) {
     }
 }
 
-/// What is recorded of a statement is what it was but for what is masked, and each mask stands for something.
+/// What is recorded of a statement is what it was but for what is masked, and each mask stands for something. A comment
+/// before it changes nothing of what it is.
 pub(crate) fn statements(bytes: &[u8]) {
     for strings in [Strings::Standard, Strings::Escaped] {
         let mut at = 0;
@@ -138,6 +140,8 @@ pub(crate) fn statements(bytes: &[u8]) {
         }
         assert!(at <= bytes.len());
         assert!(normalised(bytes, strings).len() <= 2 * bytes.len());
+        let commented = [b"/* ' */", bytes].concat();
+        assert_eq!(classify(&commented, strings), classify(bytes, strings));
         let Some((text, count)) = masked(bytes, strings) else { continue };
         assert!(count > 0 && text.windows(3).any(|window| window == b"***"));
         let kept: usize = text.len() - 3 * usize::try_from(count).unwrap();
