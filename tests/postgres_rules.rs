@@ -208,6 +208,32 @@ fn in_a_pipeline_what_follows_is_skipped_and_the_next_one_runs() {
 }
 
 #[test]
+fn a_transaction_that_may_not_have_begun_is_none() {
+    let (postgres, bastion) = start();
+    postgres.query("ledger", "CREATE TABLE extra (); ALTER TABLE extra OWNER TO ledger_owner").success();
+    let (mut wire, _) = Wire::session(&bastion, "alice", GUARDED);
+    let sync = message(b'S', b"");
+    // The first BEGIN is never run.
+    wire.send(&[query("SELECT 1/0; BEGIN"), query("DROP TABLE extra")].concat());
+    assert!(tags(&mut wire).contains('E') && tags(&mut wire).contains('E'));
+    let skipped = [
+        extended("SELECT nonsense"),
+        extended("BEGIN"),
+        sync.clone(),
+        extended("DROP TABLE extra"),
+        sync.clone(),
+    ];
+    wire.send(&skipped.concat());
+    assert!(tags(&mut wire).contains('E') && tags(&mut wire).contains('E'));
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_class WHERE relname = 'extra'"), "1");
+    // In one batch it is certain: drivers send BEGIN with the first statement.
+    wire.send(
+        &[extended("BEGIN"), extended("DROP TABLE extra"), sync.clone(), extended("ROLLBACK"), sync].concat(),
+    );
+    assert!(!tags(&mut wire).contains('E') && !tags(&mut wire).contains('E'));
+}
+
+#[test]
 fn a_setting_that_is_on_its_way_hides_nothing() {
     let (postgres, bastion) = start();
     let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);

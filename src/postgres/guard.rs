@@ -36,9 +36,20 @@ pub(super) struct Guard<'a> {
     access: &'a Access,
     permit: &'a Permit,
     rules: Option<StatementRules>,
-    verdicts: HashMap<(Bytes, Reading, bool), Result<bool, Deny>>,
-    /// Whether a transaction will be open when all that was let through has been run.
-    in_transaction: bool,
+    verdicts: HashMap<(Bytes, Reading, Transaction), Result<Transaction, Deny>>,
+    /// What will be when all that was let through has been run.
+    transaction: Transaction,
+    /// The batch of messages that this is known in.
+    batch: u64,
+}
+
+/// Whether a statement becomes part of an open transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Transaction {
+    Open,
+    None,
+    /// It depends on what an earlier batch comes to: the statement may be refused in neither case.
+    Unsure,
 }
 
 /// How the server reads a text.
@@ -52,7 +63,14 @@ enum Reading {
 
 impl<'a> Guard<'a> {
     pub(super) fn new(access: &'a Access, permit: &'a Permit) -> Self {
-        Self { access, permit, rules: None, verdicts: HashMap::new(), in_transaction: false }
+        Self {
+            access,
+            permit,
+            rules: None,
+            verdicts: HashMap::new(),
+            transaction: Transaction::None,
+            batch: 0,
+        }
     }
 
     /// Why this message must not go to the target. Called before it is observed; may be called again for the same
@@ -73,13 +91,17 @@ impl<'a> Guard<'a> {
         if !self.rules.as_ref().is_some_and(StatementRules::govern) {
             return None;
         }
-        if let Some(open) = observer.in_transaction() {
-            self.in_transaction = open;
+        match observer.in_transaction() {
+            Some(open) => self.transaction = if open { Transaction::Open } else { Transaction::None },
+            // Within a batch, what follows a failure is not run. In the next one it is.
+            None if observer.batch() != self.batch => self.transaction = Transaction::Unsure,
+            None => {}
         }
+        self.batch = observer.batch();
         let run = observer.to_run(frame)?;
         match self.verdict(&run, observer.is_answered(), strings) {
-            Ok(open) => {
-                self.in_transaction = open;
+            Ok(transaction) => {
+                self.transaction = transaction;
                 None
             }
             Err(deny) => {
@@ -90,9 +112,9 @@ impl<'a> Guard<'a> {
     }
 
     /// Whether a transaction is open after it, if it may be run.
-    fn verdict(&mut self, run: &ToRun, is_answered: bool, strings: Strings) -> Result<bool, Deny> {
+    fn verdict(&mut self, run: &ToRun, is_answered: bool, strings: Strings) -> Result<Transaction, Deny> {
         let ToRun::Sql { sql, is_parsed_now } = run else {
-            return self.judge(StatementFacts::default()).map(|()| self.in_transaction);
+            return self.judge(StatementFacts::default()).map(|()| self.transaction);
         };
         let reading = match strings {
             // A setting that is on its way may change how the text is read, or was another when it was; and in some
@@ -103,7 +125,7 @@ impl<'a> Guard<'a> {
             Strings::Standard => Reading::Standard,
             Strings::Escaped => Reading::Escaped,
         };
-        let key = (sql.clone(), reading, self.in_transaction);
+        let key = (sql.clone(), reading, self.transaction);
         if let Some(verdict) = self.verdicts.get(&key) {
             return verdict.clone();
         }
@@ -118,20 +140,27 @@ impl<'a> Guard<'a> {
             if self.verdicts.len() >= MOST_KEPT {
                 self.verdicts.clear();
             }
-            let key = (Bytes::copy_from_slice(sql), reading, self.in_transaction);
+            let key = (Bytes::copy_from_slice(sql), reading, self.transaction);
             self.verdicts.insert(key, verdict.clone());
         }
         verdict
     }
 
-    fn judge_text(&self, sql: &[u8], strings: Strings) -> Result<bool, Deny> {
-        let mut open = self.in_transaction;
-        for mut facts in classify(sql, strings) {
-            facts.in_transaction = open;
-            open = after(open, &facts);
-            self.judge(facts)?;
+    fn judge_text(&self, sql: &[u8], strings: Strings) -> Result<Transaction, Deny> {
+        let mut transaction = self.transaction;
+        for facts in classify(sql, strings) {
+            let after = transaction.after(&facts);
+            let cases = match transaction {
+                Transaction::Open => [true].as_slice(),
+                Transaction::None => &[false],
+                Transaction::Unsure => &[true, false],
+            };
+            for in_transaction in cases {
+                self.judge(StatementFacts { in_transaction: *in_transaction, ..facts.clone() })?;
+            }
+            transaction = after;
         }
-        Ok(open)
+        Ok(transaction)
     }
 
     fn judge(&self, facts: StatementFacts) -> Result<(), Deny> {
@@ -139,13 +168,18 @@ impl<'a> Guard<'a> {
     }
 }
 
-/// Whether a transaction is open after a statement.
-fn after(open: bool, facts: &StatementFacts) -> bool {
-    let is = |kind: &str| facts.kinds.contains(kind);
-    if is("begin") {
-        return true;
+impl Transaction {
+    /// After a statement that succeeds.
+    fn after(self, facts: &StatementFacts) -> Self {
+        let is = |kind: &str| facts.kinds.contains(kind);
+        if is("begin") {
+            Self::Open
+        } else if is("commit") || is("rollback") || is("prepare_transaction") {
+            Self::None
+        } else {
+            self
+        }
     }
-    open && !is("commit") && !is("rollback") && !is("prepare_transaction")
 }
 
 fn refusal(deny: &Deny) -> Refusal {

@@ -55,6 +55,11 @@ impl Observer {
         self.queue.len() == 0
     }
 
+    /// Counts what ends a batch of messages: a failure lets the server skip what follows in it.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
     /// Whether a transaction is open; `None` while that depends on answers that have not come.
     pub fn in_transaction(&self) -> Option<bool> {
         self.is_answered().then(|| self.status.is_some_and(|status| status != TransactionStatus::Idle))
