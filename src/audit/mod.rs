@@ -8,6 +8,7 @@
 pub mod asciicast;
 pub mod backlog;
 pub mod base;
+mod body;
 pub mod bundle;
 pub mod canary;
 pub mod chain;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::base::first_file;
+use super::body;
 use super::chain::{RecordingChain, record_hash};
 use super::files::{Lines, Read};
 use super::line::{Envelope, parse_line};
@@ -70,7 +71,7 @@ impl Entry {
                 Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?)))
             }
             "ended" => Content::Ended(serde_json::from_slice(json)?),
-            _ => Content::Body(Box::new(serde_json::from_slice(json)?)),
+            kind => Content::Body(Box::new(body::read(kind, json)?)),
         };
         Ok(Self { seq: envelope.seq, at: envelope.at, json: json.to_vec(), content })
     }

@@ -37,15 +37,9 @@ pub(super) fn may_copy_in(sql: &[u8]) -> bool {
 pub(super) fn contains(sql: &[u8], word: &str) -> bool {
     let word = word.as_bytes();
     let Some(first) = word.first() else { return true };
-    let mut rest = sql;
-    while let Some(at) = rest.iter().position(|byte| byte.to_ascii_lowercase() == *first) {
-        rest = rest.get(at..).unwrap_or_default();
-        if rest.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word)) {
-            return true;
-        }
-        rest = rest.get(1..).unwrap_or_default();
-    }
-    false
+    memchr::memchr2_iter(*first, first.to_ascii_uppercase(), sql).any(|at| {
+        sql.get(at..at.saturating_add(word.len())).is_some_and(|head| head.eq_ignore_ascii_case(word))
+    })
 }
 
 #[cfg(test)]
