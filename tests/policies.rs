@@ -549,6 +549,7 @@ fn whether_there_is_a_rule_for_statements_is_told_before_any_is_looked_at() {
         ("principal in Group::\"oncall\" && !context.known", false),
         ("principal in Group::\"requesters\" && context.in_transaction", true),
         ("resource.environment == Environment::\"prod\"", true),
+        ("context has kinds && context.kinds.contains(\"drop\")", true),
     ] {
         assert_eq!(governed(&forbid(when), &ledger), expected, "{when}");
     }

@@ -97,8 +97,14 @@ fn nothing_that_hides_in_another_statement_gets_past_a_rule() {
         "CREATE TABLE stolen AS SELECT * FROM accounts",
         "TRUNCATE accounts",
         "DELETE\u{a0}FROM accounts",
+        "SELECT E'a'\n'\\''; DELETE FROM accounts; --'",
+        "WITH RECURSIVE x(a) AS (SELECT 1 UNION ALL SELECT a + 1 FROM x WHERE a < 2) SEARCH BREADTH FIRST BY a SET key \
+         UPDATE accounts SET balance = 0",
+        "SELECT 1 IS DISTINCT FROM 2 INTO stolen",
         "SELECT * FROM accounts WHERE owner = 'x",
     ];
+    let signs = format!("SELECT 2*{}--'\n1; DELETE FROM accounts; --'", "+".repeat(62));
+    let hidden = [&hidden[..], &[&signs]].concat();
     let told = psql(&bastion, READ_ONLY, &hidden);
     let refusals = told.stderr.matches("42501: refused by Sallyport").count();
     assert_eq!(refusals, hidden.len(), "{}", told.stderr);
@@ -113,6 +119,10 @@ fn nothing_that_hides_in_another_statement_gets_past_a_rule() {
         "BEGIN; DECLARE c CURSOR FOR SELECT * FROM accounts; FETCH 1 FROM c; COMMIT",
         "COPY (SELECT 1) TO STDOUT",
         "SET search_path TO public; SHOW search_path",
+        "SELECT 'é ü'",
+        "BEGIN; SAVEPOINT a; ROLLBACK TO SAVEPOINT a; COMMIT",
+        "\\d+ accounts",
+        "\\df",
         "",
     ];
     psql(&bastion, READ_ONLY, &harmless).success();
@@ -146,6 +156,8 @@ fn a_refusal_fails_the_transaction_as_any_error_does() {
     postgres.query("ledger", "CREATE TABLE extra (); ALTER TABLE extra OWNER TO ledger_owner").success();
     let refused = psql(&bastion, GUARDED, &["DROP TABLE extra", "BEGIN; COMMIT; DROP TABLE extra"]);
     assert_eq!(refused.stderr.matches("GUARDED-TRANSACTION").count(), 2, "{}", refused.stderr);
+    let chained = psql(&bastion, GUARDED, &["BEGIN; COMMIT AND NO CHAIN; DROP TABLE extra"]);
+    assert!(chained.stderr.contains("GUARDED-TRANSACTION"), "{}", chained.stderr);
     let allowed = "BEGIN; SAVEPOINT a; ROLLBACK TO a; DROP TABLE extra; ROLLBACK";
     psql(&bastion, GUARDED, &[allowed]).success();
 }
@@ -179,14 +191,14 @@ fn in_a_pipeline_what_follows_is_skipped_and_the_next_one_runs() {
         &[extended("SELECT 1"), extended("DELETE FROM accounts"), extended("SELECT 2"), sync.clone()]
             .concat(),
     );
-    assert_eq!(tags(&mut wire), "12TDC12nEZ");
+    assert_eq!(tags(&mut wire), "12TDCEZ");
     wire.send(&[extended("SELECT 3"), sync.clone()].concat());
     assert_eq!(tags(&mut wire), "12TDCZ");
-    // A statement that was prepared while the rules did not look is looked at when it is run.
+    // What is refused need not even be planned.
     wire.send(&[message(b'P', b"d\0DELETE FROM accounts\0\0\0"), sync.clone()].concat());
-    assert_eq!(tags(&mut wire), "1Z");
+    assert_eq!(tags(&mut wire), "EZ");
     wire.send(&[message(b'B', b"\0d\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0"), sync].concat());
-    assert_eq!(tags(&mut wire), "2EZ");
+    assert_eq!(tags(&mut wire), "EZ", "there is no such statement");
     // Many at once: each error is its own.
     wire.send(
         &[
@@ -238,12 +250,47 @@ fn a_setting_that_is_on_its_way_hides_nothing() {
     let (postgres, bastion) = start();
     let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);
     // With the setting off, the backslash escapes the quote: what follows is a statement.
-    let sneaky = "SELECT '\\'' ; DELETE FROM accounts; SELECT ''";
-    wire.send(&[query("SET standard_conforming_strings = off"), query(sneaky)].concat());
+    let sneaky = query("SELECT '\\'' ; DELETE FROM accounts; SELECT ''");
+    wire.send(&[query("SET standard_conforming_strings = off"), sneaky.clone()].concat());
     assert!(!tags(&mut wire).contains('E'));
+    assert!(tags(&mut wire).contains('E'));
+    // The target tells of a setting with `ReadyForQuery`, not with the answer to the statement.
+    wire.send(&query("SET standard_conforming_strings = on"));
+    tags(&mut wire);
+    wire.send(&[extended("SET standard_conforming_strings = off"), message(b'H', b"")].concat());
+    wire.until(b'C');
+    wire.send(&sneaky);
+    assert!(tags(&mut wire).contains('E'));
+    wire.send(&query("SET standard_conforming_strings = on"));
+    tags(&mut wire);
+    // In SJIS the second byte of a character may be a backslash.
+    let hidden = query("SET client_encoding = 'SJIS'");
+    let mut soo = b"SELECT E'\x83\x5c'; DELETE FROM accounts; --'\0".to_vec();
+    wire.send(&hidden);
+    tags(&mut wire);
+    wire.send(&message(b'Q', &soo));
+    assert!(tags(&mut wire).contains('E'));
+    soo = b"SELECT $\x83[$ ' $\x83[$; DELETE FROM accounts; --'\0".to_vec();
+    wire.send(&message(b'Q', &soo));
     assert!(tags(&mut wire).contains('E'));
     assert_eq!(rows(&postgres), "100");
     bastion.verify().success();
+}
+
+#[test]
+fn what_a_transaction_has_come_to_is_known_when_the_target_says_so() {
+    let (postgres, bastion) = start();
+    postgres.query("ledger", "CREATE TABLE extra (); ALTER TABLE extra OWNER TO ledger_owner").success();
+    let (mut wire, _) = Wire::session(&bastion, "alice", GUARDED);
+    let (sync, flush) = (message(b'S', b""), message(b'H', b""));
+    wire.send(&query("BEGIN"));
+    tags(&mut wire);
+    // Committed, and not yet told as such.
+    wire.send(&[extended("COMMIT"), flush].concat());
+    wire.until(b'C');
+    wire.send(&[extended("DROP TABLE extra"), sync].concat());
+    assert!(tags(&mut wire).contains('E'));
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_class WHERE relname = 'extra'"), "1");
 }
 
 #[test]

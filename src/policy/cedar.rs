@@ -56,6 +56,8 @@ pub struct CedarPolicy {
     /// For each action the policies that may concern it: evaluating the others takes time and
     /// changes nothing.
     by_action: HashMap<Action, PolicySet>,
+    /// A rule for statements asks whether something is said of them (`has`), which is no failure where it is not.
+    asks_what_is_said: bool,
     authorizer: Authorizer,
 }
 
@@ -93,7 +95,13 @@ impl CedarPolicy {
                 concerning(action, &vocabulary, &compiled).map_err(|error| blame(error.to_string()))?;
             by_action.insert(action, policies);
         }
-        Ok(Self { compiled, vocabulary, actions, by_action, authorizer: Authorizer::new() })
+        let of_statements = by_action.get(&Action::Statement).map(PolicySet::policies).into_iter().flatten();
+        let asks_what_is_said = of_statements.into_iter().any(|policy| {
+            // One that has no form in JSON is taken for one that does.
+            policy.to_json().map_or(true, |json| asks_whether_said(&json))
+        });
+        let authorizer = Authorizer::new();
+        Ok(Self { compiled, vocabulary, actions, by_action, asks_what_is_said, authorizer })
     }
 
     /// The policies, by id.
@@ -235,6 +243,9 @@ impl Policy for CedarPolicy {
     }
 
     fn governs_statements(&self, query: &Query<'_>) -> bool {
+        if self.asks_what_is_said {
+            return true;
+        }
         let world = self.vocabulary.world(query, &self.actions);
         let request = self.vocabulary.request_of_any_statement(query);
         let (Ok(world), Ok(request)) = (world, request) else { return true };
@@ -269,6 +280,19 @@ fn concerning(
         policies.add(policy.clone()).map_err(Box::new)?;
     }
     Ok(policies)
+}
+
+/// Whether `context has …` is anywhere in a policy's JSON form.
+fn asks_whether_said(json: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match json {
+        Value::Object(fields) => {
+            let of_context = |has: &Value| has.pointer("/left/Var").is_some_and(|var| var == "context");
+            fields.get("has").is_some_and(of_context) || fields.values().any(asks_whether_said)
+        }
+        Value::Array(values) => values.iter().any(asks_whether_said),
+        _ => false,
+    }
 }
 
 fn refuse(id: &str, needs: String) -> Decision {

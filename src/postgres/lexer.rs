@@ -34,7 +34,7 @@ pub enum Kind {
     Word,
     /// A name in quotes, `U&"…"` too.
     QuotedName,
-    /// `'…'`, with whichever prefix. What goes on in the next line is a token of its own.
+    /// `'…'`, with whichever prefix. What goes on in the next line is a token of its own, with the same prefix.
     String(Prefix),
     /// `$$…$$`, `$tag$…$tag$`
     DollarString,
@@ -49,9 +49,6 @@ pub enum Kind {
     /// A byte that begins nothing.
     Other,
 }
-
-/// PostgreSQL's `NAMEDATALEN` less one.
-const LONGEST_OPERATOR: usize = 63;
 
 /// What stands before a string's quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +112,15 @@ pub struct Lexer<'a> {
     strings: Strings,
     /// Up to here nothing but signs follows, each an operator of its own.
     signs: usize,
+    /// The string before, which goes on in the way it began.
+    before: Option<Before>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    prefix: Prefix,
+    /// Whether a line has ended since.
+    line_ended: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -125,7 +131,7 @@ impl<'a> Lexer<'a> {
     /// Of a part of the text, as if nothing were before or behind it. Tokens tell where they stand in the whole.
     pub fn within(sql: &'a [u8], (start, end): (usize, usize), strings: Strings) -> Self {
         let end = end.min(sql.len());
-        Self { sql, at: start.min(end), end, strings, signs: 0 }
+        Self { sql, at: start.min(end), end, strings, signs: 0, before: None }
     }
 }
 
@@ -136,14 +142,42 @@ impl Iterator for Lexer<'_> {
         let text = self.sql.get(self.at..self.end)?;
         let blank = text.iter().position(|byte| !is_space(*byte))?;
         let start = self.at + blank;
-        let text = text.get(blank..)?;
-        let Shape { kind, length, open, close } =
-            if start < self.signs { Shape::plain(Kind::Operator, 1) } else { token(text, self.strings) };
+        let (spaces, text) = text.split_at_checked(blank)?;
+        let Shape { kind, length, open, close } = if start < self.signs {
+            Shape::plain(Kind::Operator, 1)
+        } else {
+            match self.continued(spaces, text) {
+                Some(prefix) => string(text, 0, prefix, self.has_escapes(prefix)),
+                None => token(text, self.strings),
+            }
+        };
         self.at = start + length;
-        if kind == Kind::Operator && start >= self.signs {
-            self.signs = self.at + signs(text.get(length..)?);
+        match kind {
+            Kind::Operator if start >= self.signs => {
+                self.signs = self.at + signs(text.get(length..)?);
+            }
+            Kind::String(prefix) => self.before = Some(Before { prefix, line_ended: false }),
+            Kind::Comment if text.starts_with(b"--") => {}
+            _ => self.before = None,
         }
         Some(Token { kind, start, end: self.at, open, close })
+    }
+}
+
+impl Lexer<'_> {
+    /// The prefix of the string that goes on here: after blanks and comments of one line, with a line's end among them.
+    fn continued(&mut self, spaces: &[u8], text: &[u8]) -> Option<Prefix> {
+        let before = self.before.as_mut()?;
+        before.line_ended |= spaces.iter().any(|byte| matches!(byte, b'\n' | b'\r'));
+        (before.line_ended && text.first() == Some(&b'\'')).then_some(before.prefix)
+    }
+
+    fn has_escapes(&self, prefix: Prefix) -> bool {
+        match prefix {
+            Prefix::Escape => true,
+            Prefix::None | Prefix::National => self.strings == Strings::Escaped,
+            Prefix::Unicode | Prefix::Bits | Prefix::Hexadecimal => false,
+        }
     }
 }
 
@@ -310,9 +344,8 @@ fn operator(text: &[u8]) -> usize {
     run.len().saturating_sub(trailing_signs(run)).max(1)
 }
 
-/// The characters of operators that a text begins with, before a comment. A longer operator is refused by the server.
+/// The characters of operators that a text begins with, before a comment.
 fn operators(text: &[u8]) -> &[u8] {
-    let text = text.get(..LONGEST_OPERATOR).unwrap_or(text);
     let run = text.get(..count(text, is_operator)).unwrap_or_default();
     let comment = run.windows(2).position(|pair| pair == b"--" || pair == b"/*").unwrap_or(run.len());
     run.get(..comment).unwrap_or_default()

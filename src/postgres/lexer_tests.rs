@@ -146,3 +146,29 @@ proptest! {
         prop_assert_eq!(kinds(&apart.join(&b'\n')), kinds(text.as_bytes()));
     }
 }
+
+#[test]
+fn a_string_goes_on_in_the_next_line_as_it_began() {
+    let escaped = Kind::String(Prefix::Escape);
+    check("E'a'\n'\\''; x", &[(escaped, "E'a'"), (escaped, "'\\''"), (Punctuation, ";"), (Word, "x")]);
+    check(
+        "E'a' -- b\n -- c\r '\\' x'",
+        &[(escaped, "E'a'"), (Comment, "-- b"), (Comment, "-- c"), (escaped, "'\\' x'")],
+    );
+    check("E'a' '\\' x", &[(escaped, "E'a'"), (PLAIN, "'\\'"), (Word, "x")]);
+    check("E'a' /*\n*/ '\\' x", &[(escaped, "E'a'"), (Comment, "/*\n*/"), (PLAIN, "'\\'"), (Word, "x")]);
+    check("E'a'\n, '\\' x", &[(escaped, "E'a'"), (Punctuation, ","), (PLAIN, "'\\'"), (Word, "x")]);
+    let bits = Kind::String(Prefix::Bits);
+    assert_eq!(tokens("b'0'\n'\\' x", Strings::Escaped), [(bits, "b'0'"), (bits, "'\\'"), (Word, "x")]);
+}
+
+#[test]
+fn a_comment_ends_an_operator_however_long() {
+    for before in ["", "@"] {
+        for length in [1, 2, 61, 62, 63, 64, 65, 200] {
+            let sql = format!("2*{before}{}--'\n1", "+".repeat(length));
+            let tokens = tokens(&sql, Strings::Standard);
+            assert!(tokens.contains(&(Comment, "--'")), "{sql}: {tokens:?}");
+        }
+    }
+}

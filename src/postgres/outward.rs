@@ -128,14 +128,17 @@ impl Outward<'_> {
                 let mut observer = self.shared.observer();
                 let mut stand_in = None;
                 if let Piece::Frame(frame) = piece {
-                    let refusal = self.guard.refusal(frame, &observer, self.shared.strings());
+                    let refusal = self.guard.refusal(frame, &observer, self.shared.settings());
                     stand_in = refusal.as_ref().map(|refusal| guard::stand_in(frame, refusal));
                     observer.refuse_next(refusal);
                 }
                 (observer.piece(piece, self.shared.now_us(), &mut self.events)?, stand_in)
             };
             match observed {
-                Observed::Forward => return Ok(stand_in),
+                Observed::Forward => {
+                    self.guard.passed();
+                    return Ok(stand_in);
+                }
                 Observed::Hold { flush } => {
                     if flush {
                         self.batch.push(encode::flush());

@@ -24,7 +24,7 @@ use crate::gateway::live::LiveConnection;
 use super::codec::frame::Splitter;
 use super::codec::walker::Walker;
 use super::codec::{CodecError, encode};
-use super::guard::Guard;
+use super::guard::{self, Guard};
 use super::inward::Inward;
 use super::lexer::Strings;
 use super::observe::{Event, Observer, Outcome};
@@ -52,7 +52,7 @@ pub(super) struct Sides {
     pub target: TargetStream,
     pub from_target: BytesMut,
     /// As the target told when it was ready.
-    pub strings: Strings,
+    pub settings: guard::Settings,
 }
 
 /// How it ended. Both sockets are closed.
@@ -71,6 +71,7 @@ pub(super) struct Shared<'a> {
     started: Instant,
     /// As the target last told.
     escapes: AtomicBool,
+    plain_encoding: AtomicBool,
     clock: &'a Clock,
     last_byte: AtomicU64,
     statements: AtomicU64,
@@ -98,14 +99,15 @@ impl From<CodecError> for Stop {
 }
 
 impl<'a> Shared<'a> {
-    fn new(recorder: &'a Recorder, clock: &'a Clock, strings: Strings, limits: Limits) -> Self {
+    fn new(recorder: &'a Recorder, clock: &'a Clock, settings: guard::Settings, limits: Limits) -> Self {
         let now = u64::try_from(clock.now().as_micros()).unwrap_or(0);
         Self {
             recorder,
-            observer: Mutex::new(Observer::new(limits.max_message).reading(strings)),
+            observer: Mutex::new(Observer::new(limits.max_message).reading(settings.strings)),
             answered: Notify::new(),
             started: Instant::now(),
-            escapes: AtomicBool::new(strings == Strings::Escaped),
+            escapes: AtomicBool::new(settings.strings == Strings::Escaped),
+            plain_encoding: AtomicBool::new(settings.encoding_is_plain),
             clock,
             last_byte: AtomicU64::new(now),
             statements: AtomicU64::new(0),
@@ -138,8 +140,13 @@ impl<'a> Shared<'a> {
     }
 
     /// How the target reads strings, as it last told.
-    pub(super) fn strings(&self) -> Strings {
+    fn strings(&self) -> Strings {
         if self.escapes.load(Ordering::Relaxed) { Strings::Escaped } else { Strings::Standard }
+    }
+
+    pub(super) fn settings(&self) -> guard::Settings {
+        let encoding_is_plain = self.plain_encoding.load(Ordering::Relaxed);
+        guard::Settings { strings: self.strings(), encoding_is_plain }
     }
 
     pub(super) fn bodies(&self, events: &mut Vec<Event>) -> Vec<Body> {
@@ -149,10 +156,13 @@ impl<'a> Shared<'a> {
                 if matches!(event, Event::StatementBegun(_)) {
                     self.statements.fetch_add(1, Ordering::Relaxed);
                 }
-                if let Event::Parameter { name, value } = &event
-                    && let Some(strings) = Strings::reported(name, value)
-                {
-                    self.escapes.store(strings == Strings::Escaped, Ordering::Relaxed);
+                if let Event::Parameter { name, value } = &event {
+                    if let Some(strings) = Strings::reported(name, value) {
+                        self.escapes.store(strings == Strings::Escaped, Ordering::Relaxed);
+                    }
+                    if let Some(is_plain) = record::plain_encoding(name, value) {
+                        self.plain_encoding.store(is_plain, Ordering::Relaxed);
+                    }
                 }
                 record::body(&event, self.strings())
             })
@@ -180,10 +190,10 @@ pub(super) async fn run(
     canceller: &Canceller,
     limits: Limits,
 ) -> Pumped {
-    let Sides { client, from_client, target, from_target, strings } = sides;
+    let Sides { client, from_client, target, from_target, settings } = sides;
     let (client_read, client_write) = tokio::io::split(client);
     let (target_read, target_write) = tokio::io::split(target);
-    let shared = Shared::new(live.recorder(), &access.clock, strings, limits);
+    let shared = Shared::new(live.recorder(), &access.clock, settings, limits);
     let mut outward = Outward {
         shared: &shared,
         guard: Guard::new(access, live.permit()),

@@ -188,3 +188,11 @@ fn statement_end(ended: &Ended) -> StatementEnd {
 fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+/// Whether no character of this client encoding has a byte of ASCII in it, but those of ASCII; `None` for another setting
+/// (PostgreSQL documentation, section 24.3.1: those that are for clients alone are not such).
+pub(super) fn plain_encoding(name: &[u8], value: &[u8]) -> Option<bool> {
+    const ALIKE: [&[u8]; 8] =
+        [b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SJIS", b"SHIFT_JIS_2004", b"UHC", b"SQL_ASCII"];
+    (name == b"client_encoding").then(|| !ALIKE.iter().any(|other| value.eq_ignore_ascii_case(other)))
+}

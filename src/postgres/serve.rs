@@ -37,7 +37,7 @@ use super::authenticate::{AuthenticateError, authenticate};
 use super::cancel::{CancelKeys, CancelTarget, IssuedKey};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::startup::StartupParameters;
-use super::lexer::Strings;
+use super::guard;
 use super::negotiate::{Hello, NegotiateError, Start, Stream, negotiate};
 use super::pump::{self, Pumped};
 use super::record;
@@ -329,10 +329,8 @@ impl PostgresGateway {
         }
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
-        let settings = upstream.parameters();
-        let strings = settings.iter().rev().find_map(|(name, value)| Strings::reported(name, value));
         let sides = pump::Sides {
-            strings: strings.unwrap_or(Strings::Standard),
+            settings: guard::Settings::told(&upstream.parameters()),
             client: known.stream,
             from_client: known.buffer,
             target: upstream.stream,

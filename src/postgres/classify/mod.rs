@@ -55,6 +55,8 @@ fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
             Part::Name(sql.get(start..end).unwrap_or_default())
         }
         Kind::String(_) | Kind::DollarString => Part::String,
+        // Servers differ in where such a number ends.
+        Kind::Number if is_glued(token, sql) => Part::Unclear,
         Kind::Number | Kind::Parameter | Kind::Operator => Part::Other,
         Kind::Punctuation | Kind::Other => Part::Mark(match text {
             [mark] => *mark,
@@ -62,4 +64,11 @@ fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
             _ => b':',
         }),
     })
+}
+
+/// Whether a number is followed by what could belong to it, or is one of the new forms (`1_000`, `0x1F`).
+fn is_glued(token: &Token, sql: &[u8]) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
+    let is_exponent = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
+    !token.text(sql).iter().all(is_exponent) || sql.get(token.end).is_some_and(|byte| is_word(byte))
 }

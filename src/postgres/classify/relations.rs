@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+/// PostgreSQL's `NAMEDATALEN` less one.
+const LONGEST_NAME: usize = 63;
 /// More are not kept: such a statement is not known.
 const MOST: usize = 1_000;
 
@@ -43,6 +45,8 @@ impl Relations {
 
     /// A word or a name; `folded` as the server reads it. Whether it is part of a relation's name.
     pub(super) fn part(&mut self, folded: &str) -> bool {
+        // As the server cuts it.
+        let folded = folded.get(..folded.floor_char_boundary(LONGEST_NAME)).unwrap_or(folded);
         if let Some(name) = self.name.as_mut().filter(|name| name.open) {
             name.parts.push(folded.to_owned());
             name.open = false;
@@ -75,10 +79,9 @@ impl Relations {
             self.too_many = true;
             return;
         }
-        if parts.len() > 1 {
-            self.names.insert(parts.join("."));
+        for from in 0..parts.len() {
+            self.names.insert(parts.get(from..).unwrap_or_default().join("."));
         }
-        self.names.extend(parts.into_iter().next_back());
     }
 
     /// Counts a word wherever it stands.

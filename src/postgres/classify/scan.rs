@@ -93,8 +93,8 @@ const EXPLAIN_WORDS: [&str; 23] = [
     "binary",
 ];
 
-/// What ends a list of relations.
-const LIST_ENDS: [&str; 16] = [
+/// What ends a list of relations: reserved words, which cannot be a relation's other name without `AS`.
+const LIST_ENDS: [&str; 14] = [
     "where",
     "group",
     "order",
@@ -108,8 +108,6 @@ const LIST_ENDS: [&str; 16] = [
     "intersect",
     "except",
     "returning",
-    "set",
-    "values",
     "select",
 ];
 
@@ -153,6 +151,8 @@ struct Level {
     needs_where: bool,
     /// After a comma comes the next relation.
     lists: bool,
+    /// RETURNING has come: there is no WHERE behind it.
+    returns: bool,
 }
 
 #[derive(Debug)]
@@ -163,8 +163,10 @@ pub(super) struct Scan {
     command: &'static str,
     levels: Vec<Level>,
     relations: Relations,
-    /// The last word, if nothing stood since.
-    before: String,
+    /// The last words, if nothing stood since; the last one first.
+    before: [String; 2],
+    /// After a dot comes a name, whatever it is.
+    dotted: bool,
     missing_where: bool,
     /// There was anything at all.
     any: bool,
@@ -178,7 +180,8 @@ impl Default for Scan {
             command: "",
             levels: vec![Level::default()],
             relations: Relations::default(),
-            before: String::new(),
+            before: [String::new(), String::new()],
+            dotted: false,
             missing_where: false,
             any: false,
         }
@@ -236,11 +239,21 @@ impl Scan {
 
     /// What is neither word nor name.
     fn other(&mut self) {
-        self.relations.end_name(false);
-        self.before.clear();
+        self.relations.expect(None);
+        self.forget_words();
+    }
+
+    fn forget_words(&mut self) {
+        self.before = Default::default();
+        self.dotted = false;
+    }
+
+    fn is_after(&self, word: &str) -> bool {
+        self.before[0] == word
     }
 
     fn mark(&mut self, mark: u8) {
+        let is_dot = mark == b'.';
         match mark {
             b'(' => self.enter(),
             b')' => {
@@ -258,16 +271,17 @@ impl Scan {
             b';' => self.end_of_inner(),
             _ => self.relations.end_name(false),
         }
-        self.before.clear();
+        self.forget_words();
+        self.dotted = is_dot;
     }
 
     fn enter(&mut self) {
-        let expected = self.relations.is_expected() && self.before != "using";
+        let expected = self.relations.is_expected() && !self.is_after("using");
         self.relations.end_name(true);
         if self.levels.len() >= DEEPEST {
             return self.unknown();
         }
-        self.levels.push(Level { needs_where: false, lists: expected });
+        self.levels.push(Level { lists: expected, ..Level::default() });
         self.relations.expect(expected.then_some(Expected::OrFunction));
     }
 
@@ -289,7 +303,7 @@ impl Scan {
             self.unknown();
         }
         self.mention(name);
-        self.before.clear();
+        self.forget_words();
     }
 
     fn mention(&mut self, folded: &str) {
@@ -302,9 +316,9 @@ impl Scan {
 
     fn word(&mut self, text: &[u8]) {
         let folded = String::from_utf8_lossy(text).to_ascii_lowercase();
-        if self.relations.is_within_name() {
-            self.relations.part(&folded);
-            self.before.clear();
+        if self.dotted {
+            self.mention(&folded);
+            self.forget_words();
             return;
         }
         let word = if folded.len() > LONGEST_WORD { "" } else { folded.as_str() };
@@ -312,7 +326,7 @@ impl Scan {
             Phase::Start => self.command(word),
             Phase::Explain if EXPLAIN_WORDS.contains(&word) => {}
             Phase::Explain => self.command(word),
-            Phase::Prepare if word == "transaction" && self.before == "prepare" => {
+            Phase::Prepare if word == "transaction" && self.is_after("prepare") => {
                 self.facts.kinds.clear();
                 self.kind("prepare_transaction");
                 self.phase = Phase::Body;
@@ -326,7 +340,8 @@ impl Scan {
             },
             Phase::Body => self.body(word, &folded),
         }
-        self.before = folded;
+        self.before.swap(0, 1);
+        self.before[0] = folded;
     }
 
     fn copy_end(&mut self, kind: &str) {
@@ -381,14 +396,21 @@ impl Scan {
             self.phase = Phase::CopyEnd;
             return;
         }
-        if self.relations.is_expected() && matches!(word, "only" | "lateral" | "table" | "from" | "into") {
+        if self.command == "lock" && word == "share" && self.is_after("access") {
+            self.facts.kinds = ["lock_share".to_owned()].into();
+        }
+        let is_modifier = matches!(word, "only" | "lateral" | "table" | "from")
+            || (self.command == "copy" && word == "binary");
+        if self.relations.is_expected() && is_modifier {
             return;
         }
-        if LIST_ENDS.contains(&word) {
+        let is_label = self.is_after("as");
+        if LIST_ENDS.contains(&word) && !is_label {
             self.relations.expect(None);
             if let Some(level) = self.level() {
                 level.lists = false;
-                level.needs_where &= word != "where";
+                level.returns |= word == "returning";
+                level.needs_where &= word != "where" || level.returns;
             }
         }
         if !holds_commands(self.command) || !self.inner_command(word) {
@@ -398,22 +420,29 @@ impl Scan {
 
     /// A word that may begin a command within the command, or say where relations are. False for any other word.
     fn inner_command(&mut self, word: &str) -> bool {
-        let before = std::mem::take(&mut self.before);
+        let [before, before_that] = self.before.clone();
         match word {
             // ROLLBACK TO SAVEPOINT ends no transaction; … AND CHAIN begins the next.
             "to" if self.command == "rollback" => self.facts.kinds = ["rollback_to".to_owned()].into(),
-            "chain" if matches!(self.command, "commit" | "rollback") => self.kind("begin"),
+            "chain" if matches!(self.command, "commit" | "rollback") && before != "no" => self.kind("begin"),
             "select" => self.kind("select"),
             "insert" => self.kind("insert"),
             "merge" => self.kind("merge"),
             // FOR UPDATE and FOR NO KEY UPDATE lock; ON UPDATE and ON DELETE are about keys.
-            "update" if matches!(before.as_str(), "for" | "key" | "on") => {}
+            "update"
+                if matches!(before.as_str(), "for" | "on") || (before == "key" && before_that == "no") => {}
             "delete" if before == "on" => {}
             // ON CONFLICT DO UPDATE changes the row that could not be inserted.
             "update" if before == "do" && self.command != "create" => {}
+            // WHEN MATCHED THEN UPDATE SET …: of rows that are merged, and no relation is named.
+            "update" | "delete" if before == "then" => {
+                self.kind(word);
+                self.missing_where = true;
+            }
             "update" | "delete" => {
                 self.kind(word);
                 self.changes_rows();
+                self.missing_where |= self.facts.kinds.contains("merge");
             }
             "into" => {
                 // SELECT … INTO makes a table.

@@ -49,7 +49,9 @@ fn commands_by_their_first_word() {
         ("START TRANSACTION READ ONLY", "begin"),
         ("ABORT", "rollback"),
         ("ROLLBACK TO SAVEPOINT a", "rollback_to"),
-        ("ROLLBACK AND NO CHAIN", "begin rollback"),
+        ("ROLLBACK AND NO CHAIN", "rollback"),
+        ("LOCK TABLE t IN ACCESS SHARE MODE", "lock_share"),
+        ("LOCK TABLE t IN SHARE MODE", "lock"),
         ("COMMIT AND CHAIN", "begin commit"),
         ("PREPARE TRANSACTION 'x'", "prepare_transaction"),
         ("DROP TABLE t", "drop"),
@@ -110,8 +112,24 @@ fn what_hides_in_another_command_is_found() {
         ("SELECT E'\\'' , 'x' INTO y", "create select"),
         ("DELETE/**/FROM/**/t", "delete"),
         ("D\u{00e9}lete", ""),
+        (
+            "WITH RECURSIVE x(a) AS (SELECT 1) SEARCH BREADTH FIRST BY a SET key UPDATE t SET b = 0",
+            "select update",
+        ),
+        ("SELECT 1 IS DISTINCT FROM 2 INTO stolen", "create select"),
+        ("SELECT extract(year FROM now()) INTO stolen", "create select"),
     ] {
         if expected.is_empty() { unknown(sql) } else { kinds(sql, expected) }
+    }
+    // Two statements, as the server cuts them.
+    for sql in [
+        format!("SELECT 2*{}--'\n1; DELETE FROM t; --'", "+".repeat(62)),
+        format!("SELECT 2*@{}--'\n1; DELETE FROM t; --'", "+".repeat(61)),
+        "SELECT E'a'\n'\\''; DELETE FROM t; --'".to_owned(),
+        "SELECT E'a' -- x\n'\\''; DELETE FROM t; --'".to_owned(),
+    ] {
+        let kinds: Vec<_> = standard(&sql).into_iter().map(|facts| facts.kinds).collect();
+        assert_eq!(kinds, [set("select"), set("delete")], "{sql}");
     }
     // The same bytes, cut differently.
     let sql = br"SELECT '\'; DELETE FROM t; --'";
@@ -138,6 +156,9 @@ fn what_cannot_be_told_is_not_known() {
         "SELECT $a$ x $b$",
         "SELECT * FROM U&\"\\0070ayroll\"",
         "SELECT 1)",
+        "SELECT 1_$$ ; DELETE FROM t; --$$",
+        "SELECT 0x1F$$ ; DELETE FROM t; --$$",
+        "SELECT 1FROM t",
         "PREPARE x",
         "DECLARE c CURSOR",
         "EXPLAIN",
@@ -170,6 +191,13 @@ fn each_change_of_rows_needs_its_own_where() {
         ("UPDATE t SET a = count(*) FILTER (WHERE true)", false),
         ("MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE", false),
         ("EXPLAIN ANALYZE UPDATE t SET a = 1", false),
+        ("DELETE FROM t RETURNING 1 AS where", false),
+        ("DELETE FROM t RETURNING t.where", false),
+        (
+            "MERGE INTO t USING (SELECT 1 AS where) s ON true WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s.where \
+             IS NULL THEN DO NOTHING",
+            false,
+        ),
         ("CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM u; SELECT 1 WHERE true)", false),
         ("SELECT 1", true),
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1", true),
@@ -196,6 +224,11 @@ fn relations_are_what_stands_where_relations_stand() {
         ("COPY hr.pay (a) TO STDOUT", "pay hr.pay"),
         ("COPY (SELECT * FROM t) TO STDOUT", "t"),
         ("TABLE t", "t"),
+        ("COPY BINARY salaries TO STDOUT", "salaries"),
+        ("SELECT * FROM t AS set, salaries", "salaries t"),
+        ("SELECT * FROM t values, salaries", "salaries t"),
+        ("SELECT * FROM a JOIN b ON a.set = b.set, salaries", "a b salaries"),
+        ("SELECT * FROM postgres.hr.pay", "hr.pay pay postgres.hr.pay"),
         ("LOCK TABLE a, b IN EXCLUSIVE MODE", "a b"),
         ("WITH x AS (SELECT 1 FROM a) SELECT * FROM x", "a x"),
         ("SELECT 1 INTO n FROM t", "n t"),

@@ -132,7 +132,10 @@ impl Observer {
 
     fn push(&mut self, kind: Kind, undo: Option<Undo>, run: Option<Run>) {
         let run = run.map(Box::new);
-        self.queue.push(Pending { id: self.last_id, batch: self.batch, kind, undo, run });
+        let runs = matches!(kind, Kind::Parse | Kind::Execute | Kind::Query | Kind::Function);
+        let refusal = if runs { self.refusal.take() } else { None };
+        self.unsettled = true;
+        self.queue.push(Pending { id: self.last_id, batch: self.batch, kind, undo, run, refusal });
     }
 
     fn query(&mut self, sql: Bytes, now_us: u64, out: &mut Vec<Event>) {
@@ -153,6 +156,11 @@ impl Observer {
         let params: Arc<[Param]> = param::read(&call.arguments, &call.formats, &[], false).into();
         let how = How::Function(call.function);
         let begun = Begun { how, params, certain: !self.failed, ..blank() };
+        if self.refusal.is_some() {
+            // A simple query goes in its place, and that drops what has no name.
+            self.statements.mark_unnamed_uncertain();
+            self.portals.mark_unnamed_uncertain();
+        }
         let run = self.begin(begun, [0, 0], None, now_us, out);
         self.push(Kind::Function, None, Some(run));
         self.batch += 1;
@@ -257,9 +265,7 @@ impl Observer {
         self.last_n += 1;
         begun.n = self.last_n;
         out.push(Event::StatementBegun(begun));
-        let mut run = Run::new(self.last_n, now_us, versions, clauses);
-        run.refusal = self.refusal.take();
-        run
+        Run::new(self.last_n, now_us, versions, clauses)
     }
 
     fn close(&mut self, subject: Subject, name: &Bytes) {

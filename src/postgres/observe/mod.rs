@@ -91,6 +91,8 @@ pub struct Observer {
     may_copy: Option<u64>,
     unrecorded: BTreeMap<u64, Unrecorded>,
     terminated: bool,
+    /// Something was sent since the last `ReadyForQuery`: settings and the transaction may be others than was told.
+    unsettled: bool,
     /// As last told; none before anything was run: no transaction is open then.
     status: Option<TransactionStatus>,
     /// The next statement is refused.

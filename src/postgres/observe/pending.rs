@@ -35,6 +35,8 @@ pub(super) struct Pending {
     pub kind: Kind,
     pub undo: Option<Undo>,
     pub run: Option<Box<Run>>,
+    /// Something else went to the target in its place.
+    pub refusal: Option<Box<Refusal>>,
 }
 
 #[derive(Debug)]
@@ -51,8 +53,6 @@ pub(super) struct Run {
     /// The versions of the statement and portal it uses: if one of them fails, so does it.
     pub versions: [u64; 2],
     pub failure: Option<Outcome>,
-    /// Something else went to the target in its place.
-    pub refusal: Option<Box<Refusal>>,
     clauses: Clauses,
 }
 
@@ -70,7 +70,7 @@ impl Run {
             total_us: 0,
             transaction: None,
         };
-        Self { ended, begun_us, versions, failure: None, refusal: None, clauses }
+        Self { ended, begun_us, versions, failure: None, clauses }
     }
 
     pub(super) fn n(&self) -> u64 {

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use super::pending::Run;
 use super::{Observer, Outcome};
 use crate::postgres::codec::backend::{Report, TransactionStatus};
 use crate::postgres::codec::frame::Frame;
@@ -37,6 +36,7 @@ impl Observer {
     pub fn to_run(&self, frame: &Frame) -> Option<ToRun> {
         match ClientMessage::read(frame).ok()? {
             ClientMessage::Query { sql } => Some(ToRun::Sql { sql, is_parsed_now: true }),
+            ClientMessage::Parse(parse) => Some(ToRun::Sql { sql: parse.sql, is_parsed_now: true }),
             ClientMessage::Execute { portal, .. } => {
                 let slot = self.portals.slot(&portal).filter(|slot| slot.certain);
                 let known = slot.and_then(|slot| slot.value.as_ref());
@@ -50,9 +50,10 @@ impl Observer {
         }
     }
 
-    /// Whether everything that was forwarded has been answered.
-    pub fn is_answered(&self) -> bool {
-        self.queue.len() == 0
+    /// Whether the target has told of everything that was forwarded: its settings, and whether a transaction is open, it
+    /// tells with `ReadyForQuery` at the latest.
+    pub fn is_settled(&self) -> bool {
+        !self.unsettled
     }
 
     /// Counts what ends a batch of messages: a failure lets the server skip what follows in it.
@@ -62,7 +63,7 @@ impl Observer {
 
     /// Whether a transaction is open; `None` while that depends on answers that have not come.
     pub fn in_transaction(&self) -> Option<bool> {
-        self.is_answered().then(|| self.status.is_some_and(|status| status != TransactionStatus::Idle))
+        self.is_settled().then(|| self.status.is_some_and(|status| status != TransactionStatus::Idle))
     }
 
     /// Whether the next message that is observed, if it runs anything, is refused: something that the server cannot parse
@@ -76,9 +77,8 @@ impl Observer {
         self.replacement.take()
     }
 
-    /// What came of a statement by an error, ours where it was refused. `run`: the statement's.
-    pub(super) fn failure(&mut self, run: Option<&Run>, report: &Report) -> Outcome {
-        let refusal = run.and_then(|run| run.refusal.as_deref());
+    /// What came of a statement by an error, ours where it was refused.
+    pub(super) fn failure(&mut self, refusal: Option<&Refusal>, report: &Report) -> Outcome {
         match refusal.filter(|_| report.sqlstate == SYNTAX_ERROR) {
             Some(Refusal { report, sqlstate, message }) => {
                 self.replacement = Some(report.clone());

@@ -161,19 +161,16 @@ impl Observer {
                 self.held.push(Event::CommitFailed { sqlstate, message });
             }
             Kind::Query | Kind::Function => {
-                let mut run = head.run.take();
-                let failure = self.failure(run.as_deref(), report);
-                if let Some(run) = &mut run {
+                let refusal = head.refusal.take();
+                let failure = self.failure(refusal.as_deref(), report);
+                if let Some(run) = self.queue.head().and_then(|head| head.run.as_mut()) {
                     run.answered(now_us);
                     run.failure.get_or_insert(failure);
-                }
-                if let Some(head) = self.queue.head() {
-                    head.run = run;
                 }
             }
             _ => {
                 if let Some(item) = self.queue.pop() {
-                    let failure = self.failure(item.run.as_deref(), report);
+                    let failure = self.failure(item.refusal.as_deref(), report);
                     self.skip(Some((item, failure)), now_us, out);
                 }
                 self.failed = !self.certain_sync_follows();
@@ -231,6 +228,7 @@ impl Observer {
             self.portals.drop_until(item.batch);
         }
         self.status = Some(status);
+        self.unsettled = self.queue.len() > 0;
         out.push(Event::TransactionState(status));
         Ok(())
     }

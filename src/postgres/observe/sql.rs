@@ -30,7 +30,9 @@ pub(super) fn tag_touches(tag: &[u8]) -> Touches {
 
 /// Whether this text may make the server read COPY data from the client.
 pub(super) fn may_copy_in(sql: &[u8]) -> bool {
-    (contains(sql, "copy") && contains(sql, "stdin")) || contains(sql, "start_replication")
+    // COPY … FROM STDOUT is the same.
+    let from_client = || contains(sql, "stdin") || (contains(sql, "stdout") && contains(sql, "from"));
+    (contains(sql, "copy") && from_client()) || contains(sql, "start_replication")
 }
 
 /// Case-insensitive; `word` is lower case ASCII.
