@@ -41,6 +41,8 @@ pub(super) struct Start {
     pub version: ProtocolVersion,
     pub parameters: StartupParameters,
     pub tls: Tls,
+    /// The host that the client connected to, as its TLS says (RFC 6066 section 3), in lower case.
+    pub host: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +141,8 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
                         stream.get_ref().1.protocol_version(),
                         stream.get_ref().1.negotiated_cipher_suite(),
                     );
-                    Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls })))
+                    let host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
+                    Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls, host })))
                 }
                 Err(why) => Err(refused(why, stream)),
             }

@@ -29,7 +29,7 @@ use crate::domain::principal::Principal;
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
-use crate::gateway::login::{Login, MalformedLogin};
+use crate::gateway::login::{self, Login, MalformedLogin};
 
 use super::ClientStream;
 use super::authenticate::{AuthenticateError, authenticate};
@@ -55,6 +55,8 @@ pub struct Settings {
     pub tls: Arc<rustls::ServerConfig>,
     /// Our certificate's `tls-server-end-point`, where it has one.
     pub end_point: Option<Arc<[u8]>>,
+    /// What people call the gateway's host, in lower case: a client that connects to `TARGET.HOST` names the target.
+    pub host: String,
     /// From accept to authenticated.
     pub handshake_timeout: Duration,
     /// Without a byte either way; `None`: for ever.
@@ -129,8 +131,10 @@ impl PostgresGateway {
                 return None;
             }
         };
-        let Start { mut stream, version, parameters, tls } = *start;
-        let (user, wanted) = match Login::parse(parameters.user()).and_then(Login::with_target) {
+        let Start { mut stream, version, parameters, tls, host } = *start;
+        let named = host.as_deref().and_then(|host| login::below(host, &self.settings.host));
+        let login = Login::parse(parameters.user()).and_then(|login| login.on_host(named));
+        let (user, wanted) = match login.and_then(Login::with_target) {
             Ok(login) => login,
             Err(error) => {
                 // Counted like a failed attempt: a stranger must not fill the log.
