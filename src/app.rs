@@ -220,7 +220,11 @@ impl App {
         let config = &self.config.postgres;
         let listener = bind(config.listener.listen, "postgres.listen").await?;
         let address = listener.local_addr()?;
-        let tls = tls::server(&config.listener.certificate, &config.listener.key, &[ALPN])?;
+        let (certificate, key) = (&config.listener.certificate, &config.listener.key);
+        let tls = match &config.client_ca_file {
+            Some(client_ca) => tls::server_for_certified(certificate, key, &[ALPN], client_ca)?,
+            None => tls::server(certificate, key, &[ALPN])?,
+        };
         let chain = tls::certificates(&config.listener.certificate)?;
         let end_point = chain.first().and_then(|leaf| certificate::server_end_point(leaf).ok());
         if end_point.is_none() {

@@ -150,6 +150,7 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(config.postgres.handshake_timeout, Duration::from_secs(10));
     assert_eq!(config.postgres.idle_timeout, None);
     assert_eq!(config.postgres.max_message_bytes, 64 * 1024 * 1024);
+    assert_eq!(config.postgres.client_ca_file, None);
     assert_eq!(config.audit.directory, home.path("audit"));
     assert_eq!(config.login.token_lifetime, Duration::from_hours(8));
     assert_eq!(config.reloadable.policies, None);
@@ -395,6 +396,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "postgres.handshake_timeout: must be from 1s to 5m, not `1h`",
     ),
     ("[postgres]", "[postgres]\nidle_timeout = \"soon\"", "postgres.idle_timeout: `soon` is not a duration"),
+    ("[postgres]", "[postgres]\nclient_ca_file = \"nowhere.crt\"", "postgres.client_ca_file: "),
     (
         "[postgres]",
         "[postgres]\nmax_message_bytes = 10",

@@ -7,6 +7,8 @@
 mod addressing;
 #[path = "postgres_clients/cancel.rs"]
 mod cancel;
+#[path = "postgres_clients/certificates.rs"]
+mod certificates;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
 #[path = "postgres_clients/psql.rs"]

@@ -174,6 +174,7 @@ impl Config {
             ("postgres.idle_timeout", server::duration_text(postgres.idle_timeout)),
             ("postgres.public_address", public_address),
             ("postgres.max_message_bytes", postgres.max_message_bytes.to_string()),
+            ("postgres.client_ca_file", postgres.client_ca_file.as_deref().map_or("none".to_owned(), path)),
             ("audit.directory", path(&audit.directory)),
             ("audit.segment_bytes", audit.segment_bytes.to_string()),
             ("audit.keep_bytes", audit.keep_bytes.to_string()),

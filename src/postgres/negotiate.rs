@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::audit::record::Tls;
+use crate::crypto::certificate;
 use crate::gateway::scratch::ReadAhead;
 
 use super::ClientStream;
@@ -137,11 +138,12 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
             let body = read_body(&mut stream, body).await?;
             match StartupParameters::parse(body) {
                 Ok(parameters) => {
-                    let tls = describe(
-                        stream.get_ref().1.protocol_version(),
-                        stream.get_ref().1.negotiated_cipher_suite(),
-                    );
-                    let host = stream.get_ref().1.server_name().map(str::to_ascii_lowercase);
+                    let connection = stream.get_ref().1;
+                    let mut tls =
+                        describe(connection.protocol_version(), connection.negotiated_cipher_suite());
+                    let shown = connection.peer_certificates().and_then(|chain| chain.first());
+                    tls.certificate = shown.map(|shown| certificate::fingerprint(shown));
+                    let host = connection.server_name().map(str::to_ascii_lowercase);
                     Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls, host })))
                 }
                 Err(why) => Err(refused(why, stream)),
@@ -169,6 +171,7 @@ pub(super) fn describe(
         cipher: cipher
             .and_then(|cipher| Some(cipher.suite().as_str()?.replacen("TLS13_", "TLS_", 1)))
             .unwrap_or_default(),
+        certificate: None,
     }
 }
 

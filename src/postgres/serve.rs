@@ -202,6 +202,7 @@ impl PostgresGateway {
                 return;
             }
             AuthenticateError::Scram(ScramError::Refused) => "wrong_token",
+            AuthenticateError::Certificate(_) => "wrong_certificate",
             AuthenticateError::Refused(refusal) => refusal.code(),
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
         };
