@@ -155,8 +155,9 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(config.login.token_lifetime, Duration::from_hours(8));
     assert_eq!(config.reloadable.policies, None);
     let target = postgres(&config);
-    assert_eq!(target.address, Address { host: "ledger.db.example".to_owned(), port: 5432 });
-    assert_eq!(target.server_name, ServerName::try_from("ledger.db.example").unwrap());
+    assert_eq!(target.hosts.to_string(), "ledger.db.example:5432");
+    assert!(target.hosts.is_one());
+    assert_eq!(target.hosts.preferred().server_name, ServerName::try_from("ledger.db.example").unwrap());
     assert_eq!(target.databases, ["ledger", "archive"]);
     assert_eq!(target.roles[&"dba".parse().unwrap()], "ledger_owner");
     assert_eq!(target.target.accesses.len(), 2);
@@ -397,6 +398,22 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("[postgres]", "[postgres]\nidle_timeout = \"soon\"", "postgres.idle_timeout: `soon` is not a duration"),
     ("[postgres]", "[postgres]\nclient_ca_file = \"nowhere.crt\"", "postgres.client_ca_file: "),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-1:5432\"]",
+        "target[1].address: `db-1:5432` is listed twice",
+    ),
+    ("address = \"ledger.db.example:5432\"", "address = []", "target[1].address: names no server"),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-2\"]",
+        "target[1].address[2]: `db-2` is not an address",
+    ),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-2:5432\"]\nconnect_to = \"127.0.0.1\"",
+        "target[1].connect_to: cannot be that of several servers",
+    ),
     (
         "[postgres]",
         "[postgres]\nmax_message_bytes = 10",

@@ -11,6 +11,8 @@ mod cancel;
 mod certificates;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
+#[path = "postgres_clients/failover.rs"]
+mod failover;
 #[path = "postgres_clients/psql.rs"]
 mod psql;
 mod support;

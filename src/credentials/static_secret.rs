@@ -163,7 +163,7 @@ async fn run(
     let task = Secret::new(
         serde_json::json!({
             "target": target.target.name,
-            "address": target.address.to_string(),
+            "address": target.hosts.preferred().address.to_string(),
             "user": kept.user,
             "password": kept.password.expose(),
             "new_password": next.expose(),
