@@ -16,7 +16,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport::config::init::{self, Init, InitError};
-use sallyport::config::{Address, AnyTarget, Config, PostgresTarget};
+use sallyport::config::{Address, AnyTarget, Config, PostgresTarget, Source};
 use sallyport::crypto::ssh::{PublicKey, parse_private, parse_public, public_line};
 use sallyport::domain::name::TargetName;
 use sallyport::domain::target::TargetKind;
@@ -405,6 +405,21 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("address = \"ledger.db.example:5432\"", "address = []", "target[1].address: names no server"),
     (
+        "[target.admin]",
+        "[target.credential]\nkind = \"role\"\nallow_md5 = true\n[target.admin]",
+        "target[1].credential.allow_md5: is for `static` credentials without `rotate`",
+    ),
+    (
+        "[target.admin]",
+        "[target.credential]\nkind = \"role\"\nallow_md5 = 1\n[target.admin]",
+        "target[1].credential.allow_md5: must be `true` or `false`",
+    ),
+    (
+        "[target.admin]",
+        "[target.credential]\nkind = \"rds-iam\"\nregion = \"eu-central-1\"\n[target.admin]",
+        "target[1].admin: is of no use with `rds-iam`",
+    ),
+    (
         "address = \"ledger.db.example:5432\"",
         "address = [\"db-1:5432\", \"db-2\"]",
         "target[1].address[2]: `db-2` is not an address",
@@ -599,6 +614,20 @@ fn a_single_mistake_is_told_once() {
         let told = home.mistakes(&good().replacen(from, to, 1));
         assert_eq!(told.lines().count(), 1, "{from} -> {to}\n{told}");
     }
+}
+
+#[test]
+fn an_md5_hash_is_for_kept_passwords_that_are_not_rotated() {
+    let home = Home::new();
+    let good = good();
+    let before = good.split_once("[target.admin]").unwrap().0;
+    let with = |lines: &str| format!("{before}[target.credential]\nkind = \"static\"\n{lines}");
+    let config = home.load(&with("allow_md5 = true\n")).unwrap();
+    let Source::Static(kept) = &postgres(&config).source else { panic!("{:?}", postgres(&config).source) };
+    assert!(kept.allow_md5);
+    let told = home.mistakes(&with("rotate = [\"/bin/true\"]\nallow_md5 = true\n"));
+    assert!(told.contains("allow_md5: is for `static` credentials without `rotate`"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
 }
 
 #[test]

@@ -134,7 +134,9 @@ impl CredentialSource for StaticSecrets {
             return Err(StaticError::HalfChanged { name: name.to_owned() }.into());
         }
         let Kept { user, password, next: _ } = kept;
-        let credential = Credential { user, password, sent: Sent::Proved, valid_until: None };
+        let allow_md5 = matches!(&request.target.source, Source::Static(how) if how.allow_md5);
+        let sent = if allow_md5 { Sent::ProvedOrHashed } else { Sent::Proved };
+        let credential = Credential { user, password, sent, valid_until: None };
         Ok(Opened { credential, admin: None })
     }
 

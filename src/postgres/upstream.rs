@@ -2,7 +2,8 @@
 //! it) with the session's credential, then the startup up to the first `ReadyForQuery`.
 //!
 //! A server that asks for anything weaker than SCRAM, or for nothing, is refused: the credential is
-//! never sent in clear or as an MD5 hash, whoever asks.
+//! sent neither in clear nor as an MD5 hash, whoever asks. The credential itself says where one may ([`Sent`]): a token in
+//! clear, a kept password as an MD5 hash where the operator allowed it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{
     ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
 };
@@ -253,10 +255,12 @@ async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), Up
         Authentication::Sasl(mechanisms) => mechanisms,
         Authentication::CleartextPassword if credential.sent == Sent::AsItIs => {
             wire.send(&encode::password(credential.password.expose().as_bytes())).await?;
-            return match wire.authentication().await? {
-                Authentication::Ok => Ok(()),
-                other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
-            };
+            return accepted(wire).await;
+        }
+        Authentication::Md5Password { salt } if credential.sent == Sent::ProvedOrHashed => {
+            let (user, password) = (credential.user.as_bytes(), credential.password.expose().as_bytes());
+            wire.send(&encode::password(md5_hash(user, password, salt).as_bytes())).await?;
+            return accepted(wire).await;
         }
         other => return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
     };
@@ -287,6 +291,10 @@ async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), Up
         return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
     };
     scram.finish(&data).map_err(UpstreamError::Scram)?;
+    accepted(wire).await
+}
+
+async fn accepted(wire: &mut Wire) -> Result<(), UpstreamError> {
     match wire.authentication().await? {
         Authentication::Ok => Ok(()),
         other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
