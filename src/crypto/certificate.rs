@@ -126,7 +126,7 @@ const CONTEXT_0: u8 = 0xa0;
 const INTEGER: u8 = 0x02;
 const SET: u8 = 0x31;
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03]; // 2.5.4.3
-/// UTF8String, PrintableString, IA5String: those whose bytes are UTF-8.
+/// `UTF8String`, `PrintableString`, `IA5String`: those whose bytes are UTF-8.
 const TEXTS: [u8; 3] = [0x0c, 0x13, 0x16];
 
 /// The elements of a DER value, one after the other.
