@@ -12,10 +12,11 @@ const WHERE: &str = "SELECT pg_is_in_recovery(), current_setting('port')";
 
 /// The target `ha-dev` at these servers.
 fn at(servers: &[&Postgres]) -> String {
-    let usual = target("ha-dev", "dev", "bank-core", servers[0], Path::new(ADMIN_DIR));
+    let first = servers.first().unwrap();
+    let usual = target("ha-dev", "dev", "bank-core", first, Path::new(ADMIN_DIR));
     let list =
         servers.iter().map(|server| format!("\"localhost:{}\"", server.port)).collect::<Vec<_>>().join(", ");
-    let one = format!("address = \"localhost:{}\"\nconnect_to = \"127.0.0.1\"\n", servers[0].port);
+    let one = format!("address = \"localhost:{}\"\nconnect_to = \"127.0.0.1\"\n", first.port);
     assert!(usual.contains(&one), "{usual}");
     usual.replace(&one, &format!("address = [{list}]\n"))
 }
