@@ -158,3 +158,26 @@ fn a_certificate_that_is_not_valid_is_refused_even_beside_a_token() {
     // Their clients may leave it at home.
     psql(&bastion, "alice", &[("PGPASSWORD", bastion.token("alice"))]).success();
 }
+
+/// What OpenSSL says of six connections, each of which offers to resume the session before.
+fn reconnects(bastion: &Bastion, certificate: &[(&str, String)]) -> String {
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args(["s_client", "-starttls", "postgres", "-tls1_2", "-reconnect", "-connect"]);
+    openssl.arg(format!("127.0.0.1:{}", bastion.postgres_port)).stdin(std::process::Stdio::null());
+    for ((_, file), option) in certificate.iter().zip(["-cert", "-key"]) {
+        openssl.args([option, file]);
+    }
+    Finished::from(openssl.output().unwrap()).stdout
+}
+
+#[test]
+fn a_certificate_is_shown_anew_at_each_connection() {
+    let (postgres, authority) = (Postgres::start(), Authority::new());
+    let usual = Bastion::start_for(&postgres, Options::default(), &[]);
+    let said = reconnects(&usual, &[]);
+    assert!(said.contains("Reused, TLSv1.2"), "without certificates sessions are resumed: {said}");
+    let bastion = authority.bastion(&postgres);
+    let said = reconnects(&bastion, &authority.certify("alice", |_| {}));
+    assert!(said.matches("New, TLSv1.2").count() > 1, "{said}");
+    assert!(!said.contains("Reused"), "{said}");
+}
