@@ -185,11 +185,8 @@ impl App {
         let listener = bind(config.listener.listen, "api.listen").await?;
         let api = listener.local_addr()?;
         let tls = tls::server(&config.listener.certificate, &config.listener.key, http::serve::ALPN)?;
-        let public = self.config.postgres.public_address.clone();
-        let (host, port) = match public {
-            Some(address) => (address.host, address.port),
-            None => (host_of(&config.public_url), postgres.port()),
-        };
+        let public = self.config.postgres.public_address.as_ref();
+        let (host, port) = (self.postgres_host(), public.map_or(postgres.port(), |address| address.port));
         let (ssh_address, ssh) = self.listen_ssh(lanes, edges, stop).await?.unzip();
         let info = GatewayInfo { host, port, ca_pem: authority(&self.config.server.data_dir), ssh };
         let state = HttpState::new(
@@ -206,6 +203,14 @@ impl App {
         Ok(())
     }
 
+    /// What clients call the host of the PostgreSQL gateway.
+    fn postgres_host(&self) -> String {
+        match &self.config.postgres.public_address {
+            Some(address) => address.host.clone(),
+            None => host_of(&self.config.api.public_url),
+        }
+    }
+
     async fn listen_postgres(
         &self,
         lanes: Arc<Lanes>,
@@ -215,7 +220,11 @@ impl App {
         let config = &self.config.postgres;
         let listener = bind(config.listener.listen, "postgres.listen").await?;
         let address = listener.local_addr()?;
-        let tls = tls::server(&config.listener.certificate, &config.listener.key, &[ALPN])?;
+        let (certificate, key) = (&config.listener.certificate, &config.listener.key);
+        let tls = match &config.client_ca_file {
+            Some(client_ca) => tls::server_for_certified(certificate, key, &[ALPN], client_ca)?,
+            None => tls::server(certificate, key, &[ALPN])?,
+        };
         let chain = tls::certificates(&config.listener.certificate)?;
         let end_point = chain.first().and_then(|leaf| certificate::server_end_point(leaf).ok());
         if end_point.is_none() {
@@ -226,6 +235,7 @@ impl App {
         let settings = Settings {
             tls: Arc::new(tls),
             end_point: end_point.map(Into::into),
+            host: self.postgres_host().to_ascii_lowercase(),
             handshake_timeout: config.handshake_timeout,
             idle_timeout: config.idle_timeout,
             max_message: config.max_message_bytes,

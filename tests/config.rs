@@ -16,7 +16,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sallyport::config::init::{self, Init, InitError};
-use sallyport::config::{Address, AnyTarget, Config, PostgresTarget};
+use sallyport::config::{Address, AnyTarget, Config, PostgresTarget, Source};
 use sallyport::crypto::ssh::{PublicKey, parse_private, parse_public, public_line};
 use sallyport::domain::name::TargetName;
 use sallyport::domain::target::TargetKind;
@@ -150,12 +150,14 @@ fn a_small_configuration_has_the_documented_defaults() {
     assert_eq!(config.postgres.handshake_timeout, Duration::from_secs(10));
     assert_eq!(config.postgres.idle_timeout, None);
     assert_eq!(config.postgres.max_message_bytes, 64 * 1024 * 1024);
+    assert_eq!(config.postgres.client_ca_file, None);
     assert_eq!(config.audit.directory, home.path("audit"));
     assert_eq!(config.login.token_lifetime, Duration::from_hours(8));
     assert_eq!(config.reloadable.policies, None);
     let target = postgres(&config);
-    assert_eq!(target.address, Address { host: "ledger.db.example".to_owned(), port: 5432 });
-    assert_eq!(target.server_name, ServerName::try_from("ledger.db.example").unwrap());
+    assert_eq!(target.hosts.to_string(), "ledger.db.example:5432");
+    assert!(target.hosts.is_one());
+    assert_eq!(target.hosts.preferred().server_name, ServerName::try_from("ledger.db.example").unwrap());
     assert_eq!(target.databases, ["ledger", "archive"]);
     assert_eq!(target.roles[&"dba".parse().unwrap()], "ledger_owner");
     assert_eq!(target.target.accesses.len(), 2);
@@ -395,6 +397,38 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "postgres.handshake_timeout: must be from 1s to 5m, not `1h`",
     ),
     ("[postgres]", "[postgres]\nidle_timeout = \"soon\"", "postgres.idle_timeout: `soon` is not a duration"),
+    ("[postgres]", "[postgres]\nclient_ca_file = \"nowhere.crt\"", "postgres.client_ca_file: "),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-1:5432\"]",
+        "target[1].address: `db-1:5432` is listed twice",
+    ),
+    ("address = \"ledger.db.example:5432\"", "address = []", "target[1].address: names no server"),
+    (
+        "[target.admin]",
+        "[target.credential]\nkind = \"role\"\nallow_md5 = true\n[target.admin]",
+        "target[1].credential.allow_md5: is for `static` credentials without `rotate`",
+    ),
+    (
+        "[target.admin]",
+        "[target.credential]\nkind = \"role\"\nallow_md5 = 1\n[target.admin]",
+        "target[1].credential.allow_md5: must be `true` or `false`",
+    ),
+    (
+        "[target.admin]",
+        "[target.credential]\nkind = \"rds-iam\"\nregion = \"eu-central-1\"\n[target.admin]",
+        "target[1].admin: is of no use with `rds-iam`",
+    ),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-2\"]",
+        "target[1].address[2]: `db-2` is not an address",
+    ),
+    (
+        "address = \"ledger.db.example:5432\"",
+        "address = [\"db-1:5432\", \"db-2:5432\"]\nconnect_to = \"127.0.0.1\"",
+        "target[1].connect_to: cannot be that of several servers",
+    ),
     (
         "[postgres]",
         "[postgres]\nmax_message_bytes = 10",
@@ -580,6 +614,20 @@ fn a_single_mistake_is_told_once() {
         let told = home.mistakes(&good().replacen(from, to, 1));
         assert_eq!(told.lines().count(), 1, "{from} -> {to}\n{told}");
     }
+}
+
+#[test]
+fn an_md5_hash_is_for_kept_passwords_that_are_not_rotated() {
+    let home = Home::new();
+    let good = good();
+    let before = good.split_once("[target.admin]").unwrap().0;
+    let with = |lines: &str| format!("{before}[target.credential]\nkind = \"static\"\n{lines}");
+    let config = home.load(&with("allow_md5 = true\n")).unwrap();
+    let Source::Static(kept) = &postgres(&config).source else { panic!("{:?}", postgres(&config).source) };
+    assert!(kept.allow_md5);
+    let told = home.mistakes(&with("rotate = [\"/bin/true\"]\nallow_md5 = true\n"));
+    assert!(told.contains("allow_md5: is for `static` credentials without `rotate`"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
 }
 
 #[test]

@@ -7,8 +7,12 @@
 mod addressing;
 #[path = "postgres_clients/cancel.rs"]
 mod cancel;
+#[path = "postgres_clients/certificates.rs"]
+mod certificates;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
+#[path = "postgres_clients/failover.rs"]
+mod failover;
 #[path = "postgres_clients/protocol.rs"]
 mod protocol;
 #[path = "postgres_clients/psql.rs"]

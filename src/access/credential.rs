@@ -293,7 +293,7 @@ impl Access {
             return Err(Deny::AccessGone { target: session.target.clone(), access: session.access.clone() });
         };
         let lease = LeaseRecord {
-            address: target.address.to_string(),
+            address: target.hosts.to_string(),
             access_role: access_role.clone(),
             handle: self.credentials.source(target).handle(&session.id, access_role),
             id,
@@ -406,10 +406,10 @@ impl Access {
                 lease.target, lease.handle
             )
         })?;
-        let address = target.address.to_string();
-        if address != lease.address {
+        let hosts = &target.hosts;
+        if !hosts.include(&lease.address) {
             return Err(format!(
-                "`{}` was made at {}, and target `{}` is now at {address}: configure the old address once more, or drop the role there by hand",
+                "`{}` was made at {}, and target `{}` is now at {hosts}: configure the old address once more, or drop the role there by hand",
                 lease.handle, lease.address, lease.target
             ));
         }
@@ -481,9 +481,9 @@ impl Access {
 
 /// Why a credential that was made earlier does not fit the configuration any more.
 fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
-    let address = target.address.to_string();
-    if address != lease.address {
-        return Some(format!("target `{}` moved to {address} during this session: ask anew", lease.target));
+    let hosts = &target.hosts;
+    if !hosts.include(&lease.address) {
+        return Some(format!("target `{}` moved to {hosts} during this session: ask anew", lease.target));
     }
     (target.roles.get(&lease.access) != Some(&lease.access_role)).then(|| {
         format!(

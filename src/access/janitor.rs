@@ -95,17 +95,17 @@ impl Access {
         let targets = rules.targets.all().filter_map(|entry| entry.route.postgres().ok());
         // Of other kinds there is nothing to be found at the server.
         let targets = targets.filter(|target| target.source.admin().is_some());
-        targets.filter(|target| seen.insert(target.address.to_string())).cloned().collect()
+        targets.filter(|target| seen.insert(target.hosts.to_string())).cloned().collect()
     }
 
     /// The target at the same server that a credential was made for, as its access's role tells; else `target`.
     fn made_for(&self, target: &Arc<PostgresTarget>, found: &Found) -> (Arc<PostgresTarget>, Option<String>) {
-        let rules = self.rules();
+        let (rules, servers) = (self.rules(), target.hosts.to_string());
         let mut beside = rules
             .targets
             .all()
             .filter_map(|entry| entry.route.postgres().ok())
-            .filter(|other| other.address == target.address && other.source.admin().is_some());
+            .filter(|other| other.hosts.include(&servers) && other.source.admin().is_some());
         let role_of = |other: &PostgresTarget| {
             found.member_of.iter().find(|role| other.roles.values().any(|own| own == *role)).cloned()
         };
@@ -125,7 +125,7 @@ impl Access {
             }
         };
         // What is not there any more was dropped by somebody else.
-        let address = target.address.to_string();
+        let address = target.hosts.to_string();
         let is_left = |handle: &str| all.iter().any(|found| found.handle == handle);
         lock(&self.credentials.janitor.undead)
             .retain(|handle, undead| undead.address != address || is_left(handle));
@@ -184,7 +184,7 @@ impl Access {
             let mut undead = lock(&self.credentials.janitor.undead);
             match error {
                 Some(error) => {
-                    let (address, error) = (target.address.to_string(), error.to_owned());
+                    let (address, error) = (target.hosts.to_string(), error.to_owned());
                     undead.insert(found.handle.clone(), Undead { address, error })
                 }
                 None => undead.remove(&found.handle),

@@ -229,4 +229,10 @@ impl Access {
         let principal = account.filter(|account| !account.disabled).map(|account| account.principal);
         Ok(ScramKeys { salt, candidates, principal })
     }
+
+    /// Who has this name, for a gateway that has seen it proved; `None` for an unknown or disabled user.
+    pub async fn principal_by_name(&self, user: &UserName) -> Result<Option<Principal>, Refusal> {
+        let account = self.store.user_by_name(user).await?;
+        Ok(account.filter(|account| !account.disabled).map(|account| account.principal))
+    }
 }

@@ -126,6 +126,9 @@ pub struct CredentialMark {
 pub struct Tls {
     pub version: String,
     pub cipher: String,
+    /// SHA-256 of the certificate by which the other side proved who it is, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// What a connection records between its opening and its end.

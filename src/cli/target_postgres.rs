@@ -81,7 +81,7 @@ fn script(target: &PostgresTarget, admin: &Admin) -> String {
          -- than a SCRAM verifier; pg_hba.conf must ask it for scram-sha-256 over TLS):\n\
          --   SET password_encryption = 'scram-sha-256';\n\
          --   \\password {admin_name}\n",
-        address = target.address,
+        address = target.hosts,
         name = target.target.name,
         make_admin = make(&admin.user),
     )

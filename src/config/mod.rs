@@ -24,7 +24,8 @@ pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness}
 pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
 pub use stream::Stream;
 pub use target::{
-    Address, Admin, AnyTarget, Aws, AwsTarget, PostgresTarget, Source, SshTarget, Static, kept_name,
+    Address, Admin, AnyTarget, Aws, AwsTarget, Host, Hosts, PostgresTarget, Source, SshTarget, Static,
+    kept_name,
 };
 
 use crate::domain::name::{AccessName, TargetName};
@@ -174,6 +175,7 @@ impl Config {
             ("postgres.idle_timeout", server::duration_text(postgres.idle_timeout)),
             ("postgres.public_address", public_address),
             ("postgres.max_message_bytes", postgres.max_message_bytes.to_string()),
+            ("postgres.client_ca_file", postgres.client_ca_file.as_deref().map_or("none".to_owned(), path)),
             ("audit.directory", path(&audit.directory)),
             ("audit.segment_bytes", audit.segment_bytes.to_string()),
             ("audit.keep_bytes", audit.keep_bytes.to_string()),

@@ -260,6 +260,15 @@ impl<'a> Section<'a> {
         self.parsed(key)
     }
 
+    /// `false` when there is none.
+    pub(super) fn switch(&self, key: &'static str) -> bool {
+        let Some(value) = self.value(key) else { return false };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.wrong_type(key, "`true` or `false`", value.get_ref());
+            false
+        })
+    }
+
     pub(super) fn integer(&self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
         let Some(value) = self.value(key) else { return default };
         let Some(integer) = value.get_ref().as_integer() else {

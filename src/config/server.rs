@@ -2,13 +2,14 @@
 //! `[login]`; and where `[policies]` are.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files;
 use super::reader::Section;
 use super::target::Address;
 use crate::crypto::cosign::WitnessVerifyKey;
+use crate::crypto::tls;
 use crate::domain::time::humane;
 
 const MIB: usize = 1024 * 1024;
@@ -54,6 +55,8 @@ pub struct Postgres {
     /// `None`: connections may idle as long as their session lasts.
     pub idle_timeout: Option<Duration>,
     pub max_message_bytes: usize,
+    /// PEM: who may sign the certificates by which clients log in; `None`: they are not asked for any.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,6 +166,12 @@ pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
     let idle_timeout = section.duration("idle_timeout", second, 240 * minute);
     let max_message_bytes =
         section.integer("max_message_bytes", bytes(64 * MIB), bytes(MIB / 16), bytes(1024 * MIB - 1));
+    let client_ca_file = section.path("client_ca_file");
+    if let Some(path) = &client_ca_file
+        && let Err(message) = client_authorities(path)
+    {
+        section.blame("client_ca_file", message);
+    }
     section.finish();
     Some(Postgres {
         listener: listener?,
@@ -172,7 +181,13 @@ pub(super) fn postgres(root: &Section<'_>) -> Option<Postgres> {
         handshake_timeout: handshake_timeout.unwrap_or(10 * second),
         idle_timeout,
         max_message_bytes: usize::try_from(max_message_bytes).unwrap_or(64 * MIB),
+        client_ca_file,
     })
+}
+
+fn client_authorities(path: &Path) -> Result<(), String> {
+    let unusable = |error| format!("`{}` cannot be used: {error}", path.display());
+    tls::roots(&files::certificates(path)?).map(drop).map_err(unusable)
 }
 
 fn bytes(count: usize) -> u64 {

@@ -46,6 +46,8 @@ pub struct Credential {
 pub enum Sent {
     /// As a proof alone (SCRAM).
     Proved,
+    /// As [`Self::Proved`], and where the target asks for that, as an MD5 hash over TLS whose other end was verified.
+    ProvedOrHashed,
     /// As it is, over TLS whose other end was verified: a token that cannot be proved.
     AsItIs,
 }

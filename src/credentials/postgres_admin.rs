@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::config::PostgresTarget;
+use crate::config::{Host, PostgresTarget};
 use crate::domain::name::TargetName;
 use crate::domain::secret::Secret;
 
@@ -29,22 +29,46 @@ pub enum AdminError {
         #[source]
         source: tokio_postgres::Error,
     },
-    #[error("{address} does not answer within {} s", CONNECT_WITHIN.as_secs())]
-    TimedOut { address: String },
+    #[error("{address} does not answer within {} s", within.as_secs())]
+    TimedOut { address: String, within: Duration },
+    #[error("{address} is a standby")]
+    Standby { address: String },
+    #[error("none of the target's servers is of use: {}", listed(tried))]
+    Nowhere { tried: Vec<AdminError> },
+}
+
+/// Each with its causes.
+fn listed(tried: &[AdminError]) -> String {
+    let one = |error: &AdminError| {
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    tried.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 impl AdminError {
     /// Whether the target was asked and says that the password is wrong. Other refusals (`pg_hba.conf`, a role that may
     /// not log in just now) prove nothing of it.
     pub fn is_refusal(&self) -> bool {
-        let Self::Connect { source, .. } = self else { return false };
-        source.code() == Some(&SqlState::INVALID_PASSWORD)
+        match self {
+            Self::Connect { source, .. } => source.code() == Some(&SqlState::INVALID_PASSWORD),
+            // A server that could not be asked may be the primary, and a standby may be behind it: all have to say so
+            // that are not known to be standbys.
+            Self::Nowhere { tried } => {
+                let mut others =
+                    tried.iter().filter(|error| !matches!(error, Self::Standby { .. })).peekable();
+                others.peek().is_some() && others.all(Self::is_refusal)
+            }
+            Self::None { .. } | Self::TimedOut { .. } | Self::Standby { .. } => false,
+        }
     }
 
     /// Whether nobody answered at the target, rather than refused.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::TimedOut { .. } => true,
+            // A standby alone is a server without its primary.
+            Self::TimedOut { .. } | Self::Standby { .. } => true,
+            Self::Nowhere { tried } => tried.iter().all(Self::is_unreachable),
             Self::None { .. } => false,
             Self::Connect { source, .. } => {
                 let cause = std::error::Error::source(source);
@@ -91,7 +115,7 @@ impl Admin {
         Self::connect_as(target, user, password, &admin.database, BRIEF_STATEMENT_WITHIN).await
     }
 
-    /// Connects as anybody who can prove a password.
+    /// Connects as anybody who can prove a password: to the server, or to that of several which is no standby.
     pub(super) async fn connect_as(
         target: &PostgresTarget,
         user: &str,
@@ -99,36 +123,84 @@ impl Admin {
         database: &str,
         statement_within: Duration,
     ) -> Result<Self, AdminError> {
+        let options = Options { user, password, database, statement_within };
+        let mut tried = Vec::new();
+        for host in target.hosts.in_order() {
+            match options.connect(target, host).await {
+                Ok(admin) => {
+                    target.hosts.worked(host);
+                    return Ok(admin);
+                }
+                Err(error) if target.hosts.is_one() => return Err(error),
+                Err(error) => tried.push(error),
+            }
+        }
+        Err(AdminError::Nowhere { tried })
+    }
+}
+
+/// As whom to connect, and how.
+struct Options<'a> {
+    user: &'a str,
+    password: &'a str,
+    database: &'a str,
+    statement_within: Duration,
+}
+
+impl Options<'_> {
+    async fn connect(&self, target: &PostgresTarget, host: &Host) -> Result<Admin, AdminError> {
+        let within = target.hosts.share_of(CONNECT_WITHIN);
+        let address = || host.address.to_string();
+        let connecting = async {
+            let admin = self.connect_now(target, host, within).await?;
+            let is_standby = !target.hosts.is_one() && is_standby(&admin).await?;
+            Ok((admin, is_standby))
+        };
+        let failed = |source| AdminError::Connect { address: address(), user: self.user.to_owned(), source };
+        match tokio::time::timeout(within, connecting).await {
+            Err(_) => Err(AdminError::TimedOut { address: address(), within }),
+            Ok(Err(source)) => Err(failed(source)),
+            Ok(Ok((_, true))) => Err(AdminError::Standby { address: address() }),
+            Ok(Ok((admin, false))) => Ok(admin),
+        }
+    }
+
+    async fn connect_now(
+        &self,
+        target: &PostgresTarget,
+        host: &Host,
+        within: Duration,
+    ) -> Result<Admin, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config
-            .host(&target.address.host)
-            .port(target.address.port)
-            .user(user)
-            .password(password)
-            .dbname(database)
+            .host(&host.address.host)
+            .port(host.address.port)
+            .user(self.user)
+            .password(self.password)
+            .dbname(self.database)
             .application_name("sallyport")
             .ssl_mode(SslMode::Require)
             .channel_binding(ChannelBinding::Require)
-            .connect_timeout(CONNECT_WITHIN)
+            .connect_timeout(within)
             // A statement that we no longer wait for must not take effect later.
-            .options(format!("-c statement_timeout={}", statement_within.as_millis()));
+            .options(format!("-c statement_timeout={}", self.statement_within.as_millis()));
         if let Some(address) = target.connect_to {
             config.hostaddr(address);
         }
         let tls = MakeRustlsConnect::new((*target.tls).clone());
-        let address = || target.address.to_string();
-        let connecting = tokio::time::timeout(CONNECT_WITHIN, config.connect(tls)).await;
-        let (client, connection) = connecting
-            .map_err(|_| AdminError::TimedOut { address: address() })?
-            .map_err(|source| AdminError::Connect { address: address(), user: user.to_owned(), source })?;
+        let (client, connection) = config.connect(tls).await?;
         // What breaks the connection also fails the statement that waits for it.
         let driver = TaskTracker::new().spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "admin connection ended");
             }
         });
-        Ok(Self { client, _driver: AbortOnDropHandle::new(driver) })
+        Ok(Admin { client, _driver: AbortOnDropHandle::new(driver) })
     }
+}
+
+async fn is_standby(admin: &Admin) -> Result<bool, tokio_postgres::Error> {
+    admin.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await?.try_get(0)
 }
 
 /// Whether the password lets the user in.

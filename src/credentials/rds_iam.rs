@@ -52,8 +52,8 @@ impl RdsIam {
         let signer = provider.provide_credentials().await.map_err(|error| failed(explain(&error)))?;
         let now = self.clock.now();
         let valid_for = LONGEST.min(request.ends_at.since(now));
-        let place =
-            Place { host: &target.address.host, port: target.address.port, user: request.access_role };
+        let address = &target.hosts.preferred().address;
+        let place = Place { host: &address.host, port: address.port, user: request.access_role };
         let token = token(&place, aws, signer, now, valid_for).map_err(failed)?;
         let credential = Credential {
             user: request.access_role.to_owned(),

@@ -134,7 +134,9 @@ impl CredentialSource for StaticSecrets {
             return Err(StaticError::HalfChanged { name: name.to_owned() }.into());
         }
         let Kept { user, password, next: _ } = kept;
-        let credential = Credential { user, password, sent: Sent::Proved, valid_until: None };
+        let allow_md5 = matches!(&request.target.source, Source::Static(how) if how.allow_md5);
+        let sent = if allow_md5 { Sent::ProvedOrHashed } else { Sent::Proved };
+        let credential = Credential { user, password, sent, valid_until: None };
         Ok(Opened { credential, admin: None })
     }
 
@@ -163,7 +165,7 @@ async fn run(
     let task = Secret::new(
         serde_json::json!({
             "target": target.target.name,
-            "address": target.address.to_string(),
+            "address": target.hosts.preferred().address.to_string(),
             "user": kept.user,
             "password": kept.password.expose(),
             "new_password": next.expose(),

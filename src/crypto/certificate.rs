@@ -1,5 +1,8 @@
-//! `tls-server-end-point` channel binding (RFC 5929 section 4.1): a certificate's hash, by the
-//! hash function of the certificate's own signature.
+//! What is read from an X.509 certificate that TLS has checked already, or that is our own:
+//!
+//! - `tls-server-end-point` channel binding (RFC 5929 section 4.1): a certificate's hash, by the
+//!   hash function of the certificate's own signature;
+//! - whom a client's certificate is for.
 
 use aws_lc_rs::digest::{self, Algorithm};
 
@@ -16,6 +19,61 @@ pub enum EndPointError {
 pub fn server_end_point(certificate: &[u8]) -> Result<Vec<u8>, EndPointError> {
     let algorithm = signature_hash(certificate)?;
     Ok(digest::digest(algorithm, certificate).as_ref().to_vec())
+}
+
+/// Why a certificate does not say whom it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    #[error("the certificate is not well-formed DER")]
+    Malformed,
+    #[error("the certificate's subject has no common name")]
+    NoCommonName,
+    #[error("the certificate's subject has several common names")]
+    SeveralCommonNames,
+    #[error("the certificate's common name is not plain text")]
+    NotText,
+}
+
+impl From<EndPointError> for SubjectError {
+    fn from(_: EndPointError) -> Self {
+        Self::Malformed
+    }
+}
+
+/// The one common name of the certificate's subject (RFC 5280 section 4.1.2.6).
+pub fn common_name(certificate: &[u8]) -> Result<&str, SubjectError> {
+    let mut fields = Der(certificate).element(SEQUENCE)?.element(SEQUENCE)?;
+    // The version may be left out; serial number, signature, issuer and validity come before the subject.
+    if fields.tag() == Some(CONTEXT_0) {
+        fields.element(CONTEXT_0)?;
+    }
+    fields.element(INTEGER)?;
+    for _signature_issuer_validity in 0..3 {
+        fields.element(SEQUENCE)?;
+    }
+    let mut subject = fields.element(SEQUENCE)?;
+    let mut found = None;
+    while subject.tag().is_some() {
+        let mut set = subject.element(SET)?;
+        while set.tag().is_some() {
+            let mut attribute = set.element(SEQUENCE)?;
+            if attribute.element(OBJECT_IDENTIFIER)?.0 != COMMON_NAME {
+                continue;
+            }
+            let tag = attribute.tag().filter(|tag| TEXTS.contains(tag)).ok_or(SubjectError::NotText)?;
+            let text = attribute.element(tag)?.0;
+            let text = std::str::from_utf8(text).map_err(|_| SubjectError::NotText)?;
+            if found.replace(text).is_some() {
+                return Err(SubjectError::SeveralCommonNames);
+            }
+        }
+    }
+    found.ok_or(SubjectError::NoCommonName)
+}
+
+/// SHA-256 of the certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` counts it.
+pub fn fingerprint(certificate: &[u8]) -> String {
+    super::hex(digest::digest(&digest::SHA256, certificate).as_ref())
 }
 
 const RSA: [u8; 8] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01]; // 1.2.840.113549.1.1
@@ -65,11 +123,21 @@ fn pss_hash(mut algorithm: Der<'_>) -> Result<&'static Algorithm, EndPointError>
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const CONTEXT_0: u8 = 0xa0;
+const INTEGER: u8 = 0x02;
+const SET: u8 = 0x31;
+const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03]; // 2.5.4.3
+/// `UTF8String`, `PrintableString`, `IA5String`: those whose bytes are UTF-8.
+const TEXTS: [u8; 3] = [0x0c, 0x13, 0x16];
 
 /// The elements of a DER value, one after the other.
 struct Der<'a>(&'a [u8]);
 
 impl Der<'_> {
+    /// The next element's; `None` at the end.
+    fn tag(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
     /// The content of the next element, which must have this tag.
     fn element(&mut self, tag: u8) -> Result<Self, EndPointError> {
         let (first, rest) = self.0.split_first().ok_or(EndPointError::Malformed)?;
@@ -150,6 +218,31 @@ mod tests {
         assert_eq!(signature_hash(&outline(&pss)).unwrap(), &digest::SHA512);
         let default = [&rsa(RSA_PSS)[..], &[SEQUENCE, 0]].concat();
         assert_eq!(signature_hash(&outline(&default)).unwrap(), &digest::SHA256);
+    }
+
+    fn named(names: &[(rcgen::DnType, &str)]) -> Vec<u8> {
+        let mut subject = rcgen::DistinguishedName::new();
+        for (kind, name) in names {
+            subject.push(kind.clone(), *name);
+        }
+        let mut parameters = rcgen::CertificateParams::new(vec!["other.example".to_owned()]).unwrap();
+        parameters.distinguished_name = subject;
+        parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_one_common_name() {
+        use rcgen::DnType::{CommonName, CustomDnType, OrganizationName};
+        let alice = named(&[(OrganizationName, "bank"), (CommonName, "alice")]);
+        assert_eq!(common_name(&alice), Ok("alice"));
+        assert_eq!(common_name(&named(&[(CommonName, "zoë\0")])), Ok("zoë\0"), "as it is");
+        assert_eq!(common_name(&named(&[(OrganizationName, "alice")])), Err(SubjectError::NoCommonName));
+        let twice = named(&[(CommonName, "alice"), (CustomDnType(vec![2, 5, 4, 3]), "bob")]);
+        assert_eq!(common_name(&twice), Err(SubjectError::SeveralCommonNames));
+        for end in 0..alice.len() {
+            assert_eq!(common_name(&alice[..end]), Err(SubjectError::Malformed), "{end}");
+        }
+        assert_eq!(fingerprint(b"").get(..8), Some("e3b0c442"));
     }
 
     #[test]

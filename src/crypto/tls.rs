@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -27,6 +29,18 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
+    #[error("an authority in `{}` cannot be used: {source}", path.display())]
+    Authority {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("the authorities in `{}` cannot be used: {source}", path.display())]
+    Verifier {
+        path: PathBuf,
+        #[source]
+        source: VerifierBuilderError,
+    },
 }
 
 /// Certificates of a PEM file, at least one.
@@ -42,14 +56,46 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
 
 /// A server's side: certificate chain and key, and the ALPN protocols that it speaks.
 pub fn server(certificate: &Path, key: &Path, alpn: &[&str]) -> Result<rustls::ServerConfig, TlsError> {
+    serve(certificate, key, alpn, Arc::new(NoClientAuth))
+}
+
+/// As [`server`], asking clients for a certificate that one of the authorities in `client_ca` signed. One that has
+/// none may go on without; one that shows another is not served.
+pub fn server_for_certified(
+    certificate: &Path,
+    key: &Path,
+    alpn: &[&str],
+    client_ca: &Path,
+) -> Result<rustls::ServerConfig, TlsError> {
+    let authorities = roots(&certificates(client_ca)?);
+    let authorities =
+        authorities.map_err(|source| TlsError::Authority { path: client_ca.to_owned(), source })?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider());
+    let verifier = verifier
+        .allow_unauthenticated()
+        .build()
+        .map_err(|source| TlsError::Verifier { path: client_ca.to_owned(), source })?;
+    let mut config = serve(certificate, key, alpn, verifier)?;
+    // A session that is resumed shows no certificate: it would outlive the certificate's validity.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn serve(
+    certificate: &Path,
+    key: &Path,
+    alpn: &[&str],
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<rustls::ServerConfig, TlsError> {
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key)
         .map_err(|source| TlsError::Read { path: key.to_owned(), source })?;
     let unusable = |source| TlsError::Unusable { path: certificate.to_owned(), source };
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
         .map_err(unusable)?;
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
@@ -58,12 +104,21 @@ pub fn server(certificate: &Path, key: &Path, alpn: &[&str]) -> Result<rustls::S
 
 /// A client's side: trusts `authorities` and nobody else.
 pub fn client(authorities: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
+    Ok(rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(authorities)?)
+        .with_no_client_auth())
+}
+
+/// These and nobody else.
+pub fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for certificate in authorities {
         roots.add(certificate.clone())?;
     }
-    Ok(rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(roots)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::audit::record::Tls;
+use crate::crypto::certificate;
 use crate::gateway::scratch::ReadAhead;
 
 use super::ClientStream;
@@ -46,6 +47,8 @@ pub(super) struct Start {
     pub version: ProtocolVersion,
     pub parameters: StartupParameters,
     pub tls: Tls,
+    /// The host that the client connected to, as its TLS says (RFC 6066 section 3), in lower case.
+    pub host: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,11 +144,13 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
                     if let Some(answer) = parameters.negotiation(version) {
                         stream.write_all(&answer).await?;
                     }
-                    let tls = describe(
-                        stream.get_ref().1.protocol_version(),
-                        stream.get_ref().1.negotiated_cipher_suite(),
-                    );
-                    Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls })))
+                    let connection = stream.get_ref().1;
+                    let mut tls =
+                        describe(connection.protocol_version(), connection.negotiated_cipher_suite());
+                    let shown = connection.peer_certificates().and_then(|chain| chain.first());
+                    tls.certificate = shown.map(|shown| certificate::fingerprint(shown));
+                    let host = connection.server_name().map(str::to_ascii_lowercase);
+                    Ok(Hello::Startup(Box::new(Start { stream, version, parameters, tls, host })))
                 }
                 Err(why) => Err(refused(why, stream)),
             }
@@ -180,6 +185,7 @@ pub(super) fn describe(
         cipher: cipher
             .and_then(|cipher| Some(cipher.suite().as_str()?.replacen("TLS13_", "TLS_", 1)))
             .unwrap_or_default(),
+        certificate: None,
     }
 }
 

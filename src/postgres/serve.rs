@@ -29,7 +29,7 @@ use crate::domain::principal::Principal;
 use crate::domain::session::Permit;
 use crate::gateway::accept::{HandshakeSlot, NotPromoted};
 use crate::gateway::live::{self, Arrival, LiveConnection};
-use crate::gateway::login::{Login, MalformedLogin};
+use crate::gateway::login::{self, Login, MalformedLogin};
 use crate::gateway::scratch;
 
 use super::ClientStream;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub tls: Arc<rustls::ServerConfig>,
     /// Our certificate's `tls-server-end-point`, where it has one.
     pub end_point: Option<Arc<[u8]>>,
+    /// What people call the gateway's host, in lower case: a client that connects to `TARGET.HOST` names the target.
+    pub host: String,
     /// From accept to authenticated.
     pub handshake_timeout: Duration,
     /// Without a byte either way; `None`: for ever.
@@ -133,8 +135,10 @@ impl PostgresGateway {
                 return None;
             }
         };
-        let Start { mut stream, version, parameters, tls } = *start;
-        let (user, wanted) = match Login::parse(parameters.user()).and_then(Login::with_target) {
+        let Start { mut stream, version, parameters, tls, host } = *start;
+        let named = host.as_deref().and_then(|host| login::below(host, &self.settings.host));
+        let login = Login::parse(parameters.user()).and_then(|login| login.on_host(named));
+        let (user, wanted) = match login.and_then(Login::with_target) {
             Ok(login) => login,
             Err(error) => {
                 // Counted like a failed attempt: a stranger must not fill the log.
@@ -200,6 +204,7 @@ impl PostgresGateway {
                 return;
             }
             AuthenticateError::Scram(ScramError::Refused) => "wrong_token",
+            AuthenticateError::Certificate(_) => "wrong_certificate",
             AuthenticateError::Refused(refusal) => refusal.code(),
             AuthenticateError::Codec(_) | AuthenticateError::Scram(_) => "malformed",
         };

@@ -16,6 +16,11 @@ impl Goodbye {
         Self { sqlstate, message: message.into(), detail: None, hint: None }
     }
 
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -1,8 +1,9 @@
-//! The way to the target: TLS verify-full, then SCRAM (with channel binding where the server has
+//! The way to the target, or to that of its servers which is no standby: TLS verify-full, then SCRAM (with channel binding where the server has
 //! it) with the session's credential, then the startup up to the first `ReadyForQuery`.
 //!
 //! A server that asks for anything weaker than SCRAM, or for nothing, is refused: the credential is
-//! never sent in clear or as an MD5 hash, whoever asks.
+//! sent neither in clear nor as an MD5 hash, whoever asks. The credential itself says where one may ([`Sent`]): a token in
+//! clear, a kept password as an MD5 hash where the operator allowed it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{
     ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
 };
@@ -18,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::audit::record::Tls;
-use crate::config::PostgresTarget;
+use crate::config::{Host, PostgresTarget};
 use crate::credentials::{Credential, Sent};
 use crate::crypto::certificate;
 use crate::gateway::scratch::ReadAhead;
@@ -69,8 +71,16 @@ pub(super) enum UpstreamError {
     /// The target's own refusal, passed on to the client.
     #[error("{}", String::from_utf8_lossy(&.0.message))]
     Refused(Box<Report>),
-    #[error("the target does not answer within {} s", CONNECT_WITHIN.as_secs())]
-    TimedOut,
+    #[error("the target does not answer within {} s", within.as_secs())]
+    TimedOut { within: Duration },
+    #[error("it is a standby")]
+    Standby,
+    #[error("none of the target's servers is of use: {}", listed(tried))]
+    Nowhere { tried: Vec<(String, UpstreamError)> },
+}
+
+fn listed(tried: &[(String, UpstreamError)]) -> String {
+    tried.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 /// A connection to the target, ready for its first query.
@@ -91,6 +101,8 @@ pub(super) struct Upstream {
 #[derive(Debug, Clone)]
 pub(super) struct Canceller {
     target: Arc<PostgresTarget>,
+    /// Where the connection is.
+    host: Host,
     key: Option<BackendKey>,
 }
 
@@ -109,7 +121,7 @@ impl Canceller {
     /// Sends the target a cancel request, on a connection of its own. The target never answers.
     pub(super) async fn cancel(&self) -> Result<(), UpstreamError> {
         let Some(key) = &self.key else { return Ok(()) };
-        let mut stream = secure(&self.target).await?;
+        let mut stream = secure(&self.target, &self.host).await?;
         let request = CancelRequest { process: key.process, key: key.key.clone() };
         stream.write_all(&encode::cancel_request(&request)).await?;
         stream.flush().await?;
@@ -126,17 +138,31 @@ pub(super) async fn connect(
     database: &str,
     parameters: &StartupParameters,
 ) -> Result<Upstream, UpstreamError> {
-    let connecting = connect_now(target, credential, database, parameters);
-    tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(|_| UpstreamError::TimedOut)?
+    let within = target.hosts.share_of(CONNECT_WITHIN);
+    let mut tried = Vec::new();
+    for host in target.hosts.in_order() {
+        let connecting = connect_now(target, host, credential, database, parameters);
+        let connected = tokio::time::timeout(within, connecting).await;
+        match connected.unwrap_or(Err(UpstreamError::TimedOut { within })) {
+            Ok(upstream) => {
+                target.hosts.worked(host);
+                return Ok(upstream);
+            }
+            Err(error) if target.hosts.is_one() => return Err(error),
+            Err(error) => tried.push((host.address.to_string(), error)),
+        }
+    }
+    Err(UpstreamError::Nowhere { tried })
 }
 
 async fn connect_now(
     target: &Arc<PostgresTarget>,
+    host: &Host,
     credential: &Credential,
     database: &str,
     parameters: &StartupParameters,
 ) -> Result<Upstream, UpstreamError> {
-    let stream = secure(target).await?;
+    let stream = secure(target, host).await?;
     let mut wire = Wire { stream, buffer: BytesMut::new() };
     let own = [("user", credential.user.as_str()), ("database", database)];
     let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
@@ -146,16 +172,29 @@ async fn connect_now(
     let startup = startup_message(ProtocolVersion::V3_0, own.chain(settings).chain(noticing))?;
     wire.send(&startup).await?;
     authenticate(&mut wire, credential).await?;
-    greet(wire, target).await
+    let mut greeting = greet(&mut wire).await?;
+    if !target.hosts.is_one() && is_standby(&mut wire, &mut greeting).await? {
+        return Err(UpstreamError::Standby);
+    }
+    let connection = wire.stream.get_ref().1;
+    let tls = describe(connection.protocol_version(), connection.negotiated_cipher_suite());
+    Ok(Upstream {
+        greeting: greeting.messages,
+        ready: greeting.ready,
+        rest: wire.buffer,
+        canceller: Canceller { target: Arc::clone(target), host: host.clone(), key: greeting.key },
+        tls,
+        stream: wire.stream,
+    })
 }
 
 /// TCP, then TLS with the target's certificate and name verified.
-async fn secure(target: &PostgresTarget) -> Result<TargetStream, UpstreamError> {
-    let address = target.address.to_string();
+async fn secure(target: &PostgresTarget, host: &Host) -> Result<TargetStream, UpstreamError> {
+    let address = host.address.to_string();
     let failed = |source| UpstreamError::Connect { address: address.clone(), source };
     let stream = match target.connect_to {
-        Some(ip) => TcpStream::connect(SocketAddr::new(ip, target.address.port)).await,
-        None => TcpStream::connect((target.address.host.as_str(), target.address.port)).await,
+        Some(ip) => TcpStream::connect(SocketAddr::new(ip, host.address.port)).await,
+        None => TcpStream::connect((host.address.host.as_str(), host.address.port)).await,
     };
     let mut stream = stream.map_err(failed)?;
     prepare(&stream);
@@ -168,7 +207,7 @@ async fn secure(target: &PostgresTarget) -> Result<TargetStream, UpstreamError> 
         return Err(UpstreamError::NoTls { address });
     }
     TlsConnector::from(Arc::clone(&target.tls))
-        .connect(target.server_name.clone(), ReadAhead::new(stream))
+        .connect(host.server_name.clone(), ReadAhead::new(stream))
         .await
         .map_err(|source| UpstreamError::Untrusted { address, source })
 }
@@ -216,10 +255,12 @@ async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), Up
         Authentication::Sasl(mechanisms) => mechanisms,
         Authentication::CleartextPassword if credential.sent == Sent::AsItIs => {
             wire.send(&encode::password(credential.password.expose().as_bytes())).await?;
-            return match wire.authentication().await? {
-                Authentication::Ok => Ok(()),
-                other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
-            };
+            return accepted(wire).await;
+        }
+        Authentication::Md5Password { salt } if credential.sent == Sent::ProvedOrHashed => {
+            let (user, password) = (credential.user.as_bytes(), credential.password.expose().as_bytes());
+            wire.send(&encode::password(md5_hash(user, password, salt).as_bytes())).await?;
+            return accepted(wire).await;
         }
         other => return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
     };
@@ -250,6 +291,10 @@ async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), Up
         return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
     };
     scram.finish(&data).map_err(UpstreamError::Scram)?;
+    accepted(wire).await
+}
+
+async fn accepted(wire: &mut Wire) -> Result<(), UpstreamError> {
     match wire.authentication().await? {
         Authentication::Ok => Ok(()),
         other => Err(UpstreamError::WeakAuthentication { asked: name_of(&other) }),
@@ -268,31 +313,47 @@ fn name_of(message: &Authentication) -> &'static str {
     }
 }
 
-async fn greet(mut wire: Wire, target: &Arc<PostgresTarget>) -> Result<Upstream, UpstreamError> {
-    let mut greeting = Vec::new();
+/// What a server says until it is ready.
+struct Greeting {
+    messages: Vec<Bytes>,
+    key: Option<BackendKey>,
+    ready: Bytes,
+}
+
+async fn greet(wire: &mut Wire) -> Result<Greeting, UpstreamError> {
+    let mut messages = Vec::new();
     let mut key = None;
     loop {
         let frame = wire.receive().await?;
         match Startup::read(&frame)? {
-            Startup::Parameter { .. } | Startup::Notice(_) => greeting.push(frame.raw),
+            Startup::Parameter { .. } | Startup::Notice(_) => messages.push(frame.raw),
             Startup::Key(found) => key = Some(found),
             Startup::NegotiateVersion { .. } => {}
             Startup::Error(report) => return Err(UpstreamError::Refused(Box::new(report))),
             Startup::Authentication(other) => {
                 return Err(UpstreamError::WeakAuthentication { asked: name_of(&other) });
             }
-            Startup::Ready(_) => {
-                let connection = wire.stream.get_ref().1;
-                let tls = describe(connection.protocol_version(), connection.negotiated_cipher_suite());
-                return Ok(Upstream {
-                    greeting,
-                    ready: frame.raw,
-                    rest: wire.buffer,
-                    canceller: Canceller { target: Arc::clone(target), key },
-                    tls,
-                    stream: wire.stream,
-                });
+            Startup::Ready(_) => return Ok(Greeting { messages, key, ready: frame.raw }),
+        }
+    }
+}
+
+/// Asks the server itself: only since version 14 does it say so unasked.
+async fn is_standby(wire: &mut Wire, greeting: &mut Greeting) -> Result<bool, UpstreamError> {
+    wire.send(&encode::query(b"SELECT pg_catalog.pg_is_in_recovery()")).await?;
+    let mut is_primary = false;
+    loop {
+        let frame = wire.receive().await?;
+        match frame.tag {
+            // One column: `t` or `f`.
+            b'D' => is_primary = frame.body().ends_with(b"f"),
+            b'Z' => {
+                greeting.ready = frame.raw;
+                return Ok(!is_primary);
             }
+            b'S' => greeting.messages.push(frame.raw),
+            b'E' => return Err(UpstreamError::Refused(Box::new(Report::read(frame.body())?))),
+            _ => {}
         }
     }
 }

@@ -339,8 +339,9 @@ fn full(number: u8) -> Opening {
     opened.application = some("psql");
     opened.database = some("ledger");
     opened.credential = Some(mark());
-    let tls = Tls { version: "TLSv1.3".to_owned(), cipher: "TLS_AES_128_GCM_SHA256".to_owned() };
-    opened.client_tls = Some(tls.clone());
+    let (version, cipher) = ("TLSv1.3".to_owned(), "TLS_AES_128_GCM_SHA256".to_owned());
+    let tls = Tls { version, cipher, certificate: None };
+    opened.client_tls = Some(Tls { certificate: some("00"), ..tls.clone() });
     opened.target_tls = Some(tls);
     opening
 }

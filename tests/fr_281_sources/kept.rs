@@ -76,6 +76,40 @@ fn a_kept_password_is_injected_and_shown_nowhere() {
 }
 
 #[test]
+fn a_password_is_sent_as_an_md5_hash_only_where_that_is_allowed() {
+    let postgres = shared_user();
+    let hashed = format!("SET password_encryption = 'md5'; ALTER ROLE {USER} PASSWORD '{FIRST}'");
+    postgres.query("postgres", &hashed).success();
+    let asks = |how: &str| postgres.admit(&format!("hostssl all {USER} 127.0.0.1/32 {how}"));
+    asks("md5");
+    let kept = |more: &[&str]| {
+        let lines = [&["kind = \"static\""], more].concat();
+        target(&postgres, NAME, &lines.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let mut bastion = Bastion::start_with(&postgres, options(kept(&[])));
+    keep(&bastion, FIRST).success();
+    grant(&bastion);
+    select(&bastion).failure().says("asks for an MD5 password, which is not accepted");
+    bastion.set_targets(&kept(&["allow_md5 = true"]));
+    bastion.stop();
+    bastion.boot();
+    assert_eq!(select(&bastion).success().stdout, format!("{USER}|100\n"));
+    // Nothing weaker, and what is stronger as before.
+    asks("password");
+    select(&bastion).failure().says("asks for a password in clear, which is not accepted");
+    asks("scram-sha-256");
+    let proved = format!("SET password_encryption = 'scram-sha-256'; ALTER ROLE {USER} PASSWORD '{FIRST}'");
+    postgres.query("postgres", &proved).success();
+    select(&bastion).success();
+    // A wrong password is refused, hashed as well.
+    postgres.query("postgres", &hashed).success();
+    asks("md5");
+    keep(&bastion, "another").success();
+    select(&bastion).failure().says("password authentication failed");
+    assert_nowhere(&bastion, FIRST);
+}
+
+#[test]
 fn a_kept_password_is_changed_after_each_session() {
     let postgres = shared_user();
     let program = command(&postgres);

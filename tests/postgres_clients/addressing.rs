@@ -59,6 +59,53 @@ fn what_a_client_sets_at_its_start_holds() {
     assert!(refused.stderr.contains("permission denied to set parameter"), "{}", refused.stderr);
 }
 
+/// To this host, by this user. No certificate of the tests' names it, which only `verify-full` minds.
+fn by_host(bastion: &Bastion, host: &str, user: &str, more: &[(&str, &str)]) -> Finished {
+    let settings = [("PGHOST", host), ("PGUSER", user), ("PGSSLMODE", "require")];
+    psql(bastion, &[&settings, more].concat(), "SELECT current_database()")
+}
+
+#[test]
+fn the_host_that_a_client_connects_to_may_name_the_target() {
+    let (_postgres, bastion) = crate::dba();
+    for (host, user) in [
+        ("ledger-dev.localhost", "alice"),
+        ("Ledger-Dev.LocalHost", "alice"),
+        ("ledger-dev.localhost", "alice+ledger-dev"),
+        ("ledger-dev.localhost", "alice+ledger-dev+dba"),
+        // Not below the gateway's own name: it says nothing.
+        ("localhost", "alice+ledger-dev"),
+        ("ledger-uat.elsewhere", "alice+ledger-dev"),
+        ("ledger-uat.localhost.elsewhere", "alice+ledger-dev"),
+    ] {
+        assert_eq!(by_host(&bastion, host, user, &[]).success().stdout, "ledger\n", "{host} {user}");
+    }
+    // libpq names the user as the database where nobody named one.
+    let mut unnamed = bastion.client("psql", "alice", "ledger-dev");
+    unnamed.env_remove("PGDATABASE").env("PGUSER", "alice").env("PGSSLMODE", "require");
+    unnamed.env("PGHOST", "ledger-dev.localhost").args(["-XAtq", "-c", "SELECT current_database()"]);
+    assert_eq!(Finished::from(unnamed.output().unwrap()).success().stdout, "ledger\n");
+    let opened: Vec<_> = bastion.records().into_iter().filter(|record| record["kind"] == "opened").collect();
+    assert!(opened.iter().all(|record| record["target"] == "ledger-dev"), "{opened:?}");
+    let before = opened.len();
+
+    let two = by_host(&bastion, "ledger-uat.localhost", "alice+ledger-dev", &[]).failure();
+    assert!(two.stderr.contains("says target `ledger-dev`"), "{}", two.stderr);
+    assert!(two.stderr.contains("connected to says `ledger-uat`"), "{}", two.stderr);
+    by_host(&bastion, "nowhere.localhost", "alice", &[]).failure().says("nowhere");
+    by_host(&bastion, "ledger-uat.localhost", "alice", &[]).failure().says("ledger-uat");
+    for host in ["localhost", "ledger-dev.elsewhere"] {
+        by_host(&bastion, host, "alice", &[]).failure().says("does not say which target");
+    }
+    let silent = by_host(&bastion, "ledger-dev.localhost", "alice", &[("PGSSLSNI", "0")]);
+    silent.failure().says("does not say which target");
+    by_host(&bastion, "ledger-dev.localhost", "bob", &[]).failure().says("password authentication failed");
+    assert_eq!(bastion.records().iter().filter(|record| record["kind"] == "opened").count(), before);
+    let refused = bastion.events("connection_refused");
+    let codes: Vec<_> = refused.iter().map(|event| event["detail"]["code"].as_str().unwrap()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == "malformed_login").count(), 4, "{codes:?}");
+}
+
 #[test]
 fn the_access_is_named_where_two_sessions_fit() {
     let (_postgres, bastion) = crate::dba();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -57,10 +57,31 @@ impl Postgres {
         postgres
     }
 
+    /// A standby that follows this server, and serves reads.
+    pub fn start_standby(&self) -> Self {
+        let anybody = "hostssl all all 127.0.0.1/32 scram-sha-256";
+        self.admit(&format!("{anybody}\nhostssl replication postgres 127.0.0.1/32 scram-sha-256"));
+        let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+        let owner = self.data().metadata().unwrap();
+        std::os::unix::fs::chown(&data, Some(owner.uid()), Some(owner.gid())).unwrap();
+        let mut copy = unprivileged(&server_program("pg_basebackup"));
+        copy.arg("-D").arg(&data).args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-d"]);
+        copy.arg(format!("host=127.0.0.1 port={} user=postgres sslmode=require", self.port));
+        run(copy.env("PGPASSWORD", SUPERUSER_PASSWORD).env("HOME", dir.path()));
+        let mut standby = Self { server: None, dir, port: free_port() };
+        standby.boot(&[]);
+        standby
+    }
+
     fn boot(&mut self, settings: &[&str]) {
         let mut command = unprivileged(&server_program("postgres"));
         command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
-        command.arg("-k").arg(self.data());
+        // A standby's connection to its primary looks there for certificates.
+        command.arg("-k").arg(self.data()).env("HOME", self.dir.path());
         for setting in settings {
             command.args(["-c", setting]);
         }
@@ -243,7 +264,6 @@ fn build_template(data: &Path) {
     write_certificates(&cluster);
     let owner = cluster.metadata().unwrap();
     for name in ["ca.crt", "server.crt", "server.key"] {
-        use std::os::unix::fs::MetadataExt;
         std::os::unix::fs::chown(cluster.join(name), Some(owner.uid()), Some(owner.gid())).unwrap();
     }
     set_up(&cluster);

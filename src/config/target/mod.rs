@@ -1,6 +1,7 @@
 //! `[[target]]`: what one can get into, and how to reach it. What every kind has is read here.
 
 mod aws;
+mod hosts;
 mod postgres;
 mod source;
 mod ssh;
@@ -16,6 +17,7 @@ use crate::domain::name::{AccessName, DomainName, GroupName, TargetName};
 use crate::domain::target::{Environment, Target, TargetKind};
 
 pub use aws::AwsTarget;
+pub use hosts::{Host, Hosts};
 pub use postgres::{Admin, PostgresTarget};
 pub use source::{Aws, Source, Static, kept_name};
 pub use ssh::SshTarget;
@@ -41,7 +43,7 @@ impl AnyTarget {
     /// Where it is, for people.
     pub fn place(&self) -> String {
         match self {
-            Self::Postgres(postgres) => postgres.address.to_string(),
+            Self::Postgres(postgres) => postgres.hosts.to_string(),
             Self::Ssh(ssh) => ssh.address.to_string(),
             Self::Aws(aws) => aws.endpoint.as_ref().unwrap_or(&aws.region).clone(),
         }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 
+use super::hosts::{self, Hosts};
 use super::source::{self, Source};
-use super::{Address, Common, Section, files};
+use super::{Common, Section, files};
 use crate::crypto::tls;
 use crate::domain::name::AccessName;
 use crate::domain::secret::Secret;
@@ -25,12 +26,10 @@ const RESERVED_ROLES: [&str; 2] = ["public", "none"];
 #[derive(Debug, Clone)]
 pub struct PostgresTarget {
     pub target: Target,
-    pub address: Address,
-    /// Where to connect instead of asking the name system for [`Address::host`]; the certificate is
-    /// still checked against the host.
+    pub hosts: Hosts,
+    /// Where to connect instead of asking the name system for the one host that there is; the certificate is still
+    /// checked against its name.
     pub connect_to: Option<IpAddr>,
-    /// What the target's certificate must name.
-    pub server_name: ServerName<'static>,
     /// What clients may connect to; never empty. The first is the default.
     pub databases: Vec<String>,
     /// What each access stands for at the server; [`Source`] says what kind of name that is.
@@ -57,8 +56,8 @@ impl PostgresTarget {
     /// Whether both say the same, secrets included.
     pub(in crate::config) fn same(&self, other: &Self) -> bool {
         let plain = |target: &Self| {
-            let Self { address, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
-            (address, connect_to, databases, roles, ca, connection_limit, target.target.clone())
+            let Self { hosts, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
+            (hosts, connect_to, databases, roles, ca, connection_limit, target.target.clone())
         };
         plain(self) == plain(other) && self.source.same(&other.source)
     }
@@ -77,11 +76,22 @@ pub(super) fn read(
     common: Common,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Option<PostgresTarget> {
-    let address = super::address(section, "ledger.db.example:5432");
+    let hosts = hosts::read(section);
     let connect_to = super::connect_to(section);
-    let server_name = address.as_ref().and_then(|address| server_name(section, address));
     let databases = databases(section);
     let source = source::read(section, databases.first(), environment);
+    if hosts.as_ref().is_some_and(|hosts| !hosts.is_one()) {
+        if connect_to.is_some() {
+            section.blame(
+                "connect_to",
+                "cannot be that of several servers: write their IP addresses in `address`",
+            );
+        }
+        if let Some(Source::RdsIam(_)) = source {
+            let what = "is several servers, and a token of RDS opens one: name the cluster's writer";
+            section.blame("address", what);
+        }
+    }
     let roles = roles(section, source.as_ref());
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
@@ -94,9 +104,8 @@ pub(super) fn read(
     };
     Some(PostgresTarget {
         target: common.target(TargetKind::Postgres, roles.keys().cloned().collect())?,
-        address: address?,
+        hosts: hosts?,
         connect_to,
-        server_name: server_name?,
         databases,
         roles,
         source: source?,
@@ -105,14 +114,6 @@ pub(super) fn read(
         tls: tls?,
         connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
     })
-}
-
-fn server_name(section: &Section<'_>, address: &Address) -> Option<ServerName<'static>> {
-    let name = ServerName::try_from(address.host.clone()).ok();
-    if name.is_none() {
-        section.blame("address", format!("`{}` is not a host name or IP address", address.host));
-    }
-    name
 }
 
 fn databases(section: &Section<'_>) -> Vec<String> {

@@ -32,6 +32,8 @@ pub struct Aws {
 pub struct Static {
     /// A program with its arguments, run after each session.
     pub rotate: Option<Vec<String>>,
+    /// Whether a target that asks for the password as an MD5 hash gets it.
+    pub allow_md5: bool,
 }
 
 /// The kinds, as the configuration names them.
@@ -70,11 +72,16 @@ pub(super) fn read(
     }
     let credential = section.section("credential");
     let kind = credential.required_text("kind", &format!("write {KINDS}"))?;
+    let allow_md5 = credential.switch("allow_md5");
+    if allow_md5 && (kind != "static" || credential.has("rotate")) {
+        let what = "is for `static` credentials without `rotate`: others are proved by SCRAM or are tokens; leave it out";
+        credential.blame("allow_md5", what);
+    }
     let source = match kind {
         "role" => role(),
         "secrets-manager" => aws(&credential).map(Source::SecretsManager),
         "rds-iam" => aws(&credential).map(Source::RdsIam),
-        "static" => rotation(&credential).map(|rotate| Source::Static(Static { rotate })),
+        "static" => rotation(&credential).map(|rotate| Source::Static(Static { rotate, allow_md5 })),
         other => {
             credential.blame("kind", format!("`{other}` is no kind of credential: there are {KINDS}"));
             return None;
