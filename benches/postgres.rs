@@ -1,5 +1,5 @@
-//! What the PostgreSQL gateway costs beside the way straight to the server, PgBouncer (session mode, TLS on both legs)
-//! and HAProxy (which passes the TLS bytes on): queries in every mode of pgbench, bulk both ways, connecting, idle connections.
+//! What the PostgreSQL gateway costs beside the way straight to the server, `PgBouncer` (session mode, TLS on both legs)
+//! and `HAProxy` (which passes the TLS bytes on): queries in every mode of pgbench, bulk both ways, connecting, idle connections.
 //!
 //! Real `pgbench` and `psql`, a real server, the real binary; rounds of the ways interleaved, medians, ratios to the
 //! direct way in the same run. Latencies with everything on one core, else the scheduler's placement is measured. With
@@ -8,6 +8,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
     reason = "a benchmark prints, and fails by panicking"
@@ -260,9 +261,9 @@ fn main() {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--plot").skip(1);
     if let Some(path) = arguments.next() {
         let bars = |row: &Row| {
-            let ratio = |sample: &Sample| match row.is_latency {
-                true => row.samples[0].figure / sample.figure,
-                false => sample.figure / row.samples[0].figure,
+            let direct = row.samples[0].figure;
+            let ratio = |sample: &Sample| {
+                if row.is_latency { direct / sample.figure } else { sample.figure / direct }
             };
             (row.what, row.samples.each_ref().map(ratio))
         };

@@ -1,5 +1,5 @@
 //! The ways to the database that are measured beside each other, each with TLS wherever there is a wire: straight,
-//! through PgBouncer, through HAProxy, and through Sallyport with its audit log on the disk and on a file system in memory.
+//! through `PgBouncer`, through `HAProxy`, and through Sallyport with its audit log on the disk and on a file system in memory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -177,12 +177,12 @@ impl<'a> Guard<'a> {
         settings: Settings,
     ) -> Result<Transaction, Deny> {
         let ToRun::Sql { sql, is_parsed_now } = run else {
-            return self.judge(StatementFacts::default()).map(|()| transaction);
+            return self.judge(&StatementFacts::default()).map(|()| transaction);
         };
         let is_told = is_settled && *is_parsed_now;
         if !sql.is_ascii() && !(settings.encoding_is_plain && (is_told || !self.encoding_may_change)) {
             // In some encodings a character's second byte looks like one of ASCII.
-            return self.judge(StatementFacts::default()).map(|()| transaction);
+            return self.judge(&StatementFacts::default()).map(|()| transaction);
         }
         let reading = match settings.strings {
             // A setting that is on its way may change how the text is read, or was another when it was.
@@ -224,15 +224,15 @@ impl<'a> Guard<'a> {
                 Transaction::Unsure => &[true, false],
             };
             for in_transaction in cases {
-                self.judge(StatementFacts { in_transaction: *in_transaction, ..facts.clone() })?;
+                self.judge(&StatementFacts { in_transaction: *in_transaction, ..facts.clone() })?;
             }
             transaction = after;
         }
         Ok(transaction)
     }
 
-    fn judge(&self, facts: StatementFacts) -> Result<(), Deny> {
-        self.rules.as_ref().map_or(Err(Deny::ShuttingDown), |rules| rules.allow(self.permit, &facts))
+    fn judge(&self, facts: &StatementFacts) -> Result<(), Deny> {
+        self.rules.as_ref().map_or(Err(Deny::ShuttingDown), |rules| rules.allow(self.permit, facts))
     }
 }
 

@@ -70,5 +70,5 @@ fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
 fn is_glued(token: &Token, sql: &[u8]) -> bool {
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80;
     let is_exponent = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
-    !token.text(sql).iter().all(is_exponent) || sql.get(token.end).is_some_and(|byte| is_word(byte))
+    !token.text(sql).iter().all(is_exponent) || sql.get(token.end).is_some_and(is_word)
 }

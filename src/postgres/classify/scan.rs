@@ -323,9 +323,8 @@ impl Scan {
         }
         let word = if folded.len() > LONGEST_WORD { "" } else { folded.as_str() };
         match self.phase {
-            Phase::Start => self.command(word),
             Phase::Explain if EXPLAIN_WORDS.contains(&word) => {}
-            Phase::Explain => self.command(word),
+            Phase::Start | Phase::Explain => self.command(word),
             Phase::Prepare if word == "transaction" && self.is_after("prepare") => {
                 self.facts.kinds.clear();
                 self.kind("prepare_transaction");

@@ -16,6 +16,8 @@ mod number;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write as _;
+
 use data_encoding::HEXLOWER;
 
 use cursor::Cursor;
@@ -113,7 +115,8 @@ fn character(bytes: &[u8], out: &mut String) -> Option<()> {
     match bytes {
         [0] => {}
         [byte] if byte.is_ascii() => out.push(char::from(*byte)),
-        [byte] => out.push_str(&format!("\\{byte:03o}")),
+        // Writing to memory does not fail.
+        [byte] => _ = write!(out, "\\{byte:03o}"),
         _ => return None,
     }
     Some(())

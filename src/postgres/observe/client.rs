@@ -235,7 +235,7 @@ impl Observer {
             begun.statement = portal.statement.clone();
             begun.sql = portal.sql.clone();
             begun.fingerprint = portal.reading.fingerprint;
-            clauses = portal.reading.clauses.clone();
+            clauses.clone_from(&portal.reading.clauses);
             begun.params = portal.params.clone();
             begun.certain = slot.certain && !self.failed;
             begun.resumes = portal.first;
@@ -348,9 +348,9 @@ impl Observer {
         let mut reason = None;
         if let Some((mut item, outcome)) = failed {
             self.undo(&mut item);
-            let depends = |run: &&Box<Run>| run.versions.contains(&item.id);
-            let mut later = skipped.iter().filter_map(|item| item.run.as_ref());
-            self.failed_by = item.run.as_ref().or_else(|| later.find(depends)).map(|run| run.n());
+            let depends = |run: &&Run| run.versions.contains(&item.id);
+            let mut later = skipped.iter().filter_map(|item| item.run.as_deref());
+            self.failed_by = item.run.as_deref().or_else(|| later.find(depends)).map(Run::n);
             if let Some(run) = item.run.take() {
                 self.told(run.end(outcome.clone(), now_us), out);
             }

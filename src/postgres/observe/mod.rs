@@ -140,12 +140,11 @@ impl Observer {
             begun.n = self.last_n;
             let run = pending::Run::new(begun.n, now_us, versions, None);
             out.push(Event::StatementBegun(begun));
-            match self.queue.by_id(id) {
-                Some(item) => item.run = Some(Box::new(run)),
-                None => {
-                    let outcome = Outcome::Skipped { after: self.failed_by };
-                    out.push(Event::StatementEnded(run.end(outcome, now_us)));
-                }
+            if let Some(item) = self.queue.by_id(id) {
+                item.run = Some(Box::new(run));
+            } else {
+                let outcome = Outcome::Skipped { after: self.failed_by };
+                out.push(Event::StatementEnded(run.end(outcome, now_us)));
             }
         }
     }
