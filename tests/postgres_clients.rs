@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
+#[path = "postgres_clients/acceptance.rs"]
+mod acceptance;
 #[path = "postgres_clients/addressing.rs"]
 mod addressing;
 #[path = "postgres_clients/cancel.rs"]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::support::amazon::{Emulator, REGION};
 use super::support::load::Moments;
-use super::support::process::pause_for;
+use super::support::process::{PATIENCE, pause_for, wait_for};
 use super::support::rotation::{Mishaps, Pace, Rotation};
 use super::support::{Bastion, Postgres, wait_until};
 use super::{
@@ -52,10 +52,11 @@ impl House {
         self.amazon.python("secretsmanager", &print).trim_end().to_owned()
     }
 
-    /// Has time go by in steps, until `done`; gives how many seconds that were.
+    /// Has time go by in steps, until `done`; gives how many seconds that were. A rotation of half a minute and what is
+    /// waited for after each mishap are many steps, and on a busy machine each takes a while.
     fn wait(&self, what: &str, mut done: impl FnMut() -> bool) -> u64 {
         let mut seconds = 0;
-        wait_until(what, || {
+        wait_for(what, 4 * PATIENCE, || {
             self.bastion.advance(1);
             seconds += 1;
             pause_for(Duration::from_millis(30));

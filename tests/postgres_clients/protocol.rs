@@ -5,19 +5,19 @@ use std::collections::HashMap;
 use crate::support::wire::{self, Message, VERSION_3_0, Wire, message, query, startup};
 use crate::support::{Bastion, Postgres, wait_until};
 
-const DIRECT: &str = "CREATE ROLE direct LOGIN PASSWORD 'past the gateway' IN ROLE ledger_owner";
+pub(super) const DIRECT: &str = "CREATE ROLE direct LOGIN PASSWORD 'past the gateway' IN ROLE ledger_owner";
 const SCHEMA: &str = "SET ROLE ledger_owner; CREATE TABLE raw (n int PRIMARY KEY, t text)";
 const VERSION_3_2: u32 = 0x0003_0002;
 
 /// What is sent at once, and the kind of message that ends the answer to it, with how many there are.
 type Step = (Vec<u8>, u8, usize);
 
-fn parse(name: &str, sql: &str) -> Vec<u8> {
+pub(super) fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
 }
 
 /// Values in text; the result in `format`.
-fn bind(portal: &str, statement: &str, values: &[Option<&[u8]>], format: u8) -> Vec<u8> {
+pub(super) fn bind(portal: &str, statement: &str, values: &[Option<&[u8]>], format: u8) -> Vec<u8> {
     let mut body = [portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0"].concat();
     body.extend(u16::try_from(values.len()).unwrap().to_be_bytes());
     for value in values {
@@ -29,12 +29,12 @@ fn bind(portal: &str, statement: &str, values: &[Option<&[u8]>], format: u8) -> 
     message(b'B', &body)
 }
 
-fn execute(portal: &str, rows: i32) -> Vec<u8> {
+pub(super) fn execute(portal: &str, rows: i32) -> Vec<u8> {
     message(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
 }
 
 /// `Describe` or `Close` of a statement (`S`) or portal (`P`).
-fn about(tag: u8, kind: u8, name: &str) -> Vec<u8> {
+pub(super) fn about(tag: u8, kind: u8, name: &str) -> Vec<u8> {
     message(tag, &[&[kind], name.as_bytes(), b"\0"].concat())
 }
 
@@ -42,7 +42,7 @@ fn run(sql: &str) -> Vec<u8> {
     [parse("", sql), bind("", "", &[], 0), execute("", 0)].concat()
 }
 
-fn sync() -> Vec<u8> {
+pub(super) fn sync() -> Vec<u8> {
     message(b'S', b"")
 }
 
@@ -272,7 +272,7 @@ fn converse(wire: &mut Wire, steps: &[Step]) -> Vec<Vec<Message>> {
     steps.iter().map(answer).collect()
 }
 
-fn directly(postgres: &Postgres) -> Wire {
+pub(super) fn directly(postgres: &Postgres) -> Wire {
     let mut wire = Wire::connect_to(postgres.port, &postgres.ca_file());
     wire.log_in(&[("user", "direct"), ("database", "ledger")], "past the gateway").unwrap();
     wire.until(b'Z');

@@ -160,6 +160,15 @@ impl Wire {
         Some((header[0], body))
     }
 
+    /// Says that nothing more comes, and gives what is still answered.
+    pub fn finish(mut self) -> Vec<Message> {
+        self.stream.conn.send_close_notify();
+        // A peer that has closed already has answered all it wants to.
+        let _ended = self.stream.flush();
+        let _ended = self.stream.sock.shutdown(std::net::Shutdown::Write);
+        std::iter::from_fn(|| self.receive()).collect()
+    }
+
     /// Skips to the next message with `tag`; an error is a failure.
     #[track_caller]
     pub fn until(&mut self, tag: u8) -> Vec<u8> {

@@ -1,0 +1,79 @@
+//! What is no message of the protocol to the server is none to the gateway, and the reverse: the same spoiled bytes are sent
+//! to both. `SALLYPORT_TEST_ROUNDS` says how many; by default few, as each takes two connections.
+
+use super::protocol::{DIRECT, about, bind, directly, execute, parse, sync};
+use crate::support::load::Moments;
+use crate::support::wire::{Message, Wire, field, message, query};
+
+/// Messages that a client may send one after the other.
+fn conversation() -> Vec<Vec<u8>> {
+    vec![
+        query("SELECT 1"),
+        parse("s", "SELECT $1::text, $2::int"),
+        about(b'D', b'S', "s"),
+        bind("p", "s", &[Some(b"text"), Some(b"7")], 0),
+        about(b'D', b'P', "p"),
+        execute("p", 1),
+        execute("p", 0),
+        about(b'C', b'P', "p"),
+        sync(),
+        query("SELECT 2; SELECT 3"),
+        parse("", "SELECT 4"),
+        bind("", "", &[], 1),
+        execute("", 0),
+        message(b'H', b""),
+        sync(),
+    ]
+}
+
+/// One of them is spoiled: a byte is another, is missing or is one too many; a length is wrong; something is cut off.
+fn spoiled(moments: &mut Moments) -> Vec<u8> {
+    let mut messages = conversation();
+    let mut below = |limit: usize| usize::try_from(moments.next() % limit as u64).unwrap();
+    let which = below(messages.len());
+    let bytes = &mut messages[which];
+    let at = below(bytes.len());
+    match below(7) {
+        0 => bytes[at] ^= 1 << below(8),
+        1 => bytes[at] = [0, 0xff, b'Q', b'S', b'\''][below(5)],
+        2 => _ = bytes.remove(at),
+        3 => bytes.insert(at, [0, 0xff, b'X'][below(3)]),
+        4 => {
+            // The length word says less or more than there is.
+            let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap());
+            let wrong = [0, 3, 4, length - 1, length + 1, length + 40, 1 << 30, u32::MAX][below(8)];
+            bytes[1..5].copy_from_slice(&wrong.to_be_bytes());
+        }
+        5 => bytes[0] = [b'p', b'd', b'c', b'f', b'F', b'W', 0, b'Z'][below(8)],
+        _ => bytes.truncate(at),
+    }
+    messages.concat()
+}
+
+/// Whether all of it were messages of the protocol; and whatever came.
+fn accepted(mut wire: Wire, bytes: &[u8]) -> (bool, Vec<Message>) {
+    // One that has had enough may not take all of it.
+    let _taken = wire.try_send(bytes);
+    let answers = wire.finish();
+    let protocol_violated = |(tag, body): &Message| *tag == b'E' && field(body, b'C').starts_with("08");
+    (!answers.iter().any(protocol_violated), answers)
+}
+
+#[test]
+fn what_the_server_takes_for_messages_the_gateway_does_too() {
+    let (postgres, bastion) = crate::dba();
+    postgres.query("ledger", DIRECT).success();
+    let rounds = std::env::var("SALLYPORT_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let mut moments = Moments(0x5a11_9006);
+    let mut refused = 0;
+    for round in 0..rounds.unwrap_or(60) {
+        let bytes = if round == 0 { conversation().concat() } else { spoiled(&mut moments) };
+        let (expected, answers) = accepted(directly(&postgres), &bytes);
+        let proxied = Wire::session(&bastion, "alice", "ledger-dev").0;
+        let (found, ours) = accepted(proxied, &bytes);
+        assert_eq!(found, expected, "round {round}: {}\n{answers:?}\n{ours:?}", bytes.escape_ascii());
+        refused += usize::from(!expected);
+    }
+    assert!(refused > 5, "some of them are none: {refused}");
+    bastion.verify().success();
+}
