@@ -33,6 +33,8 @@ const AT_A_TIME: usize = 4;
 /// What it remembers from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Janitor {
+    /// One look at a time: what one has found, another would find as well.
+    at_work: tokio::sync::Mutex<()>,
     next: Mutex<Option<Timestamp>>,
     /// What could not be destroyed, by handle: where, and why. Said once each.
     undead: Mutex<HashMap<String, Undead>>,
@@ -67,6 +69,7 @@ impl Access {
 
     /// Looks at all targets, if it is time to.
     pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
+        let _at_work = self.credentials.janitor.at_work.lock().await;
         let now = self.now();
         let due = |next: Option<Timestamp>| next.is_none_or(|next| next <= now);
         if !due(*lock(&self.credentials.janitor.next)) {

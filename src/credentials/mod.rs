@@ -7,6 +7,7 @@
 mod accounts;
 pub mod aws_role;
 pub mod keep;
+mod kept_admins;
 pub mod postgres_admin;
 pub mod postgres_role;
 pub mod rds_iam;

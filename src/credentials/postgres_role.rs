@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
 use tokio_util::sync::CancellationToken;
 
+use super::kept_admins::KeptAdmins;
 use super::postgres_admin::Admin;
 use super::{
     Credential, CredentialSource, Destroyed, Destruction, Found, How, Opened, Sent, SourceError,
@@ -39,12 +40,14 @@ const PREFIX: &str = "sp_";
 pub struct PostgresRole {
     /// Tells roles of this installation from those of another that works on the same server.
     mark: String,
+    admins: KeptAdmins,
 }
 
 impl PostgresRole {
     /// `installation`: the same for all nodes that share a store, and for nobody else.
     pub fn new(installation: &str) -> Self {
-        Self { mark: format!("sallyport {installation}: dropped when its session ends") }
+        let mark = format!("sallyport {installation}: dropped when its session ends");
+        Self { mark, admins: KeptAdmins::default() }
     }
 }
 
@@ -62,16 +65,21 @@ impl CredentialSource for PostgresRole {
         _ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
         // To its end: what is given up halfway may be done at the server all the same.
-        bounded(open(request, &self.mark)).await
+        bounded(self.make(request)).await
     }
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let shut_by_opener = match &opened.admin {
+            let opener = opened.admin;
+            let shut_by_opener = match &opener {
                 Some(admin) => shut(admin, request.handle).await.is_ok(),
                 None => false,
             };
-            if !shut_by_opener {
+            if shut_by_opener {
+                if let Some(admin) = opener {
+                    self.admins.put(request.target, admin);
+                }
+            } else {
                 // The connection that opened it may have broken since.
                 shut(&Admin::connect(request.target, None).await?, request.handle).await?;
             }
@@ -111,40 +119,55 @@ async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 
-async fn open(request: &SourceRequest<'_>, mark: &str) -> Result<Opened, SourceError> {
-    let admin = Admin::connect_briefly(request.target).await?;
-    let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
-    let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ITERATIONS);
-    let role = identifier(request.handle);
-    let access = identifier(request.access_role);
-    // What may be given to a role by an admin that is no superuser, each time anew.
-    let key = format!(
-        "LOGIN CONNECTION LIMIT {} PASSWORD {} VALID UNTIL {}",
-        request.target.connection_limit,
-        literal(&verifier.to_postgres()),
-        literal(&request.ends_at.to_string()),
-    );
-    // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
-    let (doing, statements) = if role_number(&admin, request.handle).await?.is_some() {
-        ("renew the role", format!("ALTER ROLE {role} {key}; GRANT {access} TO {role}"))
-    } else {
-        let powers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT";
-        let made = format!(
-            "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
-             COMMENT ON ROLE {role} IS {}",
-            literal(mark)
+impl PostgresRole {
+    async fn make(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
+        let (admin, number) = self.admin_for(request).await?;
+        let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
+        let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ONCE);
+        let role = identifier(request.handle);
+        let access = identifier(request.access_role);
+        // What may be given to a role by an admin that is no superuser, each time anew.
+        let key = format!(
+            "LOGIN CONNECTION LIMIT {} PASSWORD {} VALID UNTIL {}",
+            request.target.connection_limit,
+            literal(&verifier.to_postgres()),
+            literal(&request.ends_at.to_string()),
         );
-        ("create the role", made)
-    };
-    opens_nothing(&admin, request.access_role).await?;
-    failpoint::reached("role_making");
-    // The simple protocol runs the statements of one message as one transaction.
-    let done = admin.batch_execute(&statements).await;
-    done.map_err(|source| failed(doing, request.handle, source))?;
-    failpoint::reached("role_made");
-    let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
-    let credential = Credential { user, password, sent: Sent::Proved, valid_until };
-    Ok(Opened { credential, admin: Some(admin) })
+        // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
+        let (doing, statements) = if number.is_some() {
+            ("renew the role", format!("ALTER ROLE {role} {key}; GRANT {access} TO {role}"))
+        } else {
+            let powers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT";
+            let made = format!(
+                "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
+                 COMMENT ON ROLE {role} IS {}",
+                literal(&self.mark)
+            );
+            ("create the role", made)
+        };
+        opens_nothing(&admin, request.access_role).await?;
+        failpoint::reached("role_making");
+        // The simple protocol runs the statements of one message as one transaction.
+        let done = admin.batch_execute(&statements).await;
+        done.map_err(|source| failed(doing, request.handle, source))?;
+        failpoint::reached("role_made");
+        let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
+        let credential = Credential { user, password, sent: Sent::Proved, valid_until };
+        Ok(Opened { credential, admin: Some(admin) })
+    }
+
+    /// An admin connection, and the role's number if there is the role already.
+    async fn admin_for(&self, request: &SourceRequest<'_>) -> Result<(Admin, Option<u32>), SourceError> {
+        if let Some(admin) = self.admins.take(request.target)
+            && let Ok(number) = role_number(&admin, request.handle).await
+        {
+            return Ok((admin, number));
+        }
+        // None is kept, or it has broken.
+        let admin = Admin::connect_briefly(request.target).await?;
+        let number = role_number(&admin, request.handle).await?;
+        Ok((admin, number))
+    }
 }
 
 async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {

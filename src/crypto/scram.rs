@@ -8,9 +8,11 @@ use data_encoding::BASE64;
 
 use super::{Hash, equal, hmac_sha256, sha256};
 
-/// PostgreSQL's own default. The secrets hashed with it are 256-bit random, so a higher count
-/// would only slow logins down.
+/// PostgreSQL's own default, for what clients prove: some of them refuse less. The secrets hashed with it are 256-bit
+/// random, so a higher count would only slow logins down.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");
+/// For 256-bit random secrets that we prove ourselves: to guess one takes for ever, however little each guess takes.
+pub const ONCE: NonZeroU32 = NonZeroU32::MIN;
 pub const SALT_LENGTH: usize = 16;
 pub type Salt = [u8; SALT_LENGTH];
 

@@ -165,7 +165,7 @@ impl Wire {
         self.stream.conn.send_close_notify();
         // A peer that has closed already has answered all it wants to.
         let _ended = self.stream.flush();
-        let _ended = self.stream.sock.shutdown(std::net::Shutdown::Write);
+        let _ended = self.stream.sock.shutdown(Shutdown::Write);
         std::iter::from_fn(|| self.receive()).collect()
     }
 
