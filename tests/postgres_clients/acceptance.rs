@@ -50,6 +50,18 @@ fn spoiled(moments: &mut Moments) -> Vec<u8> {
     messages.concat()
 }
 
+/// Whether a message is announced that is longer than the gateway is configured to take, and not too long for the server.
+fn is_too_long_for_us(mut bytes: &[u8]) -> bool {
+    while let [_, a, b, c, d, ..] = *bytes {
+        let length = u32::from_be_bytes([a, b, c, d]);
+        if ((64 << 20) + 1..1 << 30).contains(&length) {
+            return true;
+        }
+        bytes = bytes.get(1 + length as usize..).unwrap_or_default();
+    }
+    false
+}
+
 /// What the server says to its log alone, before it closes.
 const UNSAID: [&str; 2] = ["invalid message length", "invalid frontend message type"];
 
@@ -68,18 +80,27 @@ fn what_the_server_takes_for_messages_the_gateway_does_too() {
     postgres.query("ledger", DIRECT).success();
     let rounds = std::env::var("SALLYPORT_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let mut moments = Moments(0x5a11_9006);
-    let mut refused = 0;
+    let (mut refused, mut clean) = (0, 0);
     for round in 0..rounds.unwrap_or(60) {
         let bytes = if round == 0 { conversation().concat() } else { spoiled(&mut moments) };
+        if is_too_long_for_us(&bytes) {
+            continue;
+        }
         let logged = postgres.log().len();
         let (told, answers) = accepted(directly(&postgres), &bytes);
         let log = postgres.log();
-        let expected = told && !UNSAID.iter().any(|unsaid| log[logged..].contains(unsaid));
         let proxied = Wire::session(&bastion, "alice", "ledger-dev").0;
         let (found, ours) = accepted(proxied, &bytes);
-        assert_eq!(found, expected, "round {round}: {}\n{answers:?}\n{ours:?}", bytes.escape_ascii());
-        refused += usize::from(!expected);
+        let case = || format!("round {round}: {}\n{answers:?}\n{ours:?}", bytes.escape_ascii());
+        if !told || UNSAID.iter().any(|unsaid| log[logged..].contains(unsaid)) {
+            assert!(!found, "{}", case());
+            refused += 1;
+        } else if answers.iter().all(|(tag, _)| *tag != b'E') {
+            assert!(found, "{}", case());
+            clean += 1;
+        }
+        // Else the server found another error first, and may not have looked at what is wrong with the message.
     }
-    assert!(refused > 5, "some of them are none: {refused}");
+    assert!(refused > 5 && clean > 5, "some of each: {refused} refused, {clean} clean");
     bastion.verify().success();
 }

@@ -1,5 +1,5 @@
 //! What a client's messages say. Every field is read inside its frame, and the frame must end
-//! with its last field.
+//! with its last field, except where the server does not care.
 
 use bytes::Bytes;
 
@@ -136,9 +136,13 @@ impl ClientMessage {
             b'S' => read_all("Sync", body, |_| Ok(Self::Sync)),
             b'F' => read_all("FunctionCall", body, function_call),
             b'd' => Ok(Self::CopyData(body)),
-            b'c' => read_all("CopyDone", body, |_| Ok(Self::CopyDone)),
-            b'f' => read_all("CopyFail", body, |cursor| Ok(Self::CopyFail { reason: cursor.text()? })),
-            b'X' => read_all("Terminate", body, |_| Ok(Self::Terminate)),
+            // The server does not look at what is in these, but for the reason in the middle of a COPY.
+            b'c' => Ok(Self::CopyDone),
+            b'f' => {
+                let end = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
+                Ok(Self::CopyFail { reason: body.slice(..end) })
+            }
+            b'X' => Ok(Self::Terminate),
             tag @ b'p' => Err(CodecError::Unexpected { peer: Peer::Client, tag, state: "after login" }),
             tag => Err(CodecError::UnknownTag { peer: Peer::Client, tag }),
         }
