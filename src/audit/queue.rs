@@ -89,8 +89,8 @@ struct State {
     jobs: VecDeque<Job>,
     /// The jobs' share of the queue's bytes.
     bytes: usize,
-    /// Somebody waits for one of the jobs.
-    awaited: bool,
+    /// So many jobs somebody waits for.
+    awaited: usize,
     /// The writer sleeps until there is something at all, or something to be done at once.
     sleeps: Option<Until>,
     /// Why nothing is taken any more.
@@ -102,6 +102,8 @@ struct State {
 enum Until {
     Something,
     Urgent,
+    /// So many that somebody waits for.
+    Awaited(usize),
 }
 
 /// What a look at the queue gave.
@@ -119,12 +121,16 @@ impl State {
     fn push(&mut self, job: Job) {
         self.bytes =
             self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-        self.awaited |= job.done.is_some() || !matches!(job.task, Task::Record { .. });
+        self.awaited += usize::from(job.done.is_some() || !matches!(job.task, Task::Record { .. }));
         self.jobs.push_back(job);
     }
 
     fn is_urgent(&self) -> bool {
-        self.awaited || self.bytes >= GATHER_BYTES || self.shut.is_some()
+        self.is_awaited_by(1)
+    }
+
+    fn is_awaited_by(&self, count: usize) -> bool {
+        self.awaited >= count || self.bytes >= GATHER_BYTES || self.shut.is_some()
     }
 
     fn is_something(&self) -> bool {
@@ -135,12 +141,13 @@ impl State {
         match until {
             Until::Something => self.is_something(),
             Until::Urgent => self.is_urgent(),
+            Until::Awaited(count) => self.is_awaited_by(count),
         }
     }
 
     fn taken(&mut self) -> Taken {
         if !self.jobs.is_empty() {
-            (self.bytes, self.awaited) = (0, false);
+            (self.bytes, self.awaited) = (0, 0);
             return Taken::Jobs(std::mem::take(&mut self.jobs));
         }
         if self.shut.is_some() { Taken::Shut } else { Taken::Nothing }
@@ -175,7 +182,10 @@ impl Queue {
 
     /// Waits for jobs and takes all there are; until `due` at the latest. While there is much to do the writer is woken
     /// for what somebody waits for, and finds the rest there.
-    pub(super) fn take(&self, due: Option<Instant>) -> Taken {
+    ///
+    /// Whoever was just told comes back at about the same time: `again` says how many are waited for, and how long,
+    /// once the first is there. Without this they would part in two halves, each of which waits for the other's sync.
+    pub(super) fn take(&self, due: Option<Instant>, again: Option<(usize, Duration)>) -> Taken {
         let gathered = || Some(Instant::now() + GATHER);
         let mut state = self.sleep(self.lock(), Until::Urgent, gathered());
         if !state.is_something() {
@@ -183,6 +193,9 @@ impl Queue {
             if !state.is_urgent() && state.is_something() {
                 state = self.sleep(state, Until::Urgent, gathered());
             }
+        }
+        if let Some((count, patience)) = again.filter(|_| state.is_urgent()) {
+            state = self.sleep(state, Until::Awaited(count), Some(Instant::now() + patience));
         }
         state.taken()
     }

@@ -29,6 +29,13 @@ pub(super) const LARGEST_TEAR: u64 = (LARGEST_BATCH + 2 * LONGEST_RECORD) as u64
 /// How long what is written and nobody waits for may stay without a sync.
 const SYNC_WITHIN: Duration = Duration::from_millis(50);
 
+/// So small a part of a sync is waited for those who waited for the last one;
+const AGAIN_SHARE: u32 = 8;
+/// not longer than this,
+const AGAIN_WITHIN: Duration = Duration::from_micros(500);
+/// and not at all where it is less than a thread needs to sleep and wake up.
+const AGAIN_AT_LEAST: Duration = Duration::from_micros(50);
+
 /// An open recording.
 #[derive(Debug, Clone)]
 pub(super) struct Recording {
@@ -83,6 +90,8 @@ pub(super) struct Writer<M> {
     unsynced: Option<Unsynced>,
     /// Write into the reserve: the next file could not be allocated.
     last_gasp: bool,
+    /// How many waited for the last batch, and how long its sync took.
+    last: (usize, Duration),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +140,8 @@ impl<M: Medium> Writer<M> {
         backlog: Arc<Backlog>,
     ) -> Self {
         let (json, buffer, unsynced, last_gasp) = (Vec::new(), Vec::new(), None, false);
-        Self { medium, key, position, signed, sizes, backlog, json, buffer, unsynced, last_gasp }
+        let last = (0, Duration::ZERO);
+        Self { medium, key, position, signed, sizes, backlog, json, buffer, unsynced, last_gasp, last }
     }
 
     fn node(&self) -> &NodeId {
@@ -159,7 +169,7 @@ impl<M: Medium> Writer<M> {
     /// Works until the journal is closed or broken, then says which.
     pub(super) fn run(mut self, queue: &Queue, broken: impl FnOnce(&Unrecordable)) {
         loop {
-            let taken = queue.take(self.unsynced.map(|unsynced| unsynced.due));
+            let taken = queue.take(self.unsynced.map(|unsynced| unsynced.due), self.again());
             let mut waiting = Vec::new();
             let (stamp, outcome) = match taken {
                 Taken::Shut => return,
@@ -187,6 +197,14 @@ impl<M: Medium> Writer<M> {
                 }
             }
         }
+    }
+
+    /// How many are likely to come back at once, and how long it is worth to wait for them: a small part of a sync, which
+    /// each of them that comes too late has to wait for.
+    fn again(&self) -> Option<(usize, Duration)> {
+        let (waited, sync) = self.last;
+        let patience = (sync / AGAIN_SHARE).min(AGAIN_WITHIN);
+        (waited > 1 && patience >= AGAIN_AT_LEAST).then_some((waited, patience))
     }
 
     /// Does a batch and tells who waits. `Ok(true)`: the journal is closed.
@@ -221,6 +239,9 @@ impl<M: Medium> Writer<M> {
             self.flush()?;
         }
         drop(rooms);
+        if !waiting.is_empty() {
+            self.last.0 = waiting.len();
+        }
         for (done, result) in waiting.drain(..) {
             // A caller that was cancelled no longer listens; its record is durable all the same.
             let _ = done.send(result.map(|()| self.position.log.size()));
@@ -409,7 +430,9 @@ impl<M: Medium> Writer<M> {
         if self.unsynced.is_none() {
             return Ok(());
         }
+        let began = Instant::now();
         self.medium.sync().map_err(|error| Broken::io("cannot sync the journal", &error))?;
+        self.last.1 = began.elapsed();
         self.unsynced = None;
         // Called with an empty buffer only: all that is in the log has been written.
         self.backlog.made_durable(self.position.mark());

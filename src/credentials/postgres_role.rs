@@ -70,13 +70,13 @@ impl CredentialSource for PostgresRole {
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let opener = opened.admin;
-            let shut_by_opener = match &opener {
+            let admin_of_open = opened.admin;
+            let shut_by_opener = match &admin_of_open {
                 Some(admin) => shut(admin, request.handle).await.is_ok(),
                 None => false,
             };
             if shut_by_opener {
-                if let Some(admin) = opener {
+                if let Some(admin) = admin_of_open {
                     self.admins.put(request.target, admin);
                 }
             } else {

@@ -1,6 +1,8 @@
 //! What is no message of the protocol to the server is none to the gateway, and the reverse: the same spoiled bytes are sent
 //! to both. `SALLYPORT_TEST_ROUNDS` says how many; by default few, as each takes two connections.
 
+#![expect(clippy::indexing_slicing, reason = "places are chosen within what is there")]
+
 use super::protocol::{DIRECT, about, bind, directly, execute, parse, sync};
 use crate::support::load::Moments;
 use crate::support::wire::{Message, Wire, field, message, query};
