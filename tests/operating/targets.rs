@@ -113,7 +113,9 @@ fn a_target_that_asks_for_less_than_scram_gets_no_secret() {
     postgres.admit(&format!("{admin}hostssl all all 127.0.0.1/32 scram-sha-256"));
     assert_eq!(bastion.psql("alice", "ledger-dev", "SELECT 2").success().stdout, "2\n");
 
-    // For the admin's: a session that has no credential yet.
+    // For the admin's: a session that has no credential yet, and no connection of the admin's that is kept for a moment.
+    let kept = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sallyport_admin'";
+    postgres.query("postgres", kept).success();
     postgres
         .query(
             "postgres",
