@@ -196,7 +196,6 @@ fn impossible_messages_after_login_end_the_connection_before_they_are_forwarded(
         wire::message(b'Q', b"SELECT 'hidden'"),
         wire::message(b'Q', b""),
         wire::message(b'S', b"\0"),
-        wire::message(b'X', b"more"),
         wire::message(b'P', b"\0SELECT 'hidden'\0\0\x05"),
         wire::message(b'P', b"\0SELECT 'hidden'\0\0\0\0"),
         wire::message(b'B', b"\0\0\0\0\xff\xff\0\0"),
@@ -207,8 +206,6 @@ fn impossible_messages_after_login_end_the_connection_before_they_are_forwarded(
         wire::message(b'E', b"portal\0"),
         wire::message(b'C', b"Sname"),
         wire::message(b'F', b"\0\0\0\x01\0\0\xff\xff"),
-        wire::message(b'f', b"no end"),
-        wire::message(b'c', b"more"),
         // A name that PostgreSQL would cut to 63 bytes, and so take for another.
         wire::message(b'P', format!("{}\0SELECT 'hidden'\0\0\0", "n".repeat(64)).as_bytes()),
     ];
