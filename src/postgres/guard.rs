@@ -126,8 +126,9 @@ impl<'a> Guard<'a> {
             self.verdicts.clear();
         }
         if !self.rules.as_ref().is_some_and(StatementRules::govern) {
-            // What is let through unseen may change what was told.
+            // What is let through unseen may change what was told, and begin or end a transaction.
             self.encoding_may_change = true;
+            self.transaction = Transaction::Unsure;
             return None;
         }
         match observer.in_transaction() {

@@ -29,6 +29,8 @@ pub(super) struct Inward<'a> {
     pub(super) boundary: Option<usize>,
     /// The beginning of an error that has not come whole: until it has, it is not known whose it is.
     pub(super) held: BytesMut,
+    /// An error that is too long to be held has begun to go on: the rest of it does too.
+    pub(super) passing: bool,
     pub(super) events: Vec<Event>,
 }
 
@@ -98,11 +100,14 @@ impl Inward<'_> {
             }
             if self.walker.at_boundary() {
                 self.boundary = Some(at);
+                self.passing = false;
             }
             begin = at;
         }
         drop(observer);
-        let is_held = self.walker.is_within_error() && self.held.len() + self.chunk.len() - begin <= GATHERED;
+        let may_be_held = self.walker.is_within_error() && !self.passing;
+        let is_held = may_be_held && self.held.len() + self.chunk.len() - begin <= GATHERED;
+        self.passing |= may_be_held && !is_held;
         if changed.is_some() || is_held {
             self.rewrite(changed.unwrap_or_default(), begin, is_held);
         }

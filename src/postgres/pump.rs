@@ -213,6 +213,7 @@ pub(super) async fn run(
         chunk: from_target.freeze(),
         boundary: Some(0),
         held: BytesMut::new(),
+        passing: false,
         events: Vec::new(),
     };
     let mut stop = live.stop_signal();
