@@ -16,7 +16,7 @@
 
 #[path = "postgres/idle.rs"]
 mod idle;
-#[path = "postgres/plot.rs"]
+#[path = "shared/plot.rs"]
 mod plot;
 #[path = "../tests/support/mod.rs"]
 mod support;

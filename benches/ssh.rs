@@ -13,7 +13,7 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
-#[path = "ssh/plot.rs"]
+#[path = "shared/plot.rs"]
 mod plot;
 #[path = "../tests/support/mod.rs"]
 mod support;
