@@ -75,6 +75,11 @@ fn listens(port: u16) -> impl FnMut() -> bool {
     move || TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
+/// A socket's path is there before anybody can connect to it.
+fn accepts(path: std::path::PathBuf) -> impl FnMut() -> bool {
+    move || UnixStream::connect(&path).is_ok()
+}
+
 fn tcp(port: u16, bytes: &[u8]) -> Vec<u8> {
     TcpStream::connect(("127.0.0.1", port)).unwrap().say(bytes)
 }
@@ -168,13 +173,13 @@ const CASES: &[Case] = &[
     ("-L from socket to socket", |way| {
         path_server(&way.path("server"));
         let option = format!("{}:{}", way.place("local"), way.place("server"));
-        let _client = forwarding(way, &["-L", &option], || way.path("local").exists());
+        let _client = forwarding(way, &["-L", &option], accepts(way.path("local")));
         brief(&UnixStream::connect(way.path("local")).unwrap().say(&noise(BULK, 34)))
     }),
     ("-R from socket to socket", |way| {
         path_server(&way.path("server"));
         let option = format!("{}:{}", way.place("remote"), way.place("server"));
-        let _client = forwarding(way, &["-R", &option], || way.path("remote").exists());
+        let _client = forwarding(way, &["-R", &option], accepts(way.path("remote")));
         brief(&UnixStream::connect(way.path("remote")).unwrap().say(&noise(BULK, 35)))
     }),
     ("an agent that the host asks and signs with", |way| {
