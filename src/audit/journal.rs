@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Unrecordable;
 use super::backlog::{Backlog, StreamRule, StreamRules};
+use super::desk::{Desk, Work};
 use super::encode::{self, Stamp};
 use super::medium::{Directory, Medium};
 use super::note::{SigningKey, VerifyKey};
@@ -101,6 +102,7 @@ pub struct Journal {
 #[derive(Debug)]
 pub(super) struct Handle {
     queue: Arc<Queue>,
+    desk: Arc<dyn Work>,
     room: Arc<Semaphore>,
     failed: watch::Receiver<Option<Unrecordable>>,
     pub(super) clock: Clock,
@@ -163,13 +165,15 @@ impl Journal {
 
         let queue = Arc::new(Queue::default());
         let (fail, failed) = watch::channel(None);
+        let desk = Arc::new(Desk::new(writer, queue.clone(), fail));
         let run = {
-            let post = Post { queue: queue.clone(), fail };
-            move || writer.run(&post.queue, |why| post.report(why))
+            let desk = desk.clone();
+            move || desk.run()
         };
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(run);
         let handle = Handle {
             queue,
+            desk,
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             failed,
             clock,
@@ -193,7 +197,7 @@ impl Journal {
         let size = events.iter().map(|(_, fields)| fields.len()).sum();
         let room = self.handle.room(size).await?;
         let task = || Ok(Task::Control { events });
-        let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
+        let waiting = Self::waiting(|done| self.handle.push_or_do(Some(room), done, task))?;
         self.handle.wait(waiting).await.map(drop)
     }
 
@@ -211,7 +215,7 @@ impl Journal {
         let fields = encode::opened(&opening.opened);
         let room = self.handle.room(context.len() + fields.len()).await?;
         let task = || Ok(Task::Begin { recording: recording.clone(), context, fields });
-        let waiting = Self::waiting(|done| self.handle.push(Some(room), done.into(), task))?;
+        let waiting = Self::waiting(|done| self.handle.push_or_do(Some(room), done, task))?;
         let recorder = Recorder::new(recording.clone(), self.handle.clone(), rule);
         match self.handle.confirmed(waiting, rule.as_ref()).await {
             Ok(()) => Ok(recorder),
@@ -275,29 +279,6 @@ impl Journal {
     }
 }
 
-/// The writer's side of what it shares with the handles.
-struct Post {
-    queue: Arc<Queue>,
-    fail: watch::Sender<Option<Unrecordable>>,
-}
-
-impl Post {
-    fn report(&self, why: &Unrecordable) {
-        tracing::error!(%why, "the audit log is broken: nothing can be recorded");
-        self.fail.send_replace(Some(why.clone()));
-    }
-}
-
-impl Drop for Post {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let why = Unrecordable::Failed { detail: "the audit log's writer panicked".into() };
-            drop(self.queue.shut(why.clone()));
-            self.report(&why);
-        }
-    }
-}
-
 impl Handle {
     fn mono(&self) -> u64 {
         u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
@@ -328,10 +309,30 @@ impl Handle {
         done: Option<Done>,
         task: impl FnOnce() -> Result<Task, Unrecordable>,
     ) -> Result<(), Unrecordable> {
-        self.queue.push(|| {
-            let task = task()?;
-            Ok(Job { task, stamp: Stamp { at: self.clock.now(), mono: self.mono() }, done, room })
-        })
+        self.queue.push(|| self.job(room, done, task))
+    }
+
+    /// As [`Self::push`] for what somebody waits for; does it on the caller's thread where nobody else is at work.
+    pub(super) fn push_or_do(
+        &self,
+        room: Option<Room>,
+        done: Done,
+        task: impl FnOnce() -> Result<Task, Unrecordable>,
+    ) -> Result<(), Unrecordable> {
+        if let Some(jobs) = self.queue.push_or_take(|| self.job(room, Some(done), task))? {
+            self.desk.help(jobs);
+        }
+        Ok(())
+    }
+
+    fn job(
+        &self,
+        room: Option<Room>,
+        done: Option<Done>,
+        task: impl FnOnce() -> Result<Task, Unrecordable>,
+    ) -> Result<Job, Unrecordable> {
+        let task = task()?;
+        Ok(Job { task, stamp: Stamp { at: self.clock.now(), mono: self.mono() }, done, room })
     }
 
     /// Whether the stream is within the bounds of `rule`.

@@ -26,7 +26,7 @@ pub(super) fn file_name(number: u32) -> String {
 
 /// Durable storage as the writer sees it. After `write` or `sync` failed, what is on the disk is
 /// not known, and nothing more may be written.
-pub(super) trait Medium: Send {
+pub(super) trait Medium: std::fmt::Debug + Send {
     /// Creates journal file `number` with `size` bytes allocated, all zero, and makes it the current
     /// one. When this fails, the current file stays.
     fn allocate(&mut self, number: u32, size: u64) -> io::Result<()>;

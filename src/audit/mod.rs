@@ -15,6 +15,7 @@ pub mod chain;
 mod checkpoints;
 mod clip;
 pub mod consume;
+mod desk;
 mod encode;
 pub mod export;
 mod files;

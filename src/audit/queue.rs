@@ -4,6 +4,9 @@
 //! connection they serve stands still: back-pressure), so that memory stays bounded whatever the
 //! disk does. Order in the queue is the order of the log.
 //!
+//! Who works on what is here, the writer's thread or a caller, does so alone: from [`Queue::take`] to the next, or from
+//! [`Queue::push_or_take`] to [`Queue::finished`].
+//!
 //! What nobody waits for is gathered, for [`GATHER`] at most: a result, an echo, is mostly followed by something
 //! that somebody does wait for, and is then written with it, for one wake-up and one write.
 
@@ -93,6 +96,10 @@ struct State {
     awaited: usize,
     /// The writer sleeps until there is something at all, or something to be done at once.
     sleeps: Option<Until>,
+    /// Somebody works on what was taken.
+    at_work: bool,
+    /// Whoever finds nobody at work had better do it.
+    helps: bool,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
 }
@@ -104,6 +111,18 @@ enum Until {
     Urgent,
     /// So many that somebody waits for.
     Awaited(usize),
+    /// Nobody is at work.
+    Free,
+}
+
+/// What the last batch tells of the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// Whoever was just told comes back at about the same time: how many are waited for, and how long, once the first
+    /// is there. Without this they would part in two halves, each of which waits for the other's sync.
+    pub(super) again: Option<(usize, Duration)>,
+    /// Whether a caller that is alone should not wake the writer's thread.
+    pub(super) helps: bool,
 }
 
 /// What a look at the queue gave.
@@ -138,19 +157,30 @@ impl State {
     }
 
     fn has(&self, until: Until) -> bool {
-        match until {
+        let is_there = match until {
             Until::Something => self.is_something(),
             Until::Urgent => self.is_urgent(),
             Until::Awaited(count) => self.is_awaited_by(count),
-        }
+            Until::Free => true,
+        };
+        is_there && !self.at_work
     }
 
     fn taken(&mut self) -> Taken {
+        self.at_work = true;
         if !self.jobs.is_empty() {
-            (self.bytes, self.awaited) = (0, 0);
-            return Taken::Jobs(std::mem::take(&mut self.jobs));
+            return Taken::Jobs(self.take_all());
         }
         if self.shut.is_some() { Taken::Shut } else { Taken::Nothing }
+    }
+
+    fn take_all(&mut self) -> VecDeque<Job> {
+        (self.bytes, self.awaited) = (0, 0);
+        std::mem::take(&mut self.jobs)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.helps && !self.at_work && self.awaited == 0
     }
 }
 
@@ -168,7 +198,40 @@ impl Queue {
             return Err(why.clone());
         }
         state.push(make()?);
-        // A wake-up costs a system call, whether anybody sleeps or not.
+        self.wake(state);
+        Ok(())
+    }
+
+    /// As [`Self::push`]. Where nobody is at work or waits, gives everything there is to the caller, who has to do it
+    /// and call [`Self::finished`].
+    pub(super) fn push_or_take(
+        &self,
+        make: impl FnOnce() -> Result<Job, Unrecordable>,
+    ) -> Result<Option<VecDeque<Job>>, Unrecordable> {
+        let mut state = self.lock();
+        if let Some(why) = &state.shut {
+            return Err(why.clone());
+        }
+        let is_alone = state.is_alone();
+        state.push(make()?);
+        if is_alone {
+            state.at_work = true;
+            return Ok(Some(state.take_all()));
+        }
+        self.wake(state);
+        Ok(None)
+    }
+
+    /// The work that was taken is done; `pace` where it goes on.
+    pub(super) fn finished(&self, pace: Option<Pace>) {
+        let mut state = self.lock();
+        state.at_work = false;
+        state.helps = pace.is_some_and(|pace| pace.helps);
+        self.wake(state);
+    }
+
+    /// A wake-up costs a system call, whether anybody sleeps or not.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
         let wakes = state.sleeps.is_some_and(|until| state.has(until));
         if wakes {
             state.sleeps = None;
@@ -177,27 +240,26 @@ impl Queue {
         if wakes {
             self.filled.notify_one();
         }
-        Ok(())
     }
 
-    /// Waits for jobs and takes all there are; until `due` at the latest. While there is much to do the writer is woken
-    /// for what somebody waits for, and finds the rest there.
-    ///
-    /// Whoever was just told comes back at about the same time: `again` says how many are waited for, and how long,
-    /// once the first is there. Without this they would part in two halves, each of which waits for the other's sync.
-    pub(super) fn take(&self, due: Option<Instant>, again: Option<(usize, Duration)>) -> Taken {
+    /// For the writer's thread, which has done what it took before: waits for jobs and takes all there are; until `due`
+    /// at the latest. While there is much to do the thread is woken for what somebody waits for, and finds the rest
+    /// there.
+    pub(super) fn take(&self, due: Option<Instant>, pace: Pace) -> Taken {
         let gathered = || Some(Instant::now() + GATHER);
-        let mut state = self.sleep(self.lock(), Until::Urgent, gathered());
+        let mut state = self.lock();
+        (state.at_work, state.helps) = (false, pace.helps);
+        state = self.sleep(state, Until::Urgent, gathered());
         if !state.is_something() {
             state = self.sleep(state, Until::Something, due);
             if !state.is_urgent() && state.is_something() {
                 state = self.sleep(state, Until::Urgent, gathered());
             }
         }
-        if let Some((count, patience)) = again.filter(|_| state.is_urgent()) {
+        if let Some((count, patience)) = pace.again.filter(|_| state.is_urgent()) {
             state = self.sleep(state, Until::Awaited(count), Some(Instant::now() + patience));
         }
-        state.taken()
+        self.sleep(state, Until::Free, None).taken()
     }
 
     fn sleep<'a>(

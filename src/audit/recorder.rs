@@ -53,7 +53,7 @@ impl Recorder {
     pub async fn record(&self, bodies: &[Body]) -> Result<(), Unrecordable> {
         let bodies = self.encode(bodies)?;
         let room = self.shared.journal.room(size(&bodies)).await?;
-        let waiting = Journal::waiting(|done| self.shared.queue(bodies, room, Some(done)))?;
+        let waiting = Journal::waiting(|done| self.shared.queue_or_do(bodies, room, done))?;
         self.shared.journal.confirmed(waiting, self.shared.stream.as_ref()).await
     }
 
@@ -63,7 +63,7 @@ impl Recorder {
     pub fn note(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
         let queued = self.shared.journal.try_room(size(&bodies));
-        queued.and_then(|room| self.shared.queue(bodies, room, None)).inspect_err(|why| {
+        queued.and_then(|room| self.shared.queue(bodies, room)).inspect_err(|why| {
             let _ = self.shared.failed.set(why.clone());
         })
     }
@@ -74,13 +74,14 @@ impl Recorder {
     pub async fn note_wait(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
         let room = self.shared.journal.room(size(&bodies)).await?;
-        self.shared.queue(bodies, room, None)
+        self.shared.queue(bodies, room)
     }
 
     /// Writes the recording's last record; durable on return. Statements that have no result get
     /// the outcome `unknown`. A recording that has ended already stays as it is.
     pub async fn end(self, reason: EndReason, totals: Totals) -> Result<(), Unrecordable> {
-        let waiting = Journal::waiting(|done| self.shared.finish(reason, Some(totals), Some(done)))?;
+        let task = || self.shared.finish(reason, Some(totals));
+        let waiting = Journal::waiting(|done| self.shared.journal.push_or_do(None, done, task))?;
         self.shared.journal.wait(waiting).await.map(drop)
     }
 
@@ -103,27 +104,26 @@ fn size(bodies: &[Encoded]) -> usize {
 }
 
 impl Shared {
-    fn queue(&self, bodies: Vec<Encoded>, room: Room, done: Option<Done>) -> Result<(), Unrecordable> {
-        self.journal.push(Some(room), done, || {
-            if self.ended.load(Ordering::Acquire) {
-                return Err(Unrecordable::Ended);
-            }
-            Ok(Task::Record { recording: self.recording.clone(), bodies })
-        })
+    fn queue(&self, bodies: Vec<Encoded>, room: Room) -> Result<(), Unrecordable> {
+        self.journal.push(Some(room), None, || self.task(bodies))
     }
 
-    fn finish(
-        &self,
-        reason: EndReason,
-        totals: Option<Totals>,
-        done: Option<Done>,
-    ) -> Result<(), Unrecordable> {
-        self.journal.push(None, done, || {
-            if self.ended.swap(true, Ordering::AcqRel) {
-                return Err(Unrecordable::Ended);
-            }
-            Ok(Task::End { recording: self.recording.clone(), reason, totals })
-        })
+    fn queue_or_do(&self, bodies: Vec<Encoded>, room: Room, done: Done) -> Result<(), Unrecordable> {
+        self.journal.push_or_do(Some(room), done, || self.task(bodies))
+    }
+
+    fn task(&self, bodies: Vec<Encoded>) -> Result<Task, Unrecordable> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Unrecordable::Ended);
+        }
+        Ok(Task::Record { recording: self.recording.clone(), bodies })
+    }
+
+    fn finish(&self, reason: EndReason, totals: Option<Totals>) -> Result<Task, Unrecordable> {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Err(Unrecordable::Ended);
+        }
+        Ok(Task::End { recording: self.recording.clone(), reason, totals })
     }
 }
 
@@ -131,7 +131,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if !self.ended.load(Ordering::Acquire) {
             // Fails only when the journal is closed or broken; recovery ends the recording then.
-            let _ = self.finish(EndReason::Internal, None, None);
+            let _ = self.journal.push(None, None, || self.finish(EndReason::Internal, None));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::files::Place;
 use super::line::{LONGEST_RECORD, line_length, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
-use super::queue::{Done, Head, Job, Queue, Taken, Task};
+use super::queue::{Done, Head, Job, Pace, Task};
 use super::record::{Body, Ended, Recovered, StatementEnd, StatementOutcome, Totals};
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
@@ -35,6 +35,10 @@ const AGAIN_SHARE: u32 = 8;
 const AGAIN_WITHIN: Duration = Duration::from_micros(500);
 /// and not at all where it is less than a thread needs to sleep and wake up.
 const AGAIN_AT_LEAST: Duration = Duration::from_micros(50);
+
+/// Who is alone syncs itself where that takes less: a hand-over costs two wake-ups, and a thread that syncs serves none of
+/// its other connections meanwhile.
+const HELP_BELOW: Duration = Duration::from_micros(500);
 
 /// An open recording.
 #[derive(Debug, Clone)]
@@ -105,7 +109,7 @@ struct Unsynced {
 pub(super) struct Broken {
     detail: String,
     /// The files are whole, there is only no more room: the reserve can be used.
-    reserve_usable: bool,
+    pub(super) reserve_usable: bool,
 }
 
 impl Broken {
@@ -166,49 +170,21 @@ impl<M: Medium> Writer<M> {
         self.flush()
     }
 
-    /// Works until the journal is closed or broken, then says which.
-    pub(super) fn run(mut self, queue: &Queue, broken: impl FnOnce(&Unrecordable)) {
-        loop {
-            let taken = queue.take(self.unsynced.map(|unsynced| unsynced.due), self.again());
-            let mut waiting = Vec::new();
-            let (stamp, outcome) = match taken {
-                Taken::Shut => return,
-                Taken::Nothing => (None, self.sync().map(|()| false)),
-                Taken::Jobs(jobs) => (jobs.back().map(|job| job.stamp), self.batch(jobs, &mut waiting)),
-            };
-            match outcome {
-                Ok(false) => {}
-                Ok(true) => {
-                    reject(queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
-                    return;
-                }
-                Err(cause) => {
-                    let why = cause.unrecordable();
-                    let rest = queue.shut(why.clone());
-                    broken(&why);
-                    for (done, _) in waiting {
-                        let _ = done.send(Err(why.clone()));
-                    }
-                    reject(rest, &why);
-                    if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {
-                        self.use_reserve(&why, stamp);
-                    }
-                    return;
-                }
-            }
-        }
+    /// When what was written has to be synced, should nothing else come.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.unsynced.map(|unsynced| unsynced.due)
     }
 
-    /// How many are likely to come back at once, and how long it is worth to wait for them: a small part of a sync, which
-    /// each of them that comes too late has to wait for.
-    fn again(&self) -> Option<(usize, Duration)> {
+    pub(super) fn pace(&self) -> Pace {
         let (waited, sync) = self.last;
+        // A small part of a sync, which each of them that comes too late has to wait for.
         let patience = (sync / AGAIN_SHARE).min(AGAIN_WITHIN);
-        (waited > 1 && patience >= AGAIN_AT_LEAST).then_some((waited, patience))
+        let again = (waited > 1 && patience >= AGAIN_AT_LEAST).then_some((waited, patience));
+        Pace { again, helps: waited == 1 && sync < HELP_BELOW }
     }
 
     /// Does a batch and tells who waits. `Ok(true)`: the journal is closed.
-    fn batch(
+    pub(super) fn batch(
         &mut self,
         jobs: VecDeque<Job>,
         waiting: &mut Vec<(Done, Result<(), Unrecordable>)>,
@@ -426,7 +402,8 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), Broken> {
+    /// Makes durable what has been written.
+    pub(super) fn sync(&mut self) -> Result<(), Broken> {
         if self.unsynced.is_none() {
             return Ok(());
         }
@@ -484,7 +461,7 @@ impl<M: Medium> Writer<M> {
     }
 
     /// There is no room for a next file: ends the open recordings in this one's reserve.
-    fn use_reserve(&mut self, why: &Unrecordable, stamp: Stamp) {
+    pub(super) fn use_reserve(&mut self, why: &Unrecordable, stamp: Stamp) {
         self.last_gasp = true;
         let reason = EndReason::Unrecordable { detail: why.to_string() };
         let open: Vec<_> = self.position.recordings.keys().cloned().collect();
@@ -499,7 +476,7 @@ impl<M: Medium> Writer<M> {
     }
 }
 
-fn reject(jobs: VecDeque<Job>, why: &Unrecordable) {
+pub(super) fn reject(jobs: VecDeque<Job>, why: &Unrecordable) {
     for done in jobs.into_iter().filter_map(|job| job.done) {
         let _ = done.send(Err(why.clone()));
     }

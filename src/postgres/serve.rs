@@ -3,7 +3,7 @@
 //! 1. [`negotiate`]: TLS or a cancel request
 //! 2. [`authenticate`]: SCRAM → principal
 //! 3. `access::admit`: principal and target's name → permit, or the reason why not
-//! 4. `gateway::live::begin`: registered, checked once more, its beginning durable
+//! 4. `gateway::live::begin`: registered, checked once more, its beginning durable; the target is dialled meanwhile
 //! 5. credential issued, [`upstream::connect`]
 //! 6. the target's greeting passed on, with a cancel key of ours
 //! 7. [`pump`]: bytes both ways until something ends
@@ -43,7 +43,7 @@ use super::pump::{self, Pumped};
 use super::record;
 use super::scram::ScramError;
 use super::sqlstate::{self, Goodbye, INVALID_AUTHORIZATION};
-use super::upstream::{self, Upstream, UpstreamError};
+use super::upstream::{self, Ahead, Upstream, UpstreamError};
 
 /// How long a goodbye may take; the peer may not be reading.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
@@ -227,6 +227,7 @@ impl PostgresGateway {
             Err(deny) => return self.refuse(&mut known, &deny).await,
         };
         known.arrival.database = Some(database.clone());
+        let ahead = Ahead::dial(&target);
         let live = match live::begin(&self.access, &permit, &known.arrival).await {
             Ok(live) => live,
             Err(deny) => return self.refuse(&mut known, &deny).await,
@@ -235,7 +236,7 @@ impl PostgresGateway {
         let reached = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            reached = Box::pin(self.reach(&live, &target, &database, &known.start)) => reached,
+            reached = Box::pin(self.reach(&live, &target, ahead, &database, &known.start)) => reached,
         };
         match reached {
             Ok(upstream) => Box::pin(self.carry(known, live, upstream)).await,
@@ -285,6 +286,7 @@ impl PostgresGateway {
         &self,
         live: &LiveConnection,
         target: &Arc<PostgresTarget>,
+        ahead: Ahead,
         database: &str,
         start: &StartupParameters,
     ) -> Result<Upstream, (Goodbye, EndReason)> {
@@ -303,23 +305,28 @@ impl PostgresGateway {
             fingerprint: Some(open.fingerprint().to_owned()),
         };
         let issued = Body::Credential(CredentialRecord { step: "issued".to_owned(), mark, detail: None });
-        live.recorder().record(&[issued]).await.map_err(unrecordable)?;
-        let connected = upstream::connect(target, credential, database, start).await;
+        // Durable with what comes next; the log has it of the credential itself already.
+        live.recorder().note_wait(issued).await.map_err(unrecordable)?;
+        let connected = upstream::connect(target, credential, database, start, ahead).await;
         let user = credential.user.clone();
-        let shut = open.shut().await;
-        let upstream = connected.map_err(|error| {
-            tracing::warn!(connection = %live.id(), target = %live.permit().target().name, %error, "target not reached");
-            let detail = error.to_string();
-            (unreachable(error), EndReason::TargetUnreachable { detail })
-        })?;
-        shut.map_err(denied)?;
+        let upstream = match connected {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                let _told_by_its_log = open.shut().await;
+                tracing::warn!(connection = %live.id(), target = %live.permit().target().name, %error, "target not reached");
+                let detail = error.to_string();
+                return Err((unreachable(error), EndReason::TargetUnreachable { detail }));
+            }
+        };
         let text = format!(
             "connected to the target as {user} over {} {}",
             upstream.tls.version, upstream.tls.cipher
         );
         let mut notes = vec![Body::Notice(Notice::new(text))];
         notes.extend(record::settings(&upstream.parameters()));
-        live.recorder().record(&notes).await.map_err(unrecordable)?;
+        let (shut, recorded) = tokio::join!(open.shut(), live.recorder().record(&notes));
+        shut.map_err(denied)?;
+        recorded.map_err(unrecordable)?;
         Ok(upstream)
     }
 

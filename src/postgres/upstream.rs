@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
@@ -18,6 +18,7 @@ use postgres_protocol::authentication::sasl::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::audit::record::Tls;
 use crate::config::{Host, PostgresTarget};
@@ -37,6 +38,9 @@ use super::negotiate::describe;
 
 /// How long the whole way may take.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// How long a way that was begun ahead of the credential is waited for, and of use: servers give up those who do not log
+/// in, after a minute unless they are told otherwise.
+const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How often the server looks whether the connection is still there while it works, in milliseconds.
 const NOTICING: (&[u8], &[u8]) = (b"client_connection_check_interval", b"1000");
 /// PostgreSQL's own bound for messages of the handshake.
@@ -132,16 +136,59 @@ impl Canceller {
     }
 }
 
+/// A way to one of the target's servers, begun before there is a credential: while that is made the server starts a
+/// process and TLS is agreed upon. Nobody logs in on it. Dropped, it is given up.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    host: Host,
+    begun: Instant,
+    stream: AbortOnDropHandle<Option<TargetStream>>,
+}
+
+impl Ahead {
+    /// To the server that worked last.
+    pub(super) fn dial(target: &Arc<PostgresTarget>) -> Self {
+        let host = target.hosts.preferred().clone();
+        let dialling = {
+            let (target, host) = (Arc::clone(target), host.clone());
+            // What fails is tried again, and told, when there is a credential.
+            async move { tokio::time::timeout(AHEAD_WITHIN, secure(&target, &host)).await.ok()?.ok() }
+        };
+        Self { host, begun: Instant::now(), stream: AbortOnDropHandle::new(tokio::spawn(dialling)) }
+    }
+
+    /// The way to `host`, if it is that one and still of use.
+    async fn to(self, host: &Host) -> Option<TargetStream> {
+        let is_it = self.host.address == host.address && self.begun.elapsed() < AHEAD_WITHIN;
+        if is_it { self.stream.await.ok()? } else { None }
+    }
+}
+
+/// Logs in at the first server that is of use, on the way that was begun `ahead` if that leads there.
 pub(super) async fn connect(
     target: &Arc<PostgresTarget>,
     credential: &Credential,
     database: &str,
     parameters: &StartupParameters,
+    ahead: Ahead,
 ) -> Result<Upstream, UpstreamError> {
     let within = target.hosts.share_of(CONNECT_WITHIN);
+    let mut ahead = Some(ahead);
     let mut tried = Vec::new();
     for host in target.hosts.in_order() {
-        let connecting = connect_now(target, host, credential, database, parameters);
+        let connecting = async {
+            if let Some(ahead) = ahead.take()
+                && let Some(stream) = ahead.to(host).await
+            {
+                match log_in(target, host, stream, credential, database, parameters).await {
+                    // It was given up there meanwhile.
+                    Err(UpstreamError::Broken(_) | UpstreamError::Closed) => {}
+                    outcome => return outcome,
+                }
+            }
+            let stream = secure(target, host).await?;
+            log_in(target, host, stream, credential, database, parameters).await
+        };
         let connected = tokio::time::timeout(within, connecting).await;
         match connected.unwrap_or(Err(UpstreamError::TimedOut { within })) {
             Ok(upstream) => {
@@ -155,14 +202,14 @@ pub(super) async fn connect(
     Err(UpstreamError::Nowhere { tried })
 }
 
-async fn connect_now(
+async fn log_in(
     target: &Arc<PostgresTarget>,
     host: &Host,
+    stream: TargetStream,
     credential: &Credential,
     database: &str,
     parameters: &StartupParameters,
 ) -> Result<Upstream, UpstreamError> {
-    let stream = secure(target, host).await?;
     let mut wire = Wire { stream, buffer: BytesMut::new() };
     let own = [("user", credential.user.as_str()), ("database", database)];
     let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));

@@ -2,6 +2,7 @@
 
 mod commit;
 mod crash;
+mod help;
 mod reading;
 mod signing;
 mod ssh;
@@ -195,6 +196,7 @@ impl Faults {
     }
 }
 
+#[derive(Debug)]
 struct Faulty {
     inner: Directory,
     faults: Arc<Faults>,

@@ -1,0 +1,117 @@
+//! Where the writer works: its thread, or a caller that found nobody at work.
+//!
+//! Who waits for a record while nobody else does, on a disk that syncs in less time than it takes to wake a thread up
+//! twice, writes and syncs it itself, there and then: no hand-over to the writer's thread and back. The queue sees to it
+//! that only one is at work, and in its order.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Unrecordable;
+use super::medium::Medium;
+use super::queue::{Job, Queue, Taken};
+use super::writer::{Writer, reject};
+
+/// What callers see of the desk.
+pub(super) trait Work: Send + Sync + Debug {
+    /// Does what [`Queue::push_or_take`] gave.
+    fn help(&self, jobs: VecDeque<Job>);
+}
+
+/// The writer, with what it works on and whom it tells of its end.
+#[derive(Debug)]
+pub(super) struct Desk<M> {
+    /// Never contended: the queue lets only one work.
+    writer: Mutex<Writer<M>>,
+    queue: Arc<Queue>,
+    failed: watch::Sender<Option<Unrecordable>>,
+}
+
+impl<M: Medium> Desk<M> {
+    pub(super) fn new(
+        writer: Writer<M>,
+        queue: Arc<Queue>,
+        failed: watch::Sender<Option<Unrecordable>>,
+    ) -> Self {
+        Self { writer: Mutex::new(writer), queue, failed }
+    }
+
+    /// Works until the journal is closed or broken.
+    pub(super) fn run(&self) {
+        let _watch = Watch(self);
+        loop {
+            let (due, pace) = self.with_writer(|writer| (writer.due(), writer.pace()));
+            let taken = self.queue.take(due, pace);
+            if matches!(taken, Taken::Shut) || !self.work(taken) {
+                self.queue.finished(None);
+                return;
+            }
+        }
+    }
+
+    fn with_writer<T>(&self, work: impl FnOnce(&mut Writer<M>) -> T) -> T {
+        // Who panicked with it has shut the queue: nothing comes any more.
+        work(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives `false` once nothing may follow.
+    fn work(&self, taken: Taken) -> bool {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = Vec::new();
+        let (stamp, outcome) = match taken {
+            Taken::Shut => return false,
+            Taken::Nothing => (None, writer.sync().map(|()| false)),
+            Taken::Jobs(jobs) => (jobs.back().map(|job| job.stamp), writer.batch(jobs, &mut waiting)),
+        };
+        match outcome {
+            Ok(false) => true,
+            Ok(true) => {
+                reject(self.queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
+                false
+            }
+            Err(cause) => {
+                let why = cause.unrecordable();
+                let rest = self.queue.shut(why.clone());
+                self.report(&why);
+                for (done, _) in waiting {
+                    let _ = done.send(Err(why.clone()));
+                }
+                reject(rest, &why);
+                if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {
+                    writer.use_reserve(&why, stamp);
+                }
+                false
+            }
+        }
+    }
+
+    fn report(&self, why: &Unrecordable) {
+        tracing::error!(%why, "the audit log is broken: nothing can be recorded");
+        self.failed.send_replace(Some(why.clone()));
+    }
+}
+
+impl<M: Medium> Work for Desk<M> {
+    fn help(&self, jobs: VecDeque<Job>) {
+        let _watch = Watch(self);
+        self.work(Taken::Jobs(jobs));
+        self.queue.finished(Some(self.with_writer(|writer| writer.pace())));
+    }
+}
+
+/// Shuts the queue should who works panic.
+struct Watch<'a, M: Medium>(&'a Desk<M>);
+
+impl<M: Medium> Drop for Watch<'_, M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let why = Unrecordable::Failed { detail: "the audit log's writer panicked".into() };
+            reject(self.0.queue.shut(why.clone()), &why);
+            self.0.report(&why);
+            self.0.queue.finished(None);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Who is alone does the writer's work: only then, never beside it, and with the same ends.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, ThreadId};
+
+use super::*;
+
+/// Says which threads sync, and that they do it one at a time. What it syncs is kept in memory by the system.
+#[derive(Debug)]
+struct Seen {
+    inner: Directory,
+    to: Arc<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    threads: Mutex<HashSet<ThreadId>>,
+    busy: AtomicBool,
+    twice: AtomicBool,
+    /// How long a sync takes, in microseconds.
+    takes: AtomicU64,
+    panics_on: Mutex<Option<ThreadId>>,
+}
+
+impl Told {
+    fn has(&self, thread: ThreadId) -> bool {
+        self.threads.lock().unwrap().contains(&thread)
+    }
+}
+
+impl Medium for Seen {
+    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
+        self.inner.allocate(number, size)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.to.busy.swap(true, Ordering::SeqCst) {
+            self.to.twice.store(true, Ordering::SeqCst);
+        }
+        let written = self.inner.write(offset, bytes);
+        self.to.busy.store(false, Ordering::SeqCst);
+        written
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let this = thread::current().id();
+        assert_ne!(*self.to.panics_on.lock().unwrap(), Some(this), "a defect");
+        self.to.threads.lock().unwrap().insert(this);
+        let takes = Duration::from_micros(self.to.takes.load(Ordering::SeqCst));
+        if takes > Duration::ZERO {
+            thread::sleep(takes);
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, note: &str) -> io::Result<()> {
+        self.inner.checkpoint(note)
+    }
+}
+
+fn open(house: &House) -> (Journal, Arc<Told>) {
+    let told = Arc::new(Told::default());
+    let to = told.clone();
+    let options = JournalOptions::new(house.key());
+    let opened = Journal::open_on(house.dir(), Clock::manual(START), options, |inner| Seen { inner, to });
+    (opened.unwrap().0, told)
+}
+
+/// Records until this thread has synced; gives how many.
+async fn until_helped(recorder: &Recorder, told: &Told) -> u64 {
+    let mut n = 0;
+    let helped = async {
+        while !told.has(thread::current().id()) {
+            n += 1;
+            recorder.record(&[statement(n, "SELECT 1")]).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), helped).await.expect("helped in time");
+    n
+}
+
+#[tokio::test]
+async fn who_is_alone_on_a_fast_disk_does_it_there_and_then() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    let n = until_helped(&recorder, &told).await;
+    recorder.note_wait(note("beside it")).await.unwrap();
+    recorder.record(&[statement(n + 1, "SELECT 'the last'")]).await.unwrap();
+    assert!(String::from_utf8(data(house.dir())).unwrap().contains("the last"));
+    recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
+    journal.close().await.unwrap();
+    let report = house.verify();
+    assert!(report.is_whole() && report.unfinished.is_empty(), "{report}");
+}
+
+#[tokio::test]
+async fn on_a_slow_disk_the_writers_thread_does_it() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    told.takes.store(1_000, Ordering::SeqCst);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    for n in 1..50 {
+        recorder.record(&[statement(n, "SELECT 1")]).await.unwrap();
+    }
+    assert!(!told.has(thread::current().id()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_at_once_never_write_beside_each_other() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 1..=8 {
+        let recorder = journal.begin(opening(number)).await.unwrap();
+        tasks.spawn(async move {
+            for n in 1..=300 {
+                recorder.record(&[statement(n, "SELECT 1")]).await.unwrap();
+                recorder
+                    .note_wait(Body::StatementEnd(StatementEnd::new(n, StatementOutcome::Done)))
+                    .await
+                    .unwrap();
+                if n % 50 == u64::from(number) {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                }
+            }
+            recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
+        });
+    }
+    tasks.join_all().await;
+    journal.close().await.unwrap();
+    assert!(!told.twice.load(Ordering::SeqCst));
+    let report = house.verify();
+    assert!(report.is_whole() && report.unfinished.is_empty(), "{report}");
+    assert_eq!(report.records, 8 * 602);
+}
+
+#[tokio::test]
+async fn one_that_panics_while_it_helps_breaks_the_log_for_everybody() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    until_helped(&recorder, &told).await;
+    *told.panics_on.lock().unwrap() = Some(thread::current().id());
+    let mut tasks = tokio::task::JoinSet::new();
+    let helping = recorder.clone();
+    tasks.spawn(async move {
+        for n in 1_000_000.. {
+            if helping.record(&[statement(n, "SELECT 1")]).await.is_err() {
+                return;
+            }
+        }
+    });
+    assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
+    let why = journal.failed().await;
+    assert!(why.to_string().contains("panicked"), "{why}");
+    assert_eq!(recorder.record(&[note("next")]).await, Err(why));
+    // Nobody waits for who will not come back.
+    drop((recorder, journal));
+    let (_journal, _) = house.open();
+    assert!(house.verify().is_whole());
+}
