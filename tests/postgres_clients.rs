@@ -11,6 +11,8 @@ mod addressing;
 mod cancel;
 #[path = "postgres_clients/certificates.rs"]
 mod certificates;
+#[path = "postgres_clients/dialling.rs"]
+mod dialling;
 #[path = "postgres_clients/driver.rs"]
 mod driver;
 #[path = "postgres_clients/failover.rs"]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
+use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
 use super::kept_admins::KeptAdmins;
@@ -145,7 +146,6 @@ impl PostgresRole {
             );
             ("create the role", made)
         };
-        opens_nothing(&admin, request.access_role).await?;
         failpoint::reached("role_making");
         // The simple protocol runs the statements of one message as one transaction.
         let done = admin.batch_execute(&statements).await;
@@ -156,16 +156,17 @@ impl PostgresRole {
         Ok(Opened { credential, admin: Some(admin) })
     }
 
-    /// An admin connection, and the role's number if there is the role already.
+    /// An admin connection, and what [`look`] found.
     async fn admin_for(&self, request: &SourceRequest<'_>) -> Result<(Admin, Option<u32>), SourceError> {
-        if let Some(admin) = self.admins.take(request.target)
-            && let Ok(number) = role_number(&admin, request.handle).await
-        {
-            return Ok((admin, number));
+        if let Some(admin) = self.admins.take(request.target) {
+            match look(&admin, request).await {
+                // It has broken.
+                Err(SourceError::Statement { .. }) => {}
+                looked => return Ok((admin, looked?)),
+            }
         }
-        // None is kept, or it has broken.
         let admin = Admin::connect_briefly(request.target).await?;
-        let number = role_number(&admin, request.handle).await?;
+        let number = look(&admin, request).await?;
         Ok((admin, number))
     }
 }
@@ -251,30 +252,29 @@ fn session_of(handle: &str) -> Option<SessionId> {
     handle.strip_prefix(PREFIX)?.replace('_', "-").parse().ok()
 }
 
+/// What has to be known before the session's role is made, in one round trip: its number if it is there already.
+///
 /// Refuses an access's role that is not there, or that lets somebody log in, be it through a role that it is a member
 /// of. Who is in a session can become such a role, give it a password, and come back past the gateway.
-async fn opens_nothing(admin: &Admin, access_role: &str) -> Result<(), SourceError> {
-    let what = |source| failed("look into the powers of", access_role, source);
+async fn look(admin: &Admin, request: &SourceRequest<'_>) -> Result<Option<u32>, SourceError> {
+    let what = |source| failed("look into the powers of", request.access_role, source);
     let rows = admin
-        .query(
+        .query_typed(
             "WITH RECURSIVE reached (oid) AS ( \
                SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1 \
                UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN reached r ON m.member = r.oid) \
-             SELECT r.rolname::text, r.rolcanlogin FROM reached JOIN pg_catalog.pg_roles r USING (oid) \
-             ORDER BY r.rolcanlogin DESC, 1",
-            &[&access_role],
+             SELECT r.rolname::text, r.rolcanlogin, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $2) \
+             FROM reached JOIN pg_catalog.pg_roles r USING (oid) ORDER BY r.rolcanlogin DESC, 1",
+            &[(&request.access_role, Type::NAME), (&request.handle, Type::NAME)],
         )
         .await
         .map_err(what)?;
-    let Some(first) = rows.first() else {
-        return Err(SourceError::NoAccessRole { role: access_role.to_owned() });
-    };
-    let (opens, may_log_in): (String, bool) =
-        (first.try_get(0).map_err(what)?, first.try_get(1).map_err(what)?);
-    if may_log_in {
-        return Err(SourceError::AccessRoleOpens { role: access_role.to_owned(), opens });
+    let role = request.access_role.to_owned();
+    let Some(first) = rows.first() else { return Err(SourceError::NoAccessRole { role }) };
+    if first.try_get(1).map_err(what)? {
+        return Err(SourceError::AccessRoleOpens { role, opens: first.try_get(0).map_err(what)? });
     }
-    Ok(())
+    first.try_get(2).map_err(what)
 }
 
 async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceError> {
