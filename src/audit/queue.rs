@@ -179,6 +179,12 @@ impl State {
         std::mem::take(&mut self.jobs)
     }
 
+    /// Nobody is at work any more. Who came meanwhile is not alone, and will not be soon.
+    fn free(&mut self, helps: bool) {
+        self.at_work = false;
+        self.helps = helps && self.awaited == 0;
+    }
+
     fn is_alone(&self) -> bool {
         self.helps && !self.at_work && self.awaited == 0
     }
@@ -225,8 +231,7 @@ impl Queue {
     /// The work that was taken is done; `pace` where it goes on.
     pub(super) fn finished(&self, pace: Option<Pace>) {
         let mut state = self.lock();
-        state.at_work = false;
-        state.helps = pace.is_some_and(|pace| pace.helps);
+        state.free(pace.is_some_and(|pace| pace.helps));
         self.wake(state);
     }
 
@@ -248,7 +253,7 @@ impl Queue {
     pub(super) fn take(&self, due: Option<Instant>, pace: Pace) -> Taken {
         let gathered = || Some(Instant::now() + GATHER);
         let mut state = self.lock();
-        (state.at_work, state.helps) = (false, pace.helps);
+        state.free(pace.helps);
         state = self.sleep(state, Until::Urgent, gathered());
         if !state.is_something() {
             state = self.sleep(state, Until::Something, due);
