@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::Unrecordable;
 use super::medium::Medium;
 use super::queue::{Job, Queue, Taken};
-use super::writer::{Writer, reject};
+use super::writer::{Batch, Broken, Writer, reject};
 
 /// What callers see of the desk.
 pub(super) trait Work: Send + Sync + Debug {
@@ -44,8 +45,8 @@ impl<M: Medium> Desk<M> {
         let _watch = Watch(self);
         loop {
             let (due, pace) = self.with_writer(|writer| (writer.due(), writer.pace()));
-            let taken = self.queue.take(due, pace);
-            if matches!(taken, Taken::Shut) || !self.work(taken) {
+            let taken = self.queue.take(due, pace.helps);
+            if matches!(taken, Taken::Shut) || !self.work(taken, true) {
                 self.queue.finished(None);
                 return;
             }
@@ -57,35 +58,61 @@ impl<M: Medium> Desk<M> {
         work(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Gives `false` once nothing may follow.
-    fn work(&self, taken: Taken) -> bool {
+    /// Gives `false` once nothing may follow. `expects` others that come meanwhile.
+    fn work(&self, taken: Taken, expects: bool) -> bool {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = Vec::new();
+        let mut batch = Batch::default();
         let (stamp, outcome) = match taken {
             Taken::Shut => return false,
-            Taken::Nothing => (None, writer.sync().map(|()| false)),
-            Taken::Jobs(jobs) => (jobs.back().map(|job| job.stamp), writer.batch(jobs, &mut waiting)),
-        };
-        match outcome {
-            Ok(false) => true,
-            Ok(true) => {
-                reject(self.queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
-                false
+            Taken::Nothing => (None, writer.sync()),
+            Taken::Jobs(jobs) => {
+                let stamp = jobs.back().map(|job| job.stamp);
+                let until = writer.pace().again.map(|(count, patience)| (count, Instant::now() + patience));
+                let prepared = writer.prepare(jobs, &mut batch);
+                let gathered = prepared.and_then(|()| {
+                    if expects { self.gather(&mut writer, &mut batch, until) } else { Ok(()) }
+                });
+                (stamp, gathered.and_then(|()| writer.complete(&mut batch)))
             }
-            Err(cause) => {
-                let why = cause.unrecordable();
-                let rest = self.queue.shut(why.clone());
-                self.report(&why);
-                for (done, _) in waiting {
-                    let _ = done.send(Err(why.clone()));
-                }
-                reject(rest, &why);
-                if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {
-                    writer.use_reserve(&why, stamp);
-                }
-                false
+        };
+        let Err(cause) = outcome else {
+            if batch.closed {
+                reject(self.queue.shut(Unrecordable::Closed), &Unrecordable::Closed);
+            }
+            return !batch.closed;
+        };
+        let why = cause.unrecordable();
+        let rest = self.queue.shut(why.clone());
+        self.report(&why);
+        for (done, _) in batch.waiting {
+            let _ = done.send(Err(why.clone()));
+        }
+        reject(rest, &why);
+        if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {
+            writer.use_reserve(&why, stamp);
+        }
+        false
+    }
+
+    /// Adds what came while the batch was put together. Where `until` says so, those who waited for the last one are
+    /// waited for, and what they bring is put together as it comes.
+    fn gather(
+        &self,
+        writer: &mut Writer<M>,
+        batch: &mut Batch,
+        until: Option<(usize, Instant)>,
+    ) -> Result<(), Broken> {
+        while !batch.waiting.is_empty() && !batch.closed {
+            let more = self.queue.more(batch.waiting.len(), until);
+            if more.is_empty() {
+                break;
+            }
+            writer.prepare(more, batch)?;
+            if until.is_none() {
+                break;
             }
         }
+        Ok(())
     }
 
     fn report(&self, why: &Unrecordable) {
@@ -97,7 +124,7 @@ impl<M: Medium> Desk<M> {
 impl<M: Medium> Work for Desk<M> {
     fn help(&self, jobs: VecDeque<Job>) {
         let _watch = Watch(self);
-        self.work(Taken::Jobs(jobs));
+        self.work(Taken::Jobs(jobs), false);
         self.queue.finished(Some(self.with_writer(|writer| writer.pace())));
     }
 }

@@ -109,8 +109,8 @@ struct State {
 enum Until {
     Something,
     Urgent,
-    /// So many that somebody waits for.
-    Awaited(usize),
+    /// So many that somebody waits for, though the writer is at work.
+    More(usize),
     /// Nobody is at work.
     Free,
 }
@@ -160,7 +160,7 @@ impl State {
         let is_there = match until {
             Until::Something => self.is_something(),
             Until::Urgent => self.is_urgent(),
-            Until::Awaited(count) => self.is_awaited_by(count),
+            Until::More(count) => return self.is_awaited_by(count),
             Until::Free => true,
         };
         is_there && !self.at_work
@@ -250,10 +250,10 @@ impl Queue {
     /// For the writer's thread, which has done what it took before: waits for jobs and takes all there are; until `due`
     /// at the latest. While there is much to do the thread is woken for what somebody waits for, and finds the rest
     /// there.
-    pub(super) fn take(&self, due: Option<Instant>, pace: Pace) -> Taken {
+    pub(super) fn take(&self, due: Option<Instant>, helps: bool) -> Taken {
         let gathered = || Some(Instant::now() + GATHER);
         let mut state = self.lock();
-        state.free(pace.helps);
+        state.free(helps);
         state = self.sleep(state, Until::Urgent, gathered());
         if !state.is_something() {
             state = self.sleep(state, Until::Something, due);
@@ -261,10 +261,21 @@ impl Queue {
                 state = self.sleep(state, Until::Urgent, gathered());
             }
         }
-        if let Some((count, patience)) = pace.again.filter(|_| state.is_urgent()) {
-            state = self.sleep(state, Until::Awaited(count), Some(Instant::now() + patience));
-        }
         self.sleep(state, Until::Free, None).taken()
+    }
+
+    /// For the writer's thread, which is at work for `waiting`: what else is there that somebody waits for. While
+    /// fewer than so many wait, until that instant, it sleeps until half of the others are there.
+    pub(super) fn more(&self, waiting: usize, until: Option<(usize, Instant)>) -> VecDeque<Job> {
+        let mut state = self.lock();
+        if let Some((count, due)) = until {
+            let missing = count.saturating_sub(waiting);
+            if missing == 0 {
+                return VecDeque::new();
+            }
+            state = self.sleep(state, Until::More(missing.div_ceil(2)), Some(due));
+        }
+        if state.awaited == 0 { VecDeque::new() } else { state.take_all() }
     }
 
     fn sleep<'a>(

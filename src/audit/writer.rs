@@ -7,6 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::Unrecordable;
 use super::backlog::{Backlog, Mark};
 use super::chain::{Log, RecordingChain, record_hash};
@@ -122,6 +124,17 @@ impl Broken {
     }
 }
 
+/// Jobs that are written and synced together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Who waits for it, and what becomes of their jobs if it is durable.
+    pub(super) waiting: Vec<(Done, Result<(), Unrecordable>)>,
+    /// The jobs' shares of the queue's bytes.
+    rooms: Vec<OwnedSemaphorePermit>,
+    /// The journal is closed with it: nothing may follow.
+    pub(super) closed: bool,
+}
+
 /// Why one job was not done.
 enum Undone {
     /// This job alone.
@@ -183,46 +196,45 @@ impl<M: Medium> Writer<M> {
         Pace { again, helps: waited == 1 && sync < HELP_BELOW }
     }
 
-    /// Does a batch and tells who waits. `Ok(true)`: the journal is closed.
-    pub(super) fn batch(
-        &mut self,
-        jobs: VecDeque<Job>,
-        waiting: &mut Vec<(Done, Result<(), Unrecordable>)>,
-    ) -> Result<bool, Broken> {
-        let mut rooms = Vec::new();
-        let mut closed = false;
+    /// Puts the records of `jobs` together. They are done when [`Self::complete`] says so.
+    pub(super) fn prepare(&mut self, jobs: VecDeque<Job>, batch: &mut Batch) -> Result<(), Broken> {
         for job in jobs {
-            if closed {
+            if batch.closed {
                 reject([job].into(), &Unrecordable::Closed);
                 continue;
             }
-            closed = matches!(job.task, Task::Close);
-            rooms.extend(job.room);
+            batch.closed = matches!(job.task, Task::Close);
+            batch.rooms.extend(job.room);
             let result = match self.perform(job.task, job.stamp) {
                 Ok(()) => Ok(()),
                 Err(Undone::Refused(why)) => Err(why),
                 Err(Undone::Broken(cause)) => {
-                    waiting.extend(job.done.map(|done| (done, Ok(()))));
+                    batch.waiting.extend(job.done.map(|done| (done, Ok(()))));
                     return Err(cause);
                 }
             };
-            waiting.extend(job.done.map(|done| (done, result)));
+            batch.waiting.extend(job.done.map(|done| (done, result)));
         }
+        Ok(())
+    }
+
+    /// Writes the batch, makes it durable where somebody waits for that, and tells them.
+    pub(super) fn complete(&mut self, batch: &mut Batch) -> Result<(), Broken> {
         let is_due = self.unsynced.is_some_and(|unsynced| unsynced.due <= Instant::now());
-        if waiting.is_empty() && !closed && !is_due {
+        if batch.waiting.is_empty() && !batch.closed && !is_due {
             self.write()?;
         } else {
             self.flush()?;
         }
-        drop(rooms);
-        if !waiting.is_empty() {
-            self.last.0 = waiting.len();
+        batch.rooms.clear();
+        if !batch.waiting.is_empty() {
+            self.last.0 = batch.waiting.len();
         }
-        for (done, result) in waiting.drain(..) {
+        for (done, result) in batch.waiting.drain(..) {
             // A caller that was cancelled no longer listens; its record is durable all the same.
             let _ = done.send(result.map(|()| self.position.log.size()));
         }
-        Ok(closed)
+        Ok(())
     }
 
     fn perform(&mut self, task: Task, stamp: Stamp) -> Result<(), Undone> {
