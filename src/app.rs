@@ -272,12 +272,7 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                let quieting = async {
-                    if let Err(error) = access.quiet_after_crash().await {
-                        tracing::error!(%error, "cannot look for what a crash left at the targets");
-                    }
-                };
-                let cleaning = async { tokio::join!(quieting, access.clean_up_forever()) };
+                let cleaning = async { tokio::join!(access.quiet_after_crash(), access.clean_up_forever()) };
                 stop.run_until_cancelled(cleaning).await;
             }
         });

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use support::bastion::{ADMIN_DIR, PASSWORD, target};
 use support::calls::text;
 use support::postgres::ADMIN_PASSWORD;
+use support::process::Running;
 use support::secrets::assert_nowhere;
 use support::{Bastion, Options, Postgres, wait_until};
 
@@ -94,6 +95,30 @@ fn what_no_session_has_is_found_recorded_and_destroyed() {
     orphan(&postgres, lost, &mark);
     bastion.boot();
     wait_until("the start has looked", || postgres.session_roles() == [handle(&granted.session)]);
+    bastion.verify().success();
+}
+
+#[test]
+fn what_a_crash_left_running_is_ended_once_the_target_lets_the_admin_in() {
+    let postgres = Postgres::start();
+    let mut bastion = Bastion::start(&postgres);
+    bastion.grant("alice", "ledger-dev", "dba", 3600, &[]);
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT pg_sleep(600)"]);
+    let client = Running::start_quietly(&mut psql);
+    wait_until("the statement runs", || postgres.value("postgres", sleeping) == "1");
+    bastion.kill();
+    client.finish().failure();
+    let everybody = "hostssl all all 127.0.0.1/32 scram-sha-256";
+    postgres.admit(&format!("hostssl all sallyport_admin 127.0.0.1/32 reject\n{everybody}"));
+    bastion.boot();
+    let tried = || bastion.log().contains("cannot look for what a crash left at the target");
+    wait_until("it was tried in vain", tried);
+    assert_eq!(postgres.value("postgres", sleeping), "1");
+    postgres.admit(everybody);
+    bastion.advance(30);
+    wait_until("nothing is left", || postgres.value("postgres", sleeping) == "0");
+    bastion.psql("alice", "ledger-dev", "SELECT 1").success();
     bastion.verify().success();
 }
 

@@ -9,7 +9,7 @@
 //! was begun. Opening and destroying one session's credential exclude each other, and before it is
 //! opened the session is looked at once more: nothing is made for a session that has ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -129,6 +129,8 @@ impl fmt::Debug for Credentials {
 
 /// How many sessions are looked after at a time, after a crash.
 const AT_A_TIME: usize = 16;
+/// How soon those are looked after again where that failed.
+const QUIET_AGAIN: Duration = Duration::from_secs(30);
 /// How long a stop waits for operations at sources.
 const SETTLE_WITHIN: Duration = Duration::from_secs(25);
 
@@ -419,42 +421,68 @@ impl Access {
     }
 
     /// After a start: a crash may have left credentials open, or statements running as them. Shuts
-    /// the ones and ends the others, for sessions that go on.
-    pub async fn quiet_after_crash(&self) -> Result<(), Refusal> {
+    /// the ones and ends the others, for sessions that go on. What fails is tried again until it is done.
+    pub async fn quiet_after_crash(&self) {
+        let began = self.now();
+        let mut done = BTreeSet::new();
+        loop {
+            match self.left_by_a_crash(began).await {
+                Ok(left) => {
+                    let left = left.into_iter().filter(|lease| !done.contains(&lease.session));
+                    let looks = futures_util::stream::iter(left.collect::<Vec<_>>())
+                        .map(|lease| async move { (self.quiet_lease(&lease).await, lease.session) })
+                        .buffer_unordered(AT_A_TIME)
+                        .collect::<Vec<_>>()
+                        .await;
+                    let is_all = looks.iter().all(|(is_quiet, _)| *is_quiet);
+                    done.extend(
+                        looks.into_iter().filter_map(|(is_quiet, session)| is_quiet.then_some(session)),
+                    );
+                    if is_all {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "cannot look for what a crash left at the targets"),
+            }
+            self.clock.sleep(QUIET_AGAIN).await;
+        }
+    }
+
+    /// Credentials of sessions that go on, as they were before the start. The clean-up destroys the others.
+    async fn left_by_a_crash(&self, began: Timestamp) -> Result<Vec<LeaseRecord>, Refusal> {
         let mut left = Vec::new();
         for lease in self.store.open_leases().await? {
             let session = self.store.session(&lease.session).await?;
-            // The clean-up destroys the others.
             let goes_on = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
-            if goes_on && lease.state == LeaseState::Issued {
+            if goes_on && lease.state == LeaseState::Issued && lease.changed_at <= began {
                 left.push(lease);
             }
         }
-        futures_util::stream::iter(left)
-            .for_each_concurrent(AT_A_TIME, async |lease| self.quiet_lease(&lease).await)
-            .await;
-        Ok(())
+        Ok(left)
     }
 
-    async fn quiet_lease(&self, lease: &LeaseRecord) {
+    /// Whether nothing is left to be done.
+    async fn quiet_lease(&self, lease: &LeaseRecord) -> bool {
         let rules = self.rules();
         let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
-        let Ok(target) = target else { return };
+        let Ok(target) = target else { return true };
         if target.source.admin().is_none() || moved(target, lease).is_some() {
-            return;
+            return true;
         }
         let slot = self.credentials.slot(&lease.session);
         let _held = slot.work.lock().await;
         if self.hub.live().iter().any(|live| live.session == lease.session) {
-            return;
+            return true;
         }
         match self.credentials.source(target).quiet(&source_request(target, lease)).await {
-            Ok(0) => {}
+            Ok(0) => true,
             Ok(terminated) => {
                 tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+                true
             }
             Err(error) => {
-                tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target");
+                tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target: trying again");
+                false
             }
         }
     }

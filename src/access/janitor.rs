@@ -38,8 +38,8 @@ pub(super) struct Janitor {
     next: Mutex<Option<Timestamp>>,
     /// What could not be destroyed, by handle: where, and why. Said once each.
     undead: Mutex<HashMap<String, Undead>>,
-    /// Of another installation: said once each.
-    foreign: Mutex<BTreeSet<String>>,
+    /// Of another installation, by where and handle: said once each.
+    foreign: Mutex<BTreeSet<(String, String)>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +132,7 @@ impl Access {
         let is_left = |handle: &str| all.iter().any(|found| found.handle == handle);
         lock(&self.credentials.janitor.undead)
             .retain(|handle, undead| undead.address != address || is_left(handle));
+        lock(&self.credentials.janitor.foreign).retain(|(at, handle)| *at != address || is_left(handle));
         let mut look = Look::Clean;
         for found in all {
             // Seen before the store was asked, so what is made meanwhile has its intent there.
@@ -145,7 +146,8 @@ impl Access {
     async fn reconcile(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
         let session = self.store.session(&found.session).await?;
         if !found.ours && session.is_none() {
-            if lock(&self.credentials.janitor.foreign).insert(found.handle.clone()) {
+            let which = (target.hosts.to_string(), found.handle.clone());
+            if lock(&self.credentials.janitor.foreign).insert(which) {
                 tracing::info!(target = %target.target.name, handle = found.handle, "another installation's credential is left alone");
             }
             return Ok(Look::Clean);
