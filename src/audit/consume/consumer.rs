@@ -282,6 +282,40 @@ mod tests {
         assert!(!silent(later, false), "who goes on reading may hear of it yet");
     }
 
+    #[test]
+    fn pieces_whose_others_never_come_take_no_more_than_their_share_and_are_told() {
+        let home = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_micros(1_795_468_800_000_000);
+        let id = NodeId::from_random([1; 10]);
+        let key = SigningKey::from_pem(&SigningKey::generate(), id.clone()).unwrap();
+        let mut node = Node::open(home.path(), id, None, now).unwrap();
+        node.set_most_held(10_000);
+        let _told = node.alarms();
+        let piece = |node: &mut Node, key: &str, n, index, bytes: &[u8]| {
+            node.take(key, Heading::Part { n, index, of: 2 }, bytes, (now, now)).unwrap()
+        };
+        let malformed =
+            |node: &mut Node| node.alarms().iter().filter(|alarm| alarm.kind == AlarmKind::Malformed).count();
+        let (lines, _) = signed_log(&key, b"{}");
+        let end = lines.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let (first, second) = lines.split_at(end);
+        for other in 0..9 {
+            assert_eq!(piece(&mut node, &other.to_string(), 0, 1, &[b'x'; 1_000]), 1);
+        }
+        assert_eq!(malformed(&mut node), 0);
+        // No room, so it is not forgotten: the shard's position stays before it.
+        assert_eq!(piece(&mut node, "last", 1, 1, &[b'x'; 1_001]), 2);
+        assert_eq!((malformed(&mut node), node.wants_again()), (1, true));
+        // Once the record is there, its other pieces go.
+        node.take("k", Heading::Lines, first, (now, now)).unwrap();
+        let (begin, end) = second.split_at(10);
+        piece(&mut node, "last", 1, 1, &[b'x'; 9_000]);
+        assert_eq!(malformed(&mut node), 0);
+        piece(&mut node, "last", 1, 1, begin);
+        piece(&mut node, "last", 1, 2, end);
+        assert_eq!((malformed(&mut node), node.size()), (0, 2));
+    }
+
     /// Who copies the bucket must not be told that the log was cut off.
     #[test]
     fn beside_a_closed_file_is_a_checkpoint_that_goes_no_further() {

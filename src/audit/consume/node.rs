@@ -25,6 +25,9 @@ const RECENT: usize = 1 << 16;
 /// The pieces of a longer line are no line.
 const MOST_PIECES: u32 = 4096;
 
+/// Of so many lines pieces wait for the others at a time.
+const MOST_PARTIAL: usize = 1024;
+
 /// When to worry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -75,6 +78,12 @@ struct Note {
 struct Pieces {
     n: u64,
     pieces: Vec<Vec<u8>>,
+}
+
+impl Pieces {
+    fn length(&self) -> usize {
+        self.pieces.iter().map(Vec::len).sum()
+    }
 }
 
 /// The last records of the archive.
@@ -208,12 +217,21 @@ impl Node {
             self.pieces.remove(key);
             return Ok(0);
         }
+        if !self.has_room_for_piece(key, bytes.len()) {
+            self.alarm(
+                now,
+                AlarmKind::Malformed,
+                format!("more pieces of lines than are read at a time, at record {n}"),
+            );
+            self.has_dropped = true;
+            return Ok(n.saturating_add(1));
+        }
         let at = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
         let pieces = self.pieces.entry(key.to_owned()).or_insert(Pieces { n, pieces: Vec::new() });
         if pieces.n != n {
             *pieces = Pieces { n, pieces: Vec::new() };
         }
-        let length: usize = pieces.pieces.iter().map(Vec::len).sum();
+        let length = pieces.length();
         if of > MOST_PIECES || length.saturating_add(bytes.len()) > LONGEST_LINE + 1 + bytes.len() {
             self.alarm(now, AlarmKind::Malformed, format!("the pieces of record {n} are no line"));
             self.pieces.remove(key);
@@ -231,6 +249,21 @@ impl Node {
             self.line(&whole, (arrived, now))?;
         }
         Ok(n.saturating_add(1))
+    }
+
+    /// Whether another piece can wait for those that belong to it. Lines that have come another way need theirs no more.
+    fn has_room_for_piece(&mut self, key: &str, bytes: usize) -> bool {
+        let has_room = |pieces: &HashMap<String, Pieces>| {
+            let length: usize = pieces.values().map(Pieces::length).sum();
+            let is_one_of_few = pieces.len() < MOST_PARTIAL || pieces.contains_key(key);
+            is_one_of_few && length.saturating_add(bytes) <= self.most_held
+        };
+        if has_room(&self.pieces) {
+            return true;
+        }
+        let size = self.archive.log().size();
+        self.pieces.retain(|_, pieces| pieces.n >= size);
+        has_room(&self.pieces)
     }
 
     /// Takes a line with its line feed.
