@@ -1,4 +1,4 @@
-//! The journal as the rest of the gateway holds it: a handle to the writer's thread.
+//! The journal as the rest of the gateway holds it: a handle to the writer.
 
 use std::fs::{File, OpenOptions};
 use std::io;

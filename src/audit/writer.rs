@@ -1,4 +1,4 @@
-//! The one thread that owns the journal's files. It takes all that waits, writes it once, syncs
+//! What owns the journal's files, and works on one thread at a time ([`super::desk`]): it writes all that waits once, syncs
 //! once, and then tells everybody who waits (group commit). Records that nobody waits for are written
 //! with the next that somebody waits for, or within a few milliseconds ([`super::queue`]), and synced with it, or [`SYNC_WITHIN`].
 

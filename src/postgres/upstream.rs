@@ -17,8 +17,8 @@ use postgres_protocol::authentication::sasl::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::audit::record::Tls;
 use crate::config::{Host, PostgresTarget};
@@ -142,25 +142,28 @@ impl Canceller {
 pub(super) struct Ahead {
     host: Host,
     begun: Instant,
-    stream: AbortOnDropHandle<Option<TargetStream>>,
+    /// One task; given up when this is dropped.
+    dialling: JoinSet<Option<TargetStream>>,
 }
 
 impl Ahead {
     /// To the server that worked last.
     pub(super) fn dial(target: &Arc<PostgresTarget>) -> Self {
         let host = target.hosts.preferred().clone();
-        let dialling = {
+        let dial = {
             let (target, host) = (Arc::clone(target), host.clone());
             // What fails is tried again, and told, when there is a credential.
             async move { tokio::time::timeout(AHEAD_WITHIN, secure(&target, &host)).await.ok()?.ok() }
         };
-        Self { host, begun: Instant::now(), stream: AbortOnDropHandle::new(tokio::spawn(dialling)) }
+        let mut dialling = JoinSet::new();
+        dialling.spawn(dial);
+        Self { host, begun: Instant::now(), dialling }
     }
 
     /// The way to `host`, if it is that one and still of use.
-    async fn to(self, host: &Host) -> Option<TargetStream> {
+    async fn to(mut self, host: &Host) -> Option<TargetStream> {
         let is_it = self.host.address == host.address && self.begun.elapsed() < AHEAD_WITHIN;
-        if is_it { self.stream.await.ok()? } else { None }
+        if is_it { self.dialling.join_next().await?.ok()? } else { None }
     }
 }
 

@@ -141,7 +141,7 @@ async fn that_nothing_is_signed_is_told_until_it_is_again() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+        tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
     };
     let refused = NotSigned::Failed("not today".to_owned());
     for (mood, told) in
