@@ -226,18 +226,24 @@ impl Credentials {
 impl Access {
     /// Opens the session's credential for one connection, and makes it if this is the first.
     ///
+    /// `replicates`: the connection is for replication, which was allowed.
+    ///
     /// Goes on to its end even if the caller gives up: abandoned halfway, the source might make the
     /// credential after its destruction was confirmed.
-    pub async fn open_credential(self: &Arc<Self>, permit: &Permit) -> Result<OpenCredential, Deny> {
+    pub async fn open_credential(
+        self: &Arc<Self>,
+        permit: &Permit,
+        replicates: bool,
+    ) -> Result<OpenCredential, Deny> {
         let (access, permit) = (Arc::clone(self), permit.clone());
-        let opening = self.credentials.tasks.spawn(async move { access.open_now(&permit).await });
+        let opening = self.credentials.tasks.spawn(async move { access.open_now(&permit, replicates).await });
         opening.await.unwrap_or_else(|error| {
             tracing::error!(%error, "opening a credential failed");
             Err(Deny::CredentialUnavailable { detail: "internal error in the gateway".to_owned() })
         })
     }
 
-    async fn open_now(self: Arc<Self>, permit: &Permit) -> Result<OpenCredential, Deny> {
+    async fn open_now(self: Arc<Self>, permit: &Permit, replicates: bool) -> Result<OpenCredential, Deny> {
         let session = permit.session();
         let Slot { work, ended } = self.credentials.slot(&session.id);
         let slot = work.lock_owned().await;
@@ -262,7 +268,8 @@ impl Access {
             .map_err(|detail| Deny::CredentialUnavailable { detail })?;
         let is_issued = lease.state == LeaseState::Issued;
         let source = self.credentials.source(&target);
-        let opened = source.open(&source_request(&target, &lease), is_issued, &ended).await.map_err(|error| {
+        let request = SourceRequest { replicates, ..source_request(&target, &lease) };
+        let opened = source.open(&request, is_issued, &ended).await.map_err(|error| {
             let detail = error_chain(&error);
             tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
             match error {
@@ -537,6 +544,7 @@ pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRec
         lease: lease.id.as_str(),
         handle: &lease.handle,
         ends_at: lease.ends_at,
+        replicates: false,
     }
 }
 

@@ -206,7 +206,8 @@ impl Access {
         let (target, admin) = (&target, target.source.admin().map_or("", |admin| admin.user.as_str()));
         let access_role = access_role.as_deref().unwrap_or(admin);
         let (handle, ends_at) = (found.handle.as_str(), self.now());
-        let request = SourceRequest { target, access_role, lease: handle, handle, ends_at };
+        let request =
+            SourceRequest { target, access_role, lease: handle, handle, ends_at, replicates: false };
         match self.credentials.source(target).destroy(&request).await {
             Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
             Ok(Destruction::Done(Destroyed { how, terminated })) => {

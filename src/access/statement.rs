@@ -1,5 +1,6 @@
 //! Which statements may be run over a PostgreSQL connection that is up: each is put to the policy by itself, at the moment
-//! it is to be run, and only where the rules in force say anything about statements. Nothing is awaited.
+//! it is to be run, and only where the rules in force say anything about statements. And whether one may be for replication.
+//! Nothing is awaited.
 
 use std::sync::Arc;
 
@@ -30,9 +31,23 @@ impl Access {
         }
         let target = rules.targets.find(&permit.target().name);
         // A target that is no longer there allows nothing.
-        let govern =
-            target.map_or(true, |entry| rules.policy.governs_statements(&query(permit, &entry.target)));
+        let govern = target.map_or(true, |entry| {
+            rules.policy.governs_statements(&query(permit, &entry.target, Action::Statement))
+        });
         Some(StatementRules { rules, govern })
+    }
+}
+
+impl Access {
+    /// Whether a replication connection may be opened; `says_so`: the access is configured for it.
+    pub fn may_replicate(&self, permit: &Permit, says_so: bool) -> Result<(), Deny> {
+        let rules = self.rules();
+        let target = &rules.targets.find(&permit.target().name)?.target;
+        let query = query(permit, target, Action::Replicate).detail(Detail::Replication(says_so));
+        match rules.policy.decide(&query) {
+            Decision::Allow { .. } => Ok(()),
+            Decision::Refuse { rules } => Err(Deny::PolicyRefused { rules }),
+        }
     }
 }
 
@@ -45,7 +60,7 @@ impl StatementRules {
     /// Whether a statement of which this is known may be run.
     pub fn allow(&self, permit: &Permit, facts: &StatementFacts) -> Result<(), Deny> {
         let target = &self.rules.targets.find(&permit.target().name)?.target;
-        let query = query(permit, target).detail(Detail::Statement(facts));
+        let query = query(permit, target, Action::Statement).detail(Detail::Statement(facts));
         match self.rules.policy.decide(&query) {
             Decision::Refuse { rules } => Err(Deny::PolicyRefused { rules }),
             Decision::Allow { .. } if self.govern && !facts.known => Err(Deny::PolicyRefused {
@@ -61,7 +76,7 @@ impl StatementRules {
     }
 }
 
-fn query<'a>(permit: &'a Permit, target: &'a Target) -> Query<'a> {
+fn query<'a>(permit: &'a Permit, target: &'a Target, action: Action) -> Query<'a> {
     let facts = Facts { own: true, break_glass: permit.session().break_glass, ..Facts::default() };
-    Query::new(Action::Statement, permit.principal()).on(target).access(permit.access()).facts(facts)
+    Query::new(action, permit.principal()).on(target).access(permit.access()).facts(facts)
 }

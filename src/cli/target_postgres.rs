@@ -70,7 +70,8 @@ fn script(target: &PostgresTarget, admin: &Admin) -> String {
          {make_admin}\
          ALTER ROLE {admin_name} LOGIN CREATEROLE INHERIT;\n\
          -- To end what still runs when a session is over.\n\
-         GRANT pg_signal_backend TO {admin_name};\n\n\
+         GRANT pg_signal_backend TO {admin_name};\n\
+         {replication}\n\
          -- What each access is. Grant these what people are to be able to do.\n\
          {make_roles}\
          -- Sessions' roles become members of them, and what they leave behind becomes theirs.\n\
@@ -84,6 +85,17 @@ fn script(target: &PostgresTarget, admin: &Admin) -> String {
         address = target.hosts,
         name = target.target.name,
         make_admin = make(&admin.user),
+        replication = if target.replication.is_empty() { String::new() } else { replication(&admin_name) },
+    )
+}
+
+/// What it takes to give sessions' roles REPLICATION.
+fn replication(admin: &str) -> String {
+    format!(
+        "-- To let sessions of accesses with `replication = true` replicate. Before PostgreSQL 16 only a superuser may give\n\
+         -- that, so there it takes this instead:\n\
+         --   ALTER ROLE {admin} SUPERUSER;\n\
+         ALTER ROLE {admin} REPLICATION;\n"
     )
 }
 

@@ -347,6 +347,39 @@ impl<'a> Section<'a> {
         entries
     }
 
+    /// Entries that are texts, or tables that have the text as `key`: those are handed to `read` too.
+    pub(super) fn entries_or_tables<T>(
+        &self,
+        key: &'static str,
+        what: &str,
+        read: impl Fn(&str, &str, Option<&Section<'_>>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut entries = Vec::new();
+        for (name, value) in self.table.into_iter().flatten() {
+            let name: &str = name.get_ref();
+            let section = value
+                .get_ref()
+                .as_table()
+                .map(|table| self.below(self.path_of(name), Some(table), Some(value.span().start)));
+            let text = match &section {
+                Some(section) => section.required_text(key, what),
+                None => value.get_ref().as_str(),
+            };
+            match text.map(|text| read(name, text, section.as_ref())) {
+                Some(Ok(entry)) => entries.push(entry),
+                Some(Err(message)) => self.blame(name, message),
+                None if section.is_none() => {
+                    self.wrong_type(name, "a text in quotes or a table", value.get_ref());
+                }
+                None => {}
+            }
+            if let Some(section) = section {
+                section.finish();
+            }
+        }
+        entries
+    }
+
     /// Reports the keys that nobody asked for, with the known one that is most like each.
     pub(super) fn finish(&self) {
         let known = self.known.borrow();

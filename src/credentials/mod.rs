@@ -119,6 +119,8 @@ pub struct SourceRequest<'a> {
     pub handle: &'a str,
     /// The session's end; the credential is worth nothing after it.
     pub ends_at: Timestamp,
+    /// What is opened is to replicate.
+    pub replicates: bool,
 }
 
 /// A credential that a source holds and that looks like one of Sallyport's.
@@ -150,6 +152,11 @@ pub enum SourceError {
         "target `{target}` has credentials of another kind now than `{handle}`: put the old kind back, so that it can be destroyed"
     )]
     OtherKind { target: TargetName, handle: String },
+    #[error(
+        "`{admin}` may not give sessions' roles REPLICATION, as it is not {lacks}: `sallyport target bootstrap postgres` \
+         prints what to do"
+    )]
+    NoReplication { admin: String, lacks: &'static str },
     #[error("the session ended before its credential was there")]
     Ended,
     #[error("Amazon: {0}")]

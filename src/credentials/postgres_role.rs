@@ -123,6 +123,10 @@ async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
 impl PostgresRole {
     async fn make(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
         let (admin, number) = self.admin_for(request).await?;
+        if request.replicates {
+            can_let_replicate(&admin).await?;
+        }
+        let replication = if request.replicates { "REPLICATION" } else { "" };
         let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
         let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ONCE);
         let role = identifier(request.handle);
@@ -136,9 +140,10 @@ impl PostgresRole {
         );
         // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
         let (doing, statements) = if number.is_some() {
-            ("renew the role", format!("ALTER ROLE {role} {key}; GRANT {access} TO {role}"))
+            ("renew the role", format!("ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"))
         } else {
-            let powers = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT";
+            let no = if request.replicates { "" } else { "NOREPLICATION" };
+            let powers = format!("NOSUPERUSER NOCREATEDB NOCREATEROLE {no}{replication} NOBYPASSRLS INHERIT");
             let made = format!(
                 "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
                  COMMENT ON ROLE {role} IS {}",
@@ -275,6 +280,28 @@ async fn look(admin: &Admin, request: &SourceRequest<'_>) -> Result<Option<u32>,
         return Err(SourceError::AccessRoleOpens { role, opens: first.try_get(0).map_err(what)? });
     }
     first.try_get(2).map_err(what)
+}
+
+/// Refuses where the admin cannot give a role the right to replicate: looked for first, as in [`PostgresRole::make`].
+async fn can_let_replicate(admin: &Admin) -> Result<(), SourceError> {
+    let what = |source| failed("look into the powers of", "the admin", source);
+    let row = admin
+        .query_one(
+            "SELECT rolname::text, rolsuper, rolreplication, \
+               pg_catalog.current_setting('server_version_num')::int >= 160000 \
+             FROM pg_catalog.pg_roles WHERE rolname = current_user",
+            &[],
+        )
+        .await
+        .map_err(what)?;
+    let is = |column: usize| row.try_get::<_, bool>(column).map_err(what);
+    let (is_superuser, replicates, is_delegated) = (is(1)?, is(2)?, is(3)?);
+    if is_superuser || (replicates && is_delegated) {
+        return Ok(());
+    }
+    let lacks =
+        if is_delegated { "REPLICATION itself" } else { "SUPERUSER, which PostgreSQL asks for before 16" };
+    Err(SourceError::NoReplication { admin: row.try_get(0).map_err(what)?, lacks })
 }
 
 async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceError> {

@@ -84,6 +84,7 @@ struct RawFacts {
     host: Option<String>,
     port: u32,
     statement: Option<RawStatement>,
+    replication: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -256,6 +257,9 @@ impl RawFacts {
     }
 
     fn detail(&self) -> Detail<'_> {
+        if let Some(says_so) = self.replication {
+            return Detail::Replication(says_so);
+        }
         match (&self.command, &self.subsystem, &self.host) {
             (Some(command), ..) => Detail::Command(command),
             (_, Some(name), _) => Detail::Subsystem(name),

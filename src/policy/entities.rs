@@ -181,19 +181,16 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
             ]
         }
         Action::Statement => {
-            let nothing = StatementFacts::default();
-            let facts = if let Detail::Statement(facts) = query.detail { facts } else { &nothing };
-            let set = |texts: &BTreeSet<String>| {
-                RestrictedExpression::new_set(texts.iter().map(|text| string(text)))
-            };
+            let mut pairs = vec![("access", access), ("break_glass", break_glass)];
+            pairs.extend(statement(query.detail));
+            pairs
+        }
+        Action::Replicate => {
+            let says_so = matches!(query.detail, Detail::Replication(true));
             vec![
                 ("access", access),
                 ("break_glass", break_glass),
-                ("known", RestrictedExpression::new_bool(facts.known)),
-                ("kinds", set(&facts.kinds)),
-                ("tables", set(&facts.tables)),
-                ("has_where", RestrictedExpression::new_bool(facts.has_where)),
-                ("in_transaction", RestrictedExpression::new_bool(facts.in_transaction)),
+                ("replication", RestrictedExpression::new_bool(says_so)),
             ]
         }
         Action::Approve | Action::Deny | Action::Cancel | Action::Revoke | Action::Replay => {
@@ -202,6 +199,20 @@ fn context(query: &Query<'_>) -> Result<Context, Box<dyn std::error::Error + Sen
         Action::Block | Action::Unblock | Action::Watch | Action::Administer => Vec::new(),
     };
     Ok(Context::from_pairs(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)))?)
+}
+
+/// What is known of a statement.
+fn statement(detail: Detail<'_>) -> [(&'static str, RestrictedExpression); 5] {
+    let nothing = StatementFacts::default();
+    let facts = if let Detail::Statement(facts) = detail { facts } else { &nothing };
+    let set = |texts: &BTreeSet<String>| RestrictedExpression::new_set(texts.iter().map(|text| string(text)));
+    [
+        ("known", RestrictedExpression::new_bool(facts.known)),
+        ("kinds", set(&facts.kinds)),
+        ("tables", set(&facts.tables)),
+        ("has_where", RestrictedExpression::new_bool(facts.has_where)),
+        ("in_transaction", RestrictedExpression::new_bool(facts.in_transaction)),
+    ]
 }
 
 /// Whether the action makes no sense without a target.
@@ -219,7 +230,8 @@ const fn concerns_target(action: Action) -> bool {
         | Action::Forward
         | Action::Listen
         | Action::Agent
-        | Action::Statement => true,
+        | Action::Statement
+        | Action::Replicate => true,
         Action::Cancel
         | Action::Revoke
         | Action::Block

@@ -68,10 +68,12 @@ pub enum Action {
     Agent,
     /// Run a statement over PostgreSQL. Context: what it is, as far as is known.
     Statement,
+    /// Open a replication connection to PostgreSQL. Context: whether the access says so.
+    Replicate,
 }
 
 impl Action {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Request,
         Self::Activate,
         Self::Approve,
@@ -92,6 +94,7 @@ impl Action {
         Self::Listen,
         Self::Agent,
         Self::Statement,
+        Self::Replicate,
     ];
 
     /// The word that the schema, the tables of cases and the command line use.
@@ -117,6 +120,7 @@ impl Action {
             Self::Listen => "listen",
             Self::Agent => "agent",
             Self::Statement => "statement",
+            Self::Replicate => "replicate",
         }
     }
 }
@@ -168,6 +172,8 @@ pub enum Detail<'a> {
         port: u32,
     },
     Statement(&'a StatementFacts),
+    /// Whether the access is configured for replication.
+    Replication(bool),
 }
 
 /// What is known of an SQL statement. Where something about it is not `known`, the rest is what was found, and the statement

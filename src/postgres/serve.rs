@@ -257,13 +257,12 @@ impl PostgresGateway {
         let permit = self.access.admit(&known.principal, wanted).await?;
         let target = find()?;
         if known.start.wants_replication() {
-            let rule = crate::domain::decision::Rule {
-                id: "replication".to_owned(),
-                needs: "replication connections are not offered".to_owned(),
-            };
-            return Err(Deny::PolicyRefused { rules: vec![rule] });
+            self.access.may_replicate(&permit, target.replication.contains(permit.access()))?;
         }
-        let database = database(&target, known.start.database(), known.start.user())?;
+        let is_physical = known.start.wants_replication() && !known.start.replicates_database();
+        // The server ignores it then; PostgreSQL's tools write `replication` there.
+        let asked = known.start.database().filter(|_| !is_physical);
+        let database = database(&target, asked, known.start.user())?;
         Ok((permit, target, database))
     }
 
@@ -298,7 +297,8 @@ impl PostgresGateway {
             let reason = EndReason::Unrecordable { detail: error.to_string() };
             (Goodbye::from(&reason), reason)
         };
-        let open = self.access.open_credential(live.permit()).await.map_err(denied)?;
+        let replicates = start.wants_replication();
+        let open = self.access.open_credential(live.permit(), replicates).await.map_err(denied)?;
         let Some(credential) = open.credential() else { return Err(denied(Deny::ShuttingDown)) };
         let mark = CredentialMark {
             handle: credential.user.clone(),

@@ -215,15 +215,17 @@ async fn log_in(
 ) -> Result<Upstream, UpstreamError> {
     let mut wire = Wire { stream, buffer: BytesMut::new() };
     let own = [("user", credential.user.as_str()), ("database", database)];
+    let replication = parameters.replication().map(|value| (b"replication".as_slice(), value.as_ref()));
     let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let settings = parameters.settings().map(|(name, value)| (name.as_ref(), value.as_ref()));
     // Nobody ends server processes of a user whom sessions share: they have to see for themselves that we are gone.
     let noticing = target.source.admin().is_none().then_some(NOTICING);
-    let startup = startup_message(ProtocolVersion::V3_0, own.chain(settings).chain(noticing))?;
+    let startup =
+        startup_message(ProtocolVersion::V3_0, own.chain(replication).chain(settings).chain(noticing))?;
     wire.send(&startup).await?;
     authenticate(&mut wire, credential).await?;
     let mut greeting = greet(&mut wire).await?;
-    if !target.hosts.is_one() && is_standby(&mut wire, &mut greeting).await? {
+    if !target.hosts.is_one() && is_standby(&mut wire, &mut greeting, parameters).await? {
         return Err(UpstreamError::Standby);
     }
     let connection = wire.stream.get_ref().1;
@@ -389,13 +391,21 @@ async fn greet(wire: &mut Wire) -> Result<Greeting, UpstreamError> {
 }
 
 /// Asks the server itself: only since version 14 does it say so unasked.
-async fn is_standby(wire: &mut Wire, greeting: &mut Greeting) -> Result<bool, UpstreamError> {
-    wire.send(&encode::query(b"SELECT pg_catalog.pg_is_in_recovery()")).await?;
+async fn is_standby(
+    wire: &mut Wire,
+    greeting: &mut Greeting,
+    parameters: &StartupParameters,
+) -> Result<bool, UpstreamError> {
+    let is_sql = !parameters.wants_replication() || parameters.replicates_database();
+    // Physical replication knows no SQL; a standby's transactions are read-only.
+    let question: &[u8] =
+        if is_sql { b"SELECT pg_catalog.pg_is_in_recovery()" } else { b"SHOW transaction_read_only" };
+    wire.send(&encode::query(question)).await?;
     let mut is_primary = false;
     loop {
         let frame = wire.receive().await?;
         match frame.tag {
-            // One column: `t` or `f`.
+            // One column: `t` or `f`, `on` or `off`.
             b'D' => is_primary = frame.body().ends_with(b"f"),
             b'Z' => {
                 greeting.ready = frame.raw;

@@ -116,13 +116,13 @@ fn names_that_name_nothing_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn replication_connections_are_refused() {
+fn replication_connections_are_refused_where_no_access_is_for_them() {
     let (postgres, bastion) = crate::start(Options::default());
     for value in ["true", "database", "on", "1", "YES"] {
         let pairs = [("user", "alice+ledger-dev"), ("database", "ledger"), ("replication", value)];
         let (sqlstate, message, _) = refused_later(&bastion, &pairs);
         assert_eq!(sqlstate, "42501");
-        assert!(message.contains("replication connections are not offered"), "{message}");
+        assert!(message.contains("an access with `replication = true`"), "{message}");
     }
     let pairs = [("user", "alice+ledger-dev"), ("replication", "false")];
     Wire::connect(&bastion).log_in(&pairs, &bastion.token("alice")).unwrap();

@@ -189,20 +189,25 @@ fn accesses(
     what: &str,
     check: impl Fn(&str) -> Result<(), String>,
 ) -> BTreeMap<AccessName, String> {
-    let accesses = section.section("accesses");
     let read = |access: &str, meaning: &str| {
         let access: AccessName = access.parse().map_err(|error| format!("{error}"))?;
         check(meaning)?;
         Ok((access, meaning.to_owned()))
     };
+    access_entries(section, what, |accesses| accesses.entries(read)).into_iter().collect()
+}
+
+/// The entries of `accesses`, as `read` makes them; there must be some.
+fn access_entries<T>(section: &Section<'_>, what: &str, read: impl FnOnce(&Section<'_>) -> Vec<T>) -> Vec<T> {
+    let accesses = section.section("accesses");
     if !section.has("accesses") {
         section.missing("accesses", what);
     }
-    let entries = accesses.entries(read);
+    let entries = read(&accesses);
     if entries.is_empty() && accesses.is_empty() && section.has("accesses") {
         section.blame("accesses", "is empty: without an access nobody can ask for the target");
     }
-    entries.into_iter().collect()
+    entries
 }
 
 fn labels(section: &Section<'_>) -> BTreeMap<String, String> {

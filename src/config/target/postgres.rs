@@ -34,6 +34,8 @@ pub struct PostgresTarget {
     pub databases: Vec<String>,
     /// What each access stands for at the server; [`Source`] says what kind of name that is.
     pub roles: BTreeMap<AccessName, String>,
+    /// The accesses by which one may replicate, if the rules allow it.
+    pub replication: BTreeSet<AccessName>,
     pub source: Source,
     pub ca_file: PathBuf,
     /// Who may sign the target's certificate; never empty.
@@ -56,8 +58,9 @@ impl PostgresTarget {
     /// Whether both say the same, secrets included.
     pub(in crate::config) fn same(&self, other: &Self) -> bool {
         let plain = |target: &Self| {
-            let Self { hosts, connect_to, databases, roles, ca, connection_limit, .. } = target.clone();
-            (hosts, connect_to, databases, roles, ca, connection_limit, target.target.clone())
+            let Self { hosts, connect_to, databases, roles, replication, ca, connection_limit, .. } =
+                target.clone();
+            (hosts, connect_to, databases, roles, replication, ca, connection_limit, target.target.clone())
         };
         plain(self) == plain(other) && self.source.same(&other.source)
     }
@@ -92,7 +95,7 @@ pub(super) fn read(
             section.blame("address", what);
         }
     }
-    let roles = roles(section, source.as_ref());
+    let (roles, replication) = roles(section, source.as_ref());
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
     let tls = match tls::client(&ca) {
@@ -108,6 +111,7 @@ pub(super) fn read(
         connect_to,
         databases,
         roles,
+        replication,
         source: source?,
         ca_file,
         ca,
@@ -136,9 +140,12 @@ fn databases(section: &Section<'_>) -> Vec<String> {
     databases
 }
 
-fn roles(section: &Section<'_>, source: Option<&Source>) -> BTreeMap<AccessName, String> {
+fn roles(
+    section: &Section<'_>,
+    source: Option<&Source>,
+) -> (BTreeMap<AccessName, String>, BTreeSet<AccessName>) {
     let what = "say which database role each access is, for example `{ readonly = \"ledger_readonly\" }`";
-    super::accesses(section, what, |role| {
+    let check = |role: &str| {
         match source {
             Some(Source::SecretsManager(_)) => return source::secret_name(role),
             Some(Source::Static(_)) => return source::kept_name(role),
@@ -149,7 +156,19 @@ fn roles(section: &Section<'_>, source: Option<&Source>) -> BTreeMap<AccessName,
             return Err(format!("`{role}` is the admin user: give the access a role of its own"));
         }
         Ok(())
-    })
+    };
+    let read = |access: &str, role: &str, table: Option<&Section<'_>>| {
+        let replicates = table.is_some_and(|table| table.switch("replication"));
+        let access: AccessName = access.parse().map_err(|error| format!("{error}"))?;
+        check(role)?;
+        Ok((access, role.to_owned(), replicates))
+    };
+    let entries = super::access_entries(section, what, |accesses| {
+        accesses.entries_or_tables("role", "the database role that the access is", read)
+    });
+    let replication =
+        entries.iter().filter(|(.., replicates)| *replicates).map(|(access, ..)| access.clone()).collect();
+    (entries.into_iter().map(|(access, role, _)| (access, role)).collect(), replication)
 }
 
 fn role_name(role: &str) -> Result<(), String> {

@@ -173,10 +173,22 @@ impl StartupParameters {
 
     /// Whether a replication connection is asked for: any value but PostgreSQL's words for "off".
     pub fn wants_replication(&self) -> bool {
-        let Some(value) = self.value("replication") else { return false };
-        let value = value.to_ascii_lowercase();
+        self.replication().is_some()
+    }
+
+    /// What kind of replication connection is asked for, as the client wrote it.
+    pub fn replication(&self) -> Option<&Bytes> {
+        let written = self.value("replication")?;
+        let value = written.to_ascii_lowercase();
         let abbreviates = |word: &[u8], shortest: usize| value.len() >= shortest && word.starts_with(&value);
-        !(abbreviates(b"false", 1) || abbreviates(b"no", 1) || abbreviates(b"off", 2) || value == b"0")
+        let is_off =
+            abbreviates(b"false", 1) || abbreviates(b"no", 1) || abbreviates(b"off", 2) || value == b"0";
+        (!is_off).then_some(written)
+    }
+
+    /// Whether it is bound to a database, where SQL is run too; else the server ignores the database.
+    pub fn replicates_database(&self) -> bool {
+        self.replication().is_some_and(|value| value.eq_ignore_ascii_case(b"database"))
     }
 
     /// Everything but `user`, `database`, `replication` and options of the protocol itself.
