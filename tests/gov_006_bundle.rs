@@ -161,6 +161,29 @@ async fn what_is_withheld_is_accounted_for() {
 }
 
 #[tokio::test]
+async fn a_withheld_control_record_stands_where_its_number_can_be() {
+    let kept = kept().await;
+    let whole = kept.bundle(2, &[]).unwrap();
+    let records = whole.lines().filter_map(|line| serde_json::from_str(line.splitn(3, ' ').nth(2)?).ok());
+    let seqs: Vec<u64> = records
+        .filter(|record: &serde_json::Value| record["rec"] == node().as_str())
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    let [before, seq, after] = seqs[..] else { panic!("{seqs:?}") };
+    let text = kept.bundle(2, &[&format!("{}:{seq}", node())]).unwrap();
+    let report = kept.check(&text);
+    assert_eq!((report.first_bad, report.redacted), (None, 1), "{text}");
+    let said = |seq: u64| format!("redacted {} {seq}\n", node());
+    assert!(text.contains(&said(seq)), "{text}");
+    for wrong in [before, after, after + 1_000, u64::MAX] {
+        assert!(
+            kept.bad(text.replace(&said(seq), &said(wrong))).what.contains("cannot stand here"),
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn every_changed_byte_of_a_bundle_is_found() {
     let kept = kept().await;
     let text = kept.bundle(1, &[&format!("{}:3", connection(11))]).unwrap();

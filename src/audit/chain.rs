@@ -73,6 +73,11 @@ pub struct Log {
     tree: Tree,
 }
 
+/// The log's chain value after a record, from the one before it.
+pub(super) fn after(head: &Hash, record: &Hash) -> Hash {
+    sha256(&[JOURNAL, head, record])
+}
+
 /// As kept in files.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct KeptLog {
@@ -113,7 +118,7 @@ impl Log {
 
     /// The value that the next record's line would carry.
     pub fn after(&self, record: &Hash) -> Hash {
-        sha256(&[JOURNAL, &self.head, record])
+        after(&self.head, record)
     }
 
     pub fn push(&mut self, record: &Hash) {

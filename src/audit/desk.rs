@@ -1,8 +1,8 @@
 //! Where the writer works: its thread, or a caller that found nobody at work.
 //!
 //! Who waits for a record while nobody else does, on a disk that syncs in less time than it takes to wake a thread up
-//! twice, writes and syncs it itself, there and then: no hand-over to the writer's thread and back. The queue sees to it
-//! that only one is at work, and in its order.
+//! twice, writes and syncs it itself, as soon as others on the same thread have added theirs: no hand-over to the writer's
+//! thread and back. The queue sees to it that only one is at work, and in its order.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -18,7 +18,7 @@ use super::writer::{Batch, Broken, Writer, reject};
 
 /// What callers see of the desk.
 pub(super) trait Work: Send + Sync + Debug {
-    /// Does what [`Queue::push_or_take`] gave.
+    /// Does what [`super::queue::Pledge::take`] gave.
     fn help(&self, jobs: VecDeque<Job>);
 }
 

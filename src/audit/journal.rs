@@ -197,8 +197,7 @@ impl Journal {
         let size = events.iter().map(|(_, fields)| fields.len()).sum();
         let room = self.handle.room(size).await?;
         let task = || Ok(Task::Control { events });
-        let waiting = Self::waiting(|done| self.handle.push_or_do(Some(room), done, task))?;
-        self.handle.wait(waiting).await.map(drop)
+        self.handle.push_and_wait(Some(room), task).await.map(drop)
     }
 
     /// Starts a recording; its first record is durable on return. Call it before anything else
@@ -215,9 +214,10 @@ impl Journal {
         let fields = encode::opened(&opening.opened);
         let room = self.handle.room(context.len() + fields.len()).await?;
         let task = || Ok(Task::Begin { recording: recording.clone(), context, fields });
-        let waiting = Self::waiting(|done| self.handle.push_or_do(Some(room), done, task))?;
+        let written = self.handle.push_and_wait(Some(room), task);
         let recorder = Recorder::new(recording.clone(), self.handle.clone(), rule);
-        match self.handle.confirmed(waiting, rule.as_ref()).await {
+        let confirmed = async { self.handle.confirmed(written.await?, rule.as_ref()).await };
+        match confirmed.await {
             Ok(()) => Ok(recorder),
             Err(why) => {
                 recorder.forget();
@@ -312,17 +312,21 @@ impl Handle {
         self.queue.push(|| self.job(room, done, task))
     }
 
-    /// As [`Self::push`] for what somebody waits for; does it on the caller's thread where nobody else is at work.
-    pub(super) fn push_or_do(
+    /// As [`Self::push`], and waits; gives how many records are durable then. Where nobody else is at work, it is done on
+    /// the caller's thread, together with what others bring whom that thread serves.
+    ///
+    /// Dropped after its first poll, the task is done all the same.
+    pub(super) async fn push_and_wait(
         &self,
         room: Option<Room>,
-        done: Done,
         task: impl FnOnce() -> Result<Task, Unrecordable>,
-    ) -> Result<(), Unrecordable> {
-        if let Some(jobs) = self.queue.push_or_take(|| self.job(room, Some(done), task))? {
-            self.desk.help(jobs);
+    ) -> Result<u64, Unrecordable> {
+        let (done, waiting) = oneshot::channel();
+        if let Some(pledge) = self.queue.push_or_pledge(|| self.job(room, Some(done), task))? {
+            tokio::task::yield_now().await;
+            self.desk.help(pledge.take());
         }
-        Ok(())
+        self.wait(waiting).await
     }
 
     fn job(
@@ -340,13 +344,12 @@ impl Handle {
         rule.map_or(Ok(()), |rule| self.backlog.within(rule))
     }
 
-    /// As [`Self::wait`]; where `rule` asks for it, until the stream has confirmed it as well.
+    /// Where `rule` asks for it, waits until the stream has confirmed so many records.
     pub(super) async fn confirmed(
         &self,
-        waiting: Waiting,
+        records: u64,
         rule: Option<&StreamRule>,
     ) -> Result<(), Unrecordable> {
-        let records = self.wait(waiting).await?;
         let Some(rule) = rule.filter(|rule| rule.confirmed) else { return Ok(()) };
         let mut failed = self.failed.clone();
         tokio::select! {

@@ -5,7 +5,7 @@
 //! disk does. Order in the queue is the order of the log.
 //!
 //! Who works on what is here, the writer's thread or a caller, does so alone: from [`Queue::take`] to the next, or from
-//! [`Queue::push_or_take`] to [`Queue::finished`].
+//! [`Pledge::take`] to [`Queue::finished`].
 //!
 //! What nobody waits for is gathered, for [`GATHER`] at most: a result, an echo, is mostly followed by something
 //! that somebody does wait for, and is then written with it, for one wake-up and one write.
@@ -100,6 +100,8 @@ struct State {
     at_work: bool,
     /// Whoever finds nobody at work had better do it.
     helps: bool,
+    /// Somebody has undertaken to, in a moment.
+    pledged: bool,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
 }
@@ -163,7 +165,7 @@ impl State {
             Until::More(count) => return self.is_awaited_by(count),
             Until::Free => true,
         };
-        is_there && !self.at_work
+        is_there && !self.at_work && !self.pledged
     }
 
     fn taken(&mut self) -> Taken {
@@ -186,7 +188,31 @@ impl State {
     }
 
     fn is_alone(&self) -> bool {
-        self.helps && !self.at_work && self.awaited == 0
+        self.helps && !self.at_work && !self.pledged && self.awaited == 0
+    }
+}
+
+/// The undertaking to do the writer's work; the writer's thread does it should this be dropped.
+#[derive(Debug)]
+pub(super) struct Pledge(Option<Arc<Queue>>);
+
+impl Pledge {
+    /// Everything there is by now, for the caller to do and then call [`Queue::finished`].
+    pub(super) fn take(mut self) -> VecDeque<Job> {
+        let Some(queue) = self.0.take() else { return VecDeque::new() };
+        let mut state = queue.lock();
+        (state.pledged, state.at_work) = (false, true);
+        state.take_all()
+    }
+}
+
+impl Drop for Pledge {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            let mut state = queue.lock();
+            state.pledged = false;
+            queue.wake(state);
+        }
     }
 }
 
@@ -208,12 +234,12 @@ impl Queue {
         Ok(())
     }
 
-    /// As [`Self::push`]. Where nobody is at work or waits, gives everything there is to the caller, who has to do it
-    /// and call [`Self::finished`].
-    pub(super) fn push_or_take(
-        &self,
+    /// As [`Self::push`]. Where nobody is at work or waits, the caller undertakes to do what there is in a moment: others
+    /// that its thread serves may have something to add.
+    pub(super) fn push_or_pledge(
+        self: &Arc<Self>,
         make: impl FnOnce() -> Result<Job, Unrecordable>,
-    ) -> Result<Option<VecDeque<Job>>, Unrecordable> {
+    ) -> Result<Option<Pledge>, Unrecordable> {
         let mut state = self.lock();
         if let Some(why) = &state.shut {
             return Err(why.clone());
@@ -221,8 +247,8 @@ impl Queue {
         let is_alone = state.is_alone();
         state.push(make()?);
         if is_alone {
-            state.at_work = true;
-            return Ok(Some(state.take_all()));
+            state.pledged = true;
+            return Ok(Some(Pledge(Some(Arc::clone(self)))));
         }
         self.wake(state);
         Ok(None)

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::Unrecordable;
 use super::backlog::StreamRule;
 use super::encode::{self, Encoded};
-use super::journal::{Handle, Journal, Room};
+use super::journal::{Handle, Room};
 use super::queue::Task;
 use super::record::{Body, Totals};
-use super::{Unrecordable, queue::Done};
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 
@@ -53,8 +53,9 @@ impl Recorder {
     pub async fn record(&self, bodies: &[Body]) -> Result<(), Unrecordable> {
         let bodies = self.encode(bodies)?;
         let room = self.shared.journal.room(size(&bodies)).await?;
-        let waiting = Journal::waiting(|done| self.shared.queue_or_do(bodies, room, done))?;
-        self.shared.journal.confirmed(waiting, self.shared.stream.as_ref()).await
+        let journal = &self.shared.journal;
+        let records = journal.push_and_wait(Some(room), || self.shared.task(bodies)).await?;
+        journal.confirmed(records, self.shared.stream.as_ref()).await
     }
 
     /// Queues `body` behind what was recorded before and does not wait for it. Never dropped
@@ -81,8 +82,7 @@ impl Recorder {
     /// the outcome `unknown`. A recording that has ended already stays as it is.
     pub async fn end(self, reason: EndReason, totals: Totals) -> Result<(), Unrecordable> {
         let task = || self.shared.finish(reason, Some(totals));
-        let waiting = Journal::waiting(|done| self.shared.journal.push_or_do(None, done, task))?;
-        self.shared.journal.wait(waiting).await.map(drop)
+        self.shared.journal.push_and_wait(None, task).await.map(drop)
     }
 
     /// Leaves a recording alone that did not begin.
@@ -106,10 +106,6 @@ fn size(bodies: &[Encoded]) -> usize {
 impl Shared {
     fn queue(&self, bodies: Vec<Encoded>, room: Room) -> Result<(), Unrecordable> {
         self.journal.push(Some(room), None, || self.task(bodies))
-    }
-
-    fn queue_or_do(&self, bodies: Vec<Encoded>, room: Room, done: Done) -> Result<(), Unrecordable> {
-        self.journal.push_or_do(Some(room), done, || self.task(bodies))
     }
 
     fn task(&self, bodies: Vec<Encoded>) -> Result<Task, Unrecordable> {

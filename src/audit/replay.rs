@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::base::first_file;
 use super::body;
-use super::chain::{RecordingChain, record_hash};
+use super::chain::{self, RecordingChain, record_hash};
 use super::files::{Lines, Read};
 use super::line::{Envelope, parse_line};
 use super::record::{Body, Context, Ended, Opened};
 pub use super::transcript::Transcript;
-use crate::crypto::hex;
+use crate::crypto::{Hash, hex};
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
@@ -35,6 +35,8 @@ pub enum ReplayError {
     Removed(ConnectionId),
     #[error("the recording is damaged at record {seq}: {what}: run `sallyport audit verify`")]
     Damaged { seq: u64, what: String },
+    #[error("the log is damaged at record {n}: {what}: run `sallyport audit verify`")]
+    LogDamaged { n: u64, what: String },
     #[error("{}", no_terminal(connection, *channel))]
     NoTerminal { connection: ConnectionId, channel: Option<u32> },
     #[error("cannot write the replay")]
@@ -299,12 +301,14 @@ pub fn find(directory: &Path, connection: &ConnectionId) -> Result<Option<Summar
 pub struct Tail {
     directory: PathBuf,
     lines: Lines,
+    /// Of the record before: its index, and the log's chain value after it.
+    before: Option<(u64, Hash)>,
 }
 
 impl Tail {
     /// From the log's start.
     pub fn from_start(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), lines: Lines::follow(directory) }
+        Self { directory: directory.to_owned(), lines: Lines::follow(directory), before: None }
     }
 
     /// From what comes next. Reads the whole log once.
@@ -314,11 +318,23 @@ impl Tail {
         Ok(tail)
     }
 
-    /// The next record exactly as stored; `None` when there is none yet.
+    /// The next record exactly as stored; `None` when there is none yet. Each follows from the one before by the log's
+    /// chain, or is not given out; whether a checkpoint vouches for them, [`super::verify`] tells.
     pub fn poll(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
+        let next = self.before.map_or(0, |(n, _)| n.saturating_add(1));
+        let damaged = |n: u64, what: String| ReplayError::LogDamaged { n, what };
         let Some(line) = next_line(&mut self.lines, &self.directory)? else { return Ok(None) };
-        let line = parse_line(line)
-            .map_err(|error| ReplayError::Damaged { seq: 0, what: format!("a line was altered: {error}") })?;
+        let line =
+            parse_line(line).map_err(|error| damaged(next, format!("its line was altered: {error}")))?;
+        if let Some((_, head)) = self.before {
+            if line.n != next {
+                return Err(damaged(next, format!("record {} stands in its place", line.n)));
+            }
+            if line.hash != chain::after(&head, &record_hash(line.json)) {
+                return Err(damaged(next, "it is not the one that follows the record before it".to_owned()));
+            }
+        }
+        self.before = Some((line.n, line.hash));
         Ok(Some(line.json.to_vec()))
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -16,6 +16,8 @@ use crate::crypto;
 
 /// How long a call may take until its answer begins.
 pub const DEADLINE: Duration = Duration::from_mins(1);
+/// The same where the whole audit log is read first, however long that is.
+pub const LONG_DEADLINE: Duration = Duration::from_hours(1);
 /// The longest body that is read.
 pub const LONGEST_BODY: usize = 64 * 1024;
 /// How much of a body that is too long is read and dropped.
@@ -26,8 +28,11 @@ pub struct OwnBody;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// How long the answer of a route may take to begin.
+pub type Deadlines = fn(&str) -> Duration;
+
 /// The outermost layer of the router.
-pub async fn frame(request: Request, next: Next) -> Response {
+pub async fn frame(State(deadline): State<Deadlines>, request: Request, next: Next) -> Response {
     let id = crypto::hex(&crypto::random::<8>());
     let method = request.method().clone();
     // The path as the table names it: what strangers make up becomes neither a label nor a log line.
@@ -42,7 +47,7 @@ pub async fn frame(request: Request, next: Next) -> Response {
                 Err(status) => status_only(status),
             }
         };
-        let answered = tokio::time::timeout(DEADLINE, answering).await;
+        let answered = tokio::time::timeout(deadline(&route), answering).await;
         let response = answered.unwrap_or_else(|_elapsed| status_only(StatusCode::REQUEST_TIMEOUT));
         let response = finish(response, &id);
         tracing::debug!(status = response.status().as_u16(), elapsed = ?started.elapsed(), "answered");

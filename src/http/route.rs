@@ -1,9 +1,11 @@
 //! The table of routes. The router is built from it and a test walks it, so that no route can be
 //! without an authorization case or, unless the table says so, without a record.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -37,6 +39,8 @@ pub struct Route {
     /// Whether a call leaves an audit record. The few that do not read or change nothing that
     /// belongs to anybody else than the caller.
     pub recorded: bool,
+    /// How long its answer may take to begin.
+    pub deadline: Duration,
     handler: fn() -> MethodRouter<HttpState>,
 }
 
@@ -46,7 +50,7 @@ const fn route(
     auth: Auth,
     handler: fn() -> MethodRouter<HttpState>,
 ) -> Route {
-    Route { method, path, auth, recorded: true, handler }
+    Route { method, path, auth, recorded: true, deadline: frame::DEADLINE, handler }
 }
 
 const fn unrecorded(
@@ -55,7 +59,13 @@ const fn unrecorded(
     auth: Auth,
     handler: fn() -> MethodRouter<HttpState>,
 ) -> Route {
-    Route { method, path, auth, recorded: false, handler }
+    Route { method, path, auth, recorded: false, deadline: frame::DEADLINE, handler }
+}
+
+/// One that reads the audit log from its beginning before it answers.
+const fn reads_log(path: &'static str, handler: fn() -> MethodRouter<HttpState>) -> Route {
+    let deadline = frame::LONG_DEADLINE;
+    Route { method: GET, path, auth: Auth::Bearer, recorded: true, deadline, handler }
 }
 
 const GET: Method = Method::GET;
@@ -82,10 +92,10 @@ pub static ROUTES: &[Route] = &[
     route(POST, "/pam/ssh-keys/remove", Auth::Bearer, || post(ssh::remove_key)),
     route(POST, "/pam/ssh-certificate", Auth::Bearer, || post(ssh::certify)),
     route(POST, "/pam/aws-credentials", Auth::Bearer, || post(aws::issue)),
-    route(GET, "/pam/recordings/{connection}", Auth::Bearer, || get(recording::show)),
+    reads_log("/pam/recordings/{connection}", || get(recording::show)),
     route(GET, "/pam/search", Auth::Bearer, || get(search::find)),
-    route(GET, "/pam/export", Auth::Bearer, || get(export::show)),
-    route(GET, "/pam/sessions/{id}/bundle", Auth::Bearer, || get(export::bundle)),
+    reads_log("/pam/export", || get(export::show)),
+    reads_log("/pam/sessions/{id}/bundle", || get(export::bundle)),
     route(POST, "/login", Auth::Public, || post(login::login)),
     route(POST, "/logout", Auth::Bearer, || post(login::logout)),
     unrecorded(GET, "/whoami", Auth::Bearer, || get(login::whoami)),
@@ -96,6 +106,11 @@ pub static ROUTES: &[Route] = &[
     #[cfg(feature = "testing")]
     unrecorded(POST, "/testing/clock", Auth::Public, || post(super::api::testing::clock)),
 ];
+
+fn deadline(path: &str) -> Duration {
+    let route = ROUTES.iter().find(|route| route.path == path);
+    route.map_or(frame::DEADLINE, |route| route.deadline)
+}
 
 /// The whole API.
 pub fn router(state: HttpState) -> Router {
@@ -110,6 +125,6 @@ pub fn router(state: HttpState) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(CatchPanicLayer::new())
-        .layer(from_fn(frame::frame))
+        .layer(from_fn_with_state(deadline as frame::Deadlines, frame::frame))
         .with_state(state)
 }

@@ -5,8 +5,8 @@
 //!    `ended`, and its own chain. A record that was replaced by its hash counts as what it is said to be.
 //! 3. The checkpoint's signature holds, and its root is the one of these records and the proof.
 //!
-//! 4. Its control records are about the session or its request, and at least one record names the session.
-//!    Every connection that they saw opened has a recording, and every one that they saw ended an end.
+//! 4. Its control records stand in the order of their numbers, are about the session or its request, and at least one record
+//!    names the session. Every connection that they saw opened has a recording, and every one that they saw ended an end.
 //!
 //! That nothing else in the log is about the session, a bundle cannot prove: the whole log can.
 
@@ -131,6 +131,8 @@ struct Checker<'a, R> {
     leaves: Vec<(u64, Hash)>,
     open: BTreeMap<String, RecordingChain>,
     ended: BTreeSet<String>,
+    /// Where the control record before stands in the log, and which of the control recording it is.
+    control: Option<(u64, u64)>,
     /// Connections that control records tell of.
     awaited: BTreeSet<String>,
     /// Connections that control records saw ended.
@@ -177,6 +179,7 @@ impl<'a, R: BufRead> Checker<'a, R> {
             leaves,
             open,
             ended,
+            control: None,
             awaited,
             closed,
             is_named,
@@ -276,6 +279,7 @@ impl<'a, R: BufRead> Checker<'a, R> {
             return Err("the record is of another node or version".to_owned());
         }
         if envelope.rec == node {
+            self.follows(record.n, envelope.seq)?;
             return self.control(header, envelope, record.rest);
         }
         if envelope.kind == "opened" {
@@ -292,6 +296,17 @@ impl<'a, R: BufRead> Checker<'a, R> {
         }
         self.recording(&envelope.rec, envelope.seq)?.push(&record.hash);
         Ok(())
+    }
+
+    /// Whether a control record can be the `seq`th of the control recording there: between two of them in the log lie at
+    /// least as many others as between their numbers.
+    fn follows(&mut self, n: u64, seq: u64) -> Result<(), String> {
+        let before = self.control.replace((n, seq));
+        let fits = match before {
+            None => seq <= n,
+            Some((at, last)) => last < seq && seq - last <= n - at,
+        };
+        if fits { Ok(()) } else { Err(format!("the control recording's record {seq} cannot stand here")) }
     }
 
     fn control(&mut self, header: &Header, envelope: Envelope<'_>, json: &[u8]) -> Result<(), String> {
@@ -360,10 +375,12 @@ impl<'a, R: BufRead> Checker<'a, R> {
             parts.and_then(|rest| rest.split_once(' ')).ok_or("neither a record nor withheld")?;
         let seq: u64 = seq.parse().map_err(|_| "a withheld record has a place in its recording")?;
         self.report.redacted += 1;
-        if rec != self.key.node().as_str() {
+        if rec == self.key.node().as_str() {
+            self.follows(record.n, seq)
+        } else {
             self.recording(rec, seq)?.push(&record.hash);
+            Ok(())
         }
-        Ok(())
     }
 
     fn checkpoint(&mut self, header: &Header, proof: &[Hash]) -> Checked {

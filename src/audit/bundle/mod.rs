@@ -18,7 +18,7 @@
 mod check;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -134,8 +134,7 @@ struct About<'a> {
     request: Option<Cow<'a, str>>,
 }
 
-/// Writes the bundle. Reads the log three times: for the session's request, for the records, and for the
-/// proof.
+/// Writes the bundle. Reads the log twice: for what is about the session, and for the records with their proof.
 pub fn write(order: &Order<'_>, to: &mut impl Write) -> Result<(), BundleError> {
     let unreadable = |source| BundleError::Read { path: order.directory.to_owned(), source };
     let note = checkpoints::newest(order.directory).map_err(unreadable)?;
@@ -143,8 +142,7 @@ pub fn write(order: &Order<'_>, to: &mut impl Write) -> Result<(), BundleError> 
     let Checkpoint { size, root } = order.key.open(&note)?;
     let (before, _) = base::read(order.directory, order.key.node()).map_err(unreadable)?;
     let range = (before.log.size(), size);
-    let request = request(order, range)?;
-    let (chosen, cut) = chosen(order, range, request.as_ref())?;
+    let Chosen { records: chosen, cut } = chosen(order, range)?;
     if let Some(rec) = cut.first() {
         return Err(BundleError::Removed { rec: rec.clone() });
     }
@@ -186,47 +184,53 @@ fn about(n: u64, json: &[u8]) -> Result<About<'_>, BundleError> {
     serde_json::from_slice(json).map_err(|error| BundleError::Damaged { n, what: error.to_string() })
 }
 
-/// The request that the session comes from; fails where nothing is said of the session.
-fn request(order: &Order<'_>, size: (u64, u64)) -> Result<Option<RequestId>, BundleError> {
-    let (mut found, mut request) = (false, None);
-    scan(order.directory, size, |n, json| {
-        if request.is_none() {
-            let about = about(n, json)?;
-            if about.session.as_deref() == Some(order.session.as_str()) {
-                found = true;
-                request = about.request.and_then(|request| request.parse().ok());
-            }
-        }
-        Ok(())
-    })?;
-    if found { Ok(request) } else { Err(BundleError::NoSession(order.session.clone())) }
+/// What of the log is about the session.
+#[derive(Default)]
+struct Chosen {
+    /// Indices, in order.
+    records: Vec<u64>,
+    /// Recordings of which the beginning is not here.
+    cut: Vec<String>,
 }
 
-/// The records, and the recordings of which the beginning is not here.
-fn chosen(
-    order: &Order<'_>,
-    size: (u64, u64),
-    request: Option<&RequestId>,
-) -> Result<(Vec<u64>, Vec<String>), BundleError> {
-    let (mut chosen, mut cut, mut open) = (Vec::new(), Vec::new(), HashSet::new());
+/// Finds it in one reading. What was asked and approved stands before the record that says which request became the
+/// session, so of requests all records are remembered until that is known.
+fn chosen(order: &Order<'_>, size: (u64, u64)) -> Result<Chosen, BundleError> {
+    let (mut chosen, mut open) = (Chosen::default(), HashSet::new());
+    let (mut found, mut request) = (false, None::<RequestId>);
+    let mut of_requests: HashMap<String, Vec<u64>> = HashMap::new();
     scan(order.directory, size, |n, json| {
         let about = about(n, json)?;
-        let of_session = about.session.as_deref() == Some(order.session.as_str());
-        let of_request =
-            about.request.is_some() && about.request.as_deref() == request.map(RequestId::as_str);
-        if of_session || of_request {
-            chosen.push(n);
-            if let Some(rec) = about.rec.filter(|rec| rec.starts_with(RECORDING)) {
-                if about.seq == Some(0) {
-                    open.insert(rec.into_owned());
-                } else if !open.contains(&*rec) && !cut.iter().any(|known| *known == rec) {
-                    cut.push(rec.into_owned());
-                }
+        let recording = about.rec.filter(|rec| rec.starts_with(RECORDING));
+        if about.session.as_deref() != Some(order.session.as_str()) {
+            // A recording names its session in each record.
+            let asked = about.request.filter(|_| recording.is_none());
+            if let Some(asked) =
+                asked.filter(|of| request.as_ref().is_none_or(|request| **of == *request.as_str()))
+            {
+                of_requests.entry(asked.into_owned()).or_default().push(n);
+            }
+            return Ok(());
+        }
+        found = true;
+        request = request.take().or_else(|| about.request.as_deref()?.parse().ok());
+        chosen.records.push(n);
+        if let Some(rec) = recording {
+            if about.seq == Some(0) {
+                open.insert(rec.into_owned());
+            } else if !open.contains(&*rec) && !chosen.cut.iter().any(|known| *known == rec) {
+                chosen.cut.push(rec.into_owned());
             }
         }
         Ok(())
     })?;
-    Ok((chosen, cut))
+    if !found {
+        return Err(BundleError::NoSession(order.session.clone()));
+    }
+    let asked = request.and_then(|request| of_requests.remove(request.as_str()));
+    chosen.records.extend(asked.into_iter().flatten());
+    chosen.records.sort_unstable();
+    Ok(chosen)
 }
 
 /// Writes the chosen records; gives the proof's hashes.

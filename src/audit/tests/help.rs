@@ -17,6 +17,7 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Told {
     threads: Mutex<HashSet<ThreadId>>,
+    syncs: AtomicU64,
     busy: AtomicBool,
     twice: AtomicBool,
     /// How long a sync takes, in microseconds.
@@ -49,6 +50,7 @@ impl Medium for Seen {
         let this = thread::current().id();
         assert_ne!(*self.to.panics_on.lock().unwrap(), Some(this), "a defect");
         self.to.threads.lock().unwrap().insert(this);
+        self.to.syncs.fetch_add(1, Ordering::SeqCst);
         let takes = Duration::from_micros(self.to.takes.load(Ordering::SeqCst));
         if takes > Duration::ZERO {
             thread::sleep(takes);
@@ -64,7 +66,7 @@ impl Medium for Seen {
 fn open(house: &House) -> (Journal, Arc<Told>) {
     let told = Arc::new(Told::default());
     let to = told.clone();
-    let options = JournalOptions::new(house.key());
+    let options = JournalOptions { file_size: 4 << 20, ..JournalOptions::new(house.key()) };
     let opened = Journal::open_on(house.dir(), Clock::manual(START), options, |inner| Seen { inner, to });
     (opened.unwrap().0, told)
 }
@@ -95,6 +97,47 @@ async fn who_is_alone_on_a_fast_disk_does_it_there_and_then() {
     journal.close().await.unwrap();
     let report = house.verify();
     assert!(report.is_whole() && report.unfinished.is_empty(), "{report}");
+}
+
+#[tokio::test]
+async fn what_is_ready_on_one_thread_shares_a_sync() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let mut recorders = Vec::new();
+    for number in 1..=20 {
+        recorders.push(journal.begin(opening(number)).await.unwrap());
+    }
+    until_helped(&recorders[0], &told).await;
+    let before = told.syncs.load(Ordering::SeqCst);
+    let mut tasks = tokio::task::JoinSet::new();
+    for recorder in recorders {
+        tasks.spawn(async move { recorder.record(&[note("at the same time")]).await });
+    }
+    tasks.join_all().await.into_iter().for_each(Result::unwrap);
+    let syncs = told.syncs.load(Ordering::SeqCst) - before;
+    assert!((1..=3).contains(&syncs), "{syncs} syncs for 20 records");
+}
+
+#[tokio::test]
+async fn what_is_given_up_by_who_would_do_it_is_done_all_the_same() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    for n in 0..10 {
+        until_helped(&recorder, &told).await;
+        let text = format!("given up {n}.");
+        let bodies = [note(&text)];
+        // Polled once.
+        assert!(
+            futures_util::FutureExt::now_or_never(recorder.record(&bodies)).is_none_or(|done| done.is_ok())
+        );
+        let written = async {
+            while !String::from_utf8(data(house.dir())).unwrap().contains(&text) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), written).await.expect("it is written");
+    }
 }
 
 #[tokio::test]

@@ -182,6 +182,35 @@ async fn a_tail_sees_what_is_added() {
     assert!(house.dir().join(file_name(2)).exists());
 }
 
+#[tokio::test]
+async fn a_tail_gives_out_nothing_that_does_not_follow_from_what_was_before() {
+    let house = House::new();
+    let (journal, _) = house.open();
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    for n in 1..4 {
+        recorder.record(&[note(&format!("note {n}"))]).await.unwrap();
+    }
+    let file = house.dir().join(file_name(1));
+    let honest = fs::read(&file).unwrap();
+    let lines: Vec<&[u8]> = honest.split_inclusive(|byte| *byte == b'\n').collect();
+    let altered = String::from_utf8(data(house.dir())).unwrap().replace("note 2", "note 9").into_bytes();
+    let swapped = [&lines[..2], &[lines[3], lines[2]], &lines[4..]].concat().concat();
+    let removed = [&lines[..2], &lines[3..]].concat().concat();
+    for (bytes, first_bad) in [(altered, 2), (swapped, 2), (removed, 2)] {
+        fs::write(&file, bytes).unwrap();
+        let mut tail = replay::Tail::from_start(house.dir());
+        let mut given = 0;
+        let refused = loop {
+            match tail.poll() {
+                Ok(Some(_)) => given += 1,
+                other => break other.unwrap_err(),
+            }
+        };
+        assert!(matches!(&refused, replay::ReplayError::LogDamaged { n: 2, .. }), "{refused}");
+        assert_eq!(given, first_bad);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_is_being_written_verifies_at_any_moment() {
     let mut house = House::new();
