@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 use super::Unrecordable;
 use super::backlog::{Backlog, StreamRule, StreamRules};
@@ -103,6 +104,8 @@ pub struct Journal {
 pub(super) struct Handle {
     queue: Arc<Queue>,
     desk: Arc<dyn Work>,
+    /// Those who do the writer's work.
+    helping: TaskTracker,
     room: Arc<Semaphore>,
     failed: watch::Receiver<Option<Unrecordable>>,
     pub(super) clock: Clock,
@@ -174,6 +177,7 @@ impl Journal {
         let handle = Handle {
             queue,
             desk,
+            helping: TaskTracker::new(),
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             failed,
             clock,
@@ -323,8 +327,13 @@ impl Handle {
     ) -> Result<u64, Unrecordable> {
         let (done, waiting) = oneshot::channel();
         if let Some(pledge) = self.queue.push_or_pledge(|| self.job(room, Some(done), task))? {
-            tokio::task::yield_now().await;
-            self.desk.help(pledge.take());
+            let desk = Arc::clone(&self.desk);
+            // Not done here: whoever waits here may not be looked after for a while.
+            self.helping.spawn(async move {
+                if let Some(jobs) = pledge.take() {
+                    desk.help(jobs);
+                }
+            });
         }
         self.wait(waiting).await
     }
@@ -380,7 +389,8 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // What is queued is still written; this waits for one sync.
+        // What is queued is still written; this waits for one sync, on a thread that may have undertaken to do it.
+        self.queue.end();
         let _ = self.push(None, None, || Ok(Task::Close));
         self.stop();
     }

@@ -96,14 +96,23 @@ struct State {
     awaited: usize,
     /// The writer sleeps until there is something at all, or something to be done at once.
     sleeps: Option<Until>,
-    /// Somebody works on what was taken.
-    at_work: bool,
+    /// Who works on what was taken.
+    at_work: Worker,
     /// Whoever finds nobody at work had better do it.
     helps: bool,
-    /// Somebody has undertaken to, in a moment.
-    pledged: bool,
+    /// Nobody may undertake it any more: the thread that would is waiting for the writer's to end.
+    ending: bool,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Worker {
+    #[default]
+    Nobody,
+    /// Somebody has undertaken to, in a moment.
+    Pledged,
+    Somebody,
 }
 
 /// What the writer sleeps for.
@@ -165,11 +174,11 @@ impl State {
             Until::More(count) => return self.is_awaited_by(count),
             Until::Free => true,
         };
-        is_there && !self.at_work && !self.pledged
+        is_there && self.at_work == Worker::Nobody
     }
 
     fn taken(&mut self) -> Taken {
-        self.at_work = true;
+        self.at_work = Worker::Somebody;
         if !self.jobs.is_empty() {
             return Taken::Jobs(self.take_all());
         }
@@ -181,14 +190,20 @@ impl State {
         std::mem::take(&mut self.jobs)
     }
 
+    fn give_up_pledge(&mut self) {
+        if self.at_work == Worker::Pledged {
+            self.at_work = Worker::Nobody;
+        }
+    }
+
     /// Nobody is at work any more. Who came meanwhile is not alone, and will not be soon.
     fn free(&mut self, helps: bool) {
-        self.at_work = false;
+        self.at_work = Worker::Nobody;
         self.helps = helps && self.awaited == 0;
     }
 
     fn is_alone(&self) -> bool {
-        self.helps && !self.at_work && !self.pledged && self.awaited == 0
+        self.helps && !self.ending && self.at_work == Worker::Nobody && self.awaited == 0
     }
 }
 
@@ -197,12 +212,16 @@ impl State {
 pub(super) struct Pledge(Option<Arc<Queue>>);
 
 impl Pledge {
-    /// Everything there is by now, for the caller to do and then call [`Queue::finished`].
-    pub(super) fn take(mut self) -> VecDeque<Job> {
-        let Some(queue) = self.0.take() else { return VecDeque::new() };
+    /// Everything there is by now, for the caller to do and then call [`Queue::finished`]; `None` where the writer's
+    /// thread does it.
+    pub(super) fn take(mut self) -> Option<VecDeque<Job>> {
+        let queue = self.0.take()?;
         let mut state = queue.lock();
-        (state.pledged, state.at_work) = (false, true);
-        state.take_all()
+        if state.at_work != Worker::Pledged {
+            return None;
+        }
+        state.at_work = Worker::Somebody;
+        Some(state.take_all())
     }
 }
 
@@ -210,7 +229,7 @@ impl Drop for Pledge {
     fn drop(&mut self) {
         if let Some(queue) = self.0.take() {
             let mut state = queue.lock();
-            state.pledged = false;
+            state.give_up_pledge();
             queue.wake(state);
         }
     }
@@ -235,7 +254,7 @@ impl Queue {
     }
 
     /// As [`Self::push`]. Where nobody is at work or waits, the caller undertakes to do what there is in a moment: others
-    /// that its thread serves may have something to add.
+    /// that its thread serves may have something to add. All wait for that: it must be a task of its own.
     pub(super) fn push_or_pledge(
         self: &Arc<Self>,
         make: impl FnOnce() -> Result<Job, Unrecordable>,
@@ -247,7 +266,7 @@ impl Queue {
         let is_alone = state.is_alone();
         state.push(make()?);
         if is_alone {
-            state.pledged = true;
+            state.at_work = Worker::Pledged;
             return Ok(Some(Pledge(Some(Arc::clone(self)))));
         }
         self.wake(state);
@@ -323,6 +342,14 @@ impl Queue {
         }
         state.sleeps = None;
         state
+    }
+
+    /// What is left is the writer's thread's.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.ending = true;
+        state.give_up_pledge();
+        self.wake(state);
     }
 
     /// Takes nothing more; gives what was not yet taken.

@@ -140,6 +140,41 @@ async fn what_is_given_up_by_who_would_do_it_is_done_all_the_same() {
     }
 }
 
+/// Nobody else may have to wait for somebody who has undertaken the work and is not looked after.
+#[tokio::test]
+async fn who_is_not_looked_after_holds_nobody_up() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let (recorder, other) =
+        (journal.begin(opening(1)).await.unwrap(), journal.begin(opening(2)).await.unwrap());
+    for _ in 0..50 {
+        until_helped(&recorder, &told).await;
+        let bodies = [note("left alone")];
+        let mut left_alone = Box::pin(recorder.record(&bodies));
+        if futures_util::poll!(&mut left_alone).is_ready() {
+            // The writer's thread was quicker.
+            continue;
+        }
+        let within = Duration::from_secs(10);
+        tokio::time::timeout(within, other.record(&[note("other")])).await.expect("not held up").unwrap();
+        left_alone.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_last_handle_may_go_on_the_thread_that_would_do_the_work() {
+    for _ in 0..20 {
+        let house = House::new();
+        let (journal, told) = open(&house);
+        let recorder = journal.begin(opening(1)).await.unwrap();
+        until_helped(&recorder, &told).await;
+        let bodies = [note("given up")];
+        let _gone = futures_util::FutureExt::now_or_never(recorder.record(&bodies));
+        drop((recorder, journal));
+        assert!(house.verify().is_whole());
+    }
+}
+
 #[tokio::test]
 async fn on_a_slow_disk_the_writers_thread_does_it() {
     let house = House::new();
@@ -188,18 +223,16 @@ async fn one_that_panics_while_it_helps_breaks_the_log_for_everybody() {
     let recorder = journal.begin(opening(1)).await.unwrap();
     until_helped(&recorder, &told).await;
     *told.panics_on.lock().unwrap() = Some(thread::current().id());
-    let mut tasks = tokio::task::JoinSet::new();
-    let helping = recorder.clone();
-    tasks.spawn(async move {
-        for n in 1_000_000.. {
-            if helping.record(&[statement(n, "SELECT 1")]).await.is_err() {
-                return;
-            }
+    let mut n = 1_000_000;
+    let refused = loop {
+        n += 1;
+        if let Err(why) = recorder.record(&[statement(n, "SELECT 1")]).await {
+            break why;
         }
-    });
-    assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
+    };
     let why = journal.failed().await;
     assert!(why.to_string().contains("panicked"), "{why}");
+    assert_eq!(refused, why);
     assert_eq!(recorder.record(&[note("next")]).await, Err(why));
     // Nobody waits for who will not come back.
     drop((recorder, journal));
