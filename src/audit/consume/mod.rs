@@ -3,6 +3,7 @@
 //!
 //! - [`node`]: one node's log, put together from parcels that come in any order and more than once
 //! - [`archive`]: where it is kept: a directory that `audit verify`, `replay` and `search` read like a node's own
+//! - [`waiting`]: what came before its turn
 //! - [`shards`]: how far each shard of the stream was read
 //! - [`consumer`]: all nodes of a stream
 //! - [`objects`]: closed files in a bucket, written once and locked
@@ -14,6 +15,7 @@ pub mod log_group;
 pub mod node;
 pub mod objects;
 pub mod shards;
+mod waiting;
 
 use serde::Serialize;
 

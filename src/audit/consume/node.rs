@@ -1,14 +1,15 @@
 //! One node's log, put together from parcels that come in any order and more than once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use super::archive::NodeArchive;
+use super::waiting::{self, Waiting};
 use super::{Alarm, AlarmKind};
 use crate::audit::chain::record_hash;
-use crate::audit::line::{LONGEST_LINE, parse_line};
+use crate::audit::line::parse_line;
 use crate::audit::merkle::Tree;
 use crate::audit::note::{Checkpoint, VerifyKey};
 use crate::audit::stream::parcel::Heading;
@@ -16,17 +17,8 @@ use crate::crypto::{Hash, sha256};
 use crate::domain::id::NodeId;
 use crate::domain::time::{Timestamp, humane};
 
-/// How much may wait for what comes before it, in bytes. A node ships less ahead of what is confirmed.
-const MOST_HELD: usize = 128 << 20;
-/// How many contents of one record wait for the one that follows from those before it.
-const MOST_CANDIDATES: usize = 4;
 /// How many records' hashes are remembered, for duplicates and for checkpoints that come late.
 const RECENT: usize = 1 << 16;
-/// The pieces of a longer line are no line.
-const MOST_PIECES: u32 = 4096;
-
-/// Of so many lines pieces wait for the others at a time.
-const MOST_PARTIAL: usize = 1024;
 
 /// When to worry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +34,7 @@ pub struct Node {
     id: NodeId,
     key: Option<VerifyKey>,
     archive: NodeArchive,
-    /// Lines that wait for those before them.
-    held: BTreeMap<u64, Held>,
-    held_bytes: usize,
-    /// Lines came that there was no room for: they are to be read again.
-    has_dropped: bool,
-    most_held: usize,
-    pieces: HashMap<String, Pieces>,
+    waiting: Waiting,
     /// Checkpoints that wait for the records that they cover.
     notes: BTreeMap<u64, Note>,
     recent: Recent,
@@ -60,30 +46,11 @@ pub struct Node {
     alarms: Vec<Alarm>,
 }
 
-/// Contents of a record, and when the first of them arrived.
-#[derive(Debug)]
-struct Held {
-    arrived: Timestamp,
-    lines: Vec<Vec<u8>>,
-}
-
 #[derive(Debug)]
 struct Note {
     arrived: Timestamp,
     checkpoint: Checkpoint,
     text: String,
-}
-
-#[derive(Debug)]
-struct Pieces {
-    n: u64,
-    pieces: Vec<Vec<u8>>,
-}
-
-impl Pieces {
-    fn length(&self) -> usize {
-        self.pieces.iter().map(Vec::len).sum()
-    }
 }
 
 /// The last records of the archive.
@@ -132,11 +99,7 @@ impl Node {
             id,
             key,
             archive,
-            held: BTreeMap::new(),
-            held_bytes: 0,
-            has_dropped: false,
-            most_held: MOST_HELD,
-            pieces: HashMap::new(),
+            waiting: Waiting::new(),
             notes: BTreeMap::new(),
             recent,
             heard: now,
@@ -157,7 +120,7 @@ impl Node {
 
     #[cfg(test)]
     pub(super) fn set_most_held(&mut self, bytes: usize) {
-        self.most_held = bytes;
+        self.waiting.set_most(bytes);
     }
 
     /// How many records are in the archive, without a gap.
@@ -174,9 +137,9 @@ impl Node {
         self.alarms.push(Alarm { at, node: Some(self.id.clone()), kind, what });
     }
 
-    /// Whether there is room now for lines that there was none for: they have to be read again.
+    /// Whether the log has come to what there was no room for: that has to be read again.
     pub fn wants_again(&mut self) -> bool {
-        self.held.is_empty() && std::mem::take(&mut self.has_dropped)
+        self.waiting.wants_again(self.archive.log().size())
     }
 
     /// Takes a parcel that came under `key` at `arrived`. Gives the size that the log must reach before the parcel
@@ -201,6 +164,14 @@ impl Node {
             Heading::Part { n, index, of } => self.piece(key, (n, index, of), bytes, (arrived, now))?,
             Heading::Checkpoint => self.note(bytes, (arrived, now))?,
         };
+        if let Some((lines, pieces)) = self.waiting.is_newly_full() {
+            let (lines, pieces, first) = (lines >> 20, pieces >> 20, self.size());
+            let what = format!(
+                "{lines} MiB, and {pieces} MiB of pieces of lines, wait for record {first}, which has not come: there \
+                 is no room for more"
+            );
+            self.alarm(now, AlarmKind::Gap, what);
+        }
         self.drain(now)?;
         Ok(needed)
     }
@@ -210,60 +181,18 @@ impl Node {
         key: &str,
         (n, index, of): (u64, u32, u32),
         bytes: &[u8],
-        (arrived, now): (Timestamp, Timestamp),
+        at: (Timestamp, Timestamp),
     ) -> io::Result<u64> {
-        if n < self.size() {
-            // Pieces of a line that is here already: what is in them was compared when it was whole.
-            self.pieces.remove(key);
-            return Ok(0);
+        let size = self.size();
+        match self.waiting.piece(key, (n, index, of), bytes, size) {
+            waiting::Piece::Whole(line) => _ = self.line(&line, at)?,
+            waiting::Piece::Waits => {}
+            waiting::Piece::NoLine => {
+                self.alarm(at.1, AlarmKind::Malformed, format!("the pieces of record {n} are no line"));
+                return Ok(0);
+            }
         }
-        if !self.has_room_for_piece(key, bytes.len()) {
-            self.alarm(
-                now,
-                AlarmKind::Malformed,
-                format!("more pieces of lines than are read at a time, at record {n}"),
-            );
-            self.has_dropped = true;
-            return Ok(n.saturating_add(1));
-        }
-        let at = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
-        let pieces = self.pieces.entry(key.to_owned()).or_insert(Pieces { n, pieces: Vec::new() });
-        if pieces.n != n {
-            *pieces = Pieces { n, pieces: Vec::new() };
-        }
-        let length = pieces.length();
-        if of > MOST_PIECES || length.saturating_add(bytes.len()) > LONGEST_LINE + 1 + bytes.len() {
-            self.alarm(now, AlarmKind::Malformed, format!("the pieces of record {n} are no line"));
-            self.pieces.remove(key);
-            return Ok(0);
-        }
-        if at > pieces.pieces.len() {
-            // The stream lost one, or the archive was begun in the middle: it counts as missing.
-            return Ok(n.saturating_add(1));
-        }
-        pieces.pieces.truncate(at);
-        pieces.pieces.push(bytes.to_vec());
-        if index == of {
-            let whole = std::mem::take(&mut pieces.pieces).concat();
-            self.pieces.remove(key);
-            self.line(&whole, (arrived, now))?;
-        }
-        Ok(n.saturating_add(1))
-    }
-
-    /// Whether another piece can wait for those that belong to it. Lines that have come another way need theirs no more.
-    fn has_room_for_piece(&mut self, key: &str, bytes: usize) -> bool {
-        let has_room = |pieces: &HashMap<String, Pieces>| {
-            let length: usize = pieces.values().map(Pieces::length).sum();
-            let is_one_of_few = pieces.len() < MOST_PARTIAL || pieces.contains_key(key);
-            is_one_of_few && length.saturating_add(bytes) <= self.most_held
-        };
-        if has_room(&self.pieces) {
-            return true;
-        }
-        let size = self.archive.log().size();
-        self.pieces.retain(|_, pieces| pieces.n >= size);
-        has_room(&self.pieces)
+        Ok(if n < size { 0 } else { n.saturating_add(1) })
     }
 
     /// Takes a line with its line feed.
@@ -279,27 +208,7 @@ impl Node {
             self.compare(n, line, now)?;
             return Ok(0);
         }
-        if n > self.size() && self.held_bytes.saturating_add(line.len()) > self.most_held {
-            if !std::mem::replace(&mut self.has_dropped, true) {
-                let (mib, first) = (self.held_bytes >> 20, self.size());
-                let what = format!(
-                    "{mib} MiB wait for record {first}, which has not come: there is no room for more"
-                );
-                self.alarm(now, AlarmKind::Gap, what);
-            }
-            return Ok(n.saturating_add(1));
-        }
-        let held = self.held.entry(n).or_insert(Held { arrived, lines: Vec::new() });
-        let held = &mut held.lines;
-        if held.iter().any(|other| other == line) {
-            return Ok(n.saturating_add(1));
-        }
-        let others = held.len();
-        if others < MOST_CANDIDATES {
-            held.push(line.to_vec());
-            self.held_bytes = self.held_bytes.saturating_add(line.len());
-        }
-        if others > 0 {
+        if self.waiting.line(n, line, arrived, self.size()) == waiting::Line::Second {
             self.alarm(now, AlarmKind::Different, format!("record {n} has come with two contents"));
         }
         Ok(n.saturating_add(1))
@@ -326,8 +235,7 @@ impl Node {
         loop {
             self.meet()?;
             let n = self.size();
-            let Some(Held { lines: candidates, .. }) = self.held.remove(&n) else { return Ok(()) };
-            self.held_bytes -= candidates.iter().map(Vec::len).sum::<usize>();
+            let Some(candidates) = self.waiting.candidates(n) else { return Ok(()) };
             let log = self.archive.log();
             let follows = candidates.iter().find_map(|line| {
                 let parsed = parse_line(line.strip_suffix(b"\n")?).ok()?;
@@ -404,11 +312,10 @@ impl Node {
     /// Looks whether something has been missing, or nothing heard, for too long. When it `is_last`, nobody will look
     /// again: then it counts how long ago what waits, or anything at all, arrived.
     pub fn watch(&mut self, patience: &Patience, now: Timestamp, is_last: bool) {
-        let mut waiting = self.held.values().map(|held| held.arrived);
         let mut notes = self.notes.values().map(|note| note.arrived);
         let is_long = |arrived: Timestamp| now.since(arrived) >= patience.gap;
-        let is_overdue = is_last && (waiting.any(is_long) || notes.any(is_long));
-        let first = self.held.keys().next().or(self.notes.keys().next()).copied();
+        let is_overdue = is_last && (self.waiting.arrivals().any(is_long) || notes.any(is_long));
+        let first = self.waiting.first().or(self.notes.keys().next().copied());
         match (first, self.gap) {
             (None, Some((_, true))) => {
                 self.gap = None;
