@@ -7,14 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::record::{Body, Input, Pty};
-use super::replay::{Content, Entry, ReplayError, Replayed, replay};
-use crate::domain::id::ConnectionId;
+use super::replay::{Content, Entry, ReplayError, Replayed, Source, replay};
 use crate::domain::time::Timestamp;
 
 /// A terminal's size where none was recorded.
@@ -63,14 +61,13 @@ pub enum Item {
 
 /// Writes a channel of a recording as an asciicast: the given one, or the first with a terminal.
 pub fn replay_asciicast(
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
     channel: Option<u32>,
     to: &mut impl Write,
 ) -> Result<Replayed, ReplayError> {
     let mut cast = Cast::new(channel);
     let mut begins = Duration::ZERO;
-    let replayed = replay(directory, connection, |entry| {
+    let replayed = replay(source, |entry| {
         cast.record(entry).into_iter().try_for_each(|item| {
             if let Item::Begin { at, .. } = &item {
                 begins = *at;
@@ -79,7 +76,7 @@ pub fn replay_asciicast(
         })
     })?;
     if cast.channel().is_none() {
-        return Err(ReplayError::NoTerminal { connection: connection.clone(), channel });
+        return Err(ReplayError::NoTerminal { connection: source.connection.clone(), channel });
     }
     Ok(replayed)
 }

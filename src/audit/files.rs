@@ -78,6 +78,11 @@ impl Lines {
         Ok(Self { file: oldest(directory)?, ..Self::open(directory) })
     }
 
+    /// As [`Lines::open`], from `place` on.
+    pub(super) fn open_from(directory: &Path, place: Place) -> Self {
+        Self { file: place.file, offset: place.offset, ..Self::open(directory) }
+    }
+
     /// As [`Lines::open`], for somebody who looks again and again for what is added.
     pub(super) fn follow(directory: &Path) -> Self {
         Self { following: true, ..Self::open(directory) }

@@ -35,8 +35,11 @@ mod screen;
 pub mod search;
 pub mod signer;
 mod signing;
+mod since;
 pub mod ssh;
 pub mod stream;
+pub mod tail;
+mod tell;
 #[cfg(test)]
 mod tests;
 pub mod tiles;

@@ -1,4 +1,4 @@
-//! Reads recordings back: one of them whole, a list of all, or the log's end as it grows.
+//! Reads recordings back: one of them whole, or as it grows, or a list of all.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::base::first_file;
 use super::body;
-use super::chain::{self, RecordingChain, record_hash};
-use super::files::{Lines, Read};
+use super::chain::{RecordingChain, record_hash};
+use super::files::{Lines, Place, Read};
 use super::line::{Envelope, parse_line};
 use super::record::{Body, Context, Ended, Opened};
+use super::since::file_before;
 pub use super::transcript::Transcript;
-use crate::crypto::{Hash, hex};
+use crate::crypto::hex;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
@@ -96,13 +97,35 @@ pub enum Replayed {
     StillOpen,
 }
 
+/// A recording, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub directory: &'a Path,
+    pub connection: &'a ConnectionId,
+    /// When it was opened, where that is known: the log is read from about there.
+    pub opened: Option<Timestamp>,
+}
+
+impl<'a> Source<'a> {
+    pub fn new(directory: &'a Path, connection: &'a ConnectionId) -> Self {
+        Self { directory, connection, opened: None }
+    }
+
+    /// The file where reading begins, and the first that there is.
+    fn files(&self) -> Result<(u32, u32), ReplayError> {
+        let path = || self.directory.to_owned();
+        let first = first_file(self.directory);
+        let begin = self.opened.map_or(Ok(first), |opened| file_before(self.directory, opened));
+        Ok((begin.map_err(|source| ReplayError::Read { path: path(), source })?, first))
+    }
+}
+
 /// Gives the records of one recording to `each`, in order, checking its chain on the way.
 pub fn replay(
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
     mut each: impl FnMut(&Entry) -> io::Result<()>,
 ) -> Result<Replayed, ReplayError> {
-    walk(Lines::open(directory), directory, connection, |step| match step {
+    walk(source, false, |step| match step {
         Step::Entry(entry) => each(entry).map(|()| true),
         Step::Nothing => Ok(false),
     })
@@ -115,17 +138,45 @@ enum Step<'a> {
     Nothing,
 }
 
-/// As [`replay`]; `each` says whether to go on.
+/// As [`replay`]; `each` says whether to go on, and if it `follows`, as the recording grows.
 fn walk(
-    mut lines: Lines,
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
+    follows: bool,
     mut each: impl FnMut(Step<'_>) -> io::Result<bool>,
 ) -> Result<Replayed, ReplayError> {
+    let (begin, first) = source.files()?;
+    let lines = |file| {
+        let place = Place { file, offset: 0 };
+        if follows {
+            Lines::follow_from(source.directory, place)
+        } else {
+            Lines::open_from(source.directory, place)
+        }
+    };
+    if begin > first
+        && let Some(replayed) = walk_lines(source, lines(begin), true, &mut each)?
+    {
+        return Ok(replayed);
+    }
+    let replayed = walk_lines(source, lines(first), false, &mut each)?;
+    replayed.ok_or_else(|| ReplayError::NoRecording(source.connection.clone()))
+}
+
+/// None: where it is not the log's first file that they begin in, the recording does not begin in `lines`.
+fn walk_lines(
+    source: &Source<'_>,
+    mut lines: Lines,
+    is_late: bool,
+    mut each: impl FnMut(Step<'_>) -> io::Result<bool>,
+) -> Result<Option<Replayed>, ReplayError> {
+    let &Source { directory, connection, .. } = source;
     let start = format!(r#"{{"v":1,"rec":"{connection}","#);
     let mut chain = RecordingChain::start(connection.as_str());
     loop {
         let Some(line) = next_line(&mut lines, directory)? else {
+            if is_late && chain.next() == 0 {
+                return Ok(None);
+            }
             if each(Step::Nothing).map_err(ReplayError::Write)? {
                 continue;
             }
@@ -139,6 +190,9 @@ fn walk(
         }
         let damaged = |what: &str| ReplayError::Damaged { seq: chain.next(), what: what.to_owned() };
         let entry = Entry::parse(line.json).map_err(|error| damaged(&error.to_string()))?;
+        if chain.next() == 0 && entry.seq > 0 && is_late {
+            return Ok(None);
+        }
         if chain.next() == 0 && entry.seq > 0 && first_file(directory) > 1 {
             return Err(ReplayError::Removed(connection.clone()));
         }
@@ -154,47 +208,38 @@ fn walk(
         };
         let goes_on = each(Step::Entry(&entry)).map_err(ReplayError::Write)?;
         if last {
-            return Ok(Replayed::Whole);
+            return Ok(Some(Replayed::Whole));
         }
         if !goes_on {
-            return Ok(Replayed::StillOpen);
+            return Ok(Some(Replayed::StillOpen));
         }
         chain.push(&record_hash(line.json));
     }
-    if chain.next() == 0 {
-        return Err(ReplayError::NoRecording(connection.clone()));
-    }
-    Ok(Replayed::StillOpen)
+    Ok((chain.next() > 0).then_some(Replayed::StillOpen))
 }
 
 /// Writes a recording as its records, one JSON object a line.
-pub fn replay_json(
-    directory: &Path,
-    connection: &ConnectionId,
-    to: &mut impl Write,
-) -> Result<Replayed, ReplayError> {
-    json(Lines::open(directory), directory, connection, to, || false)
+pub fn replay_json(source: &Source<'_>, to: &mut impl Write) -> Result<Replayed, ReplayError> {
+    json(source, false, to, || false)
 }
 
 /// As [`replay_json`], and goes on as the recording grows for as long as `wait` says, which is asked whenever
 /// everything so far is written.
 pub fn follow_json(
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
     to: &mut impl Write,
     wait: impl FnMut() -> bool,
 ) -> Result<Replayed, ReplayError> {
-    json(Lines::follow(directory), directory, connection, to, wait)
+    json(source, true, to, wait)
 }
 
 fn json(
-    lines: Lines,
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
+    follows: bool,
     to: &mut impl Write,
     mut wait: impl FnMut() -> bool,
 ) -> Result<Replayed, ReplayError> {
-    walk(lines, directory, connection, |step| match step {
+    walk(source, follows, |step| match step {
         Step::Entry(entry) => {
             to.write_all(&entry.json)?;
             to.write_all(b"\n")?;
@@ -205,33 +250,27 @@ fn json(
 }
 
 /// Writes a recording as people read it.
-pub fn replay_text(
-    directory: &Path,
-    connection: &ConnectionId,
-    to: &mut impl Write,
-) -> Result<Replayed, ReplayError> {
-    text(Lines::open(directory), directory, connection, to, || false)
+pub fn replay_text(source: &Source<'_>, to: &mut impl Write) -> Result<Replayed, ReplayError> {
+    text(source, false, to, || false)
 }
 
 /// As [`replay_text`], and goes on as [`follow_json`].
 pub fn follow_text(
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
     to: &mut impl Write,
     wait: impl FnMut() -> bool,
 ) -> Result<Replayed, ReplayError> {
-    text(Lines::follow(directory), directory, connection, to, wait)
+    text(source, true, to, wait)
 }
 
 fn text(
-    lines: Lines,
-    directory: &Path,
-    connection: &ConnectionId,
+    source: &Source<'_>,
+    follows: bool,
     to: &mut impl Write,
     mut wait: impl FnMut() -> bool,
 ) -> Result<Replayed, ReplayError> {
     let mut transcript = Transcript::default();
-    let replayed = walk(lines, directory, connection, |step| match step {
+    let replayed = walk(source, follows, |step| match step {
         Step::Entry(entry) => transcript.write(entry, to).map(|()| true),
         Step::Nothing => to.flush().map(|()| wait()),
     })?;
@@ -291,55 +330,7 @@ pub fn list(directory: &Path) -> Result<Vec<Summary>, ReplayError> {
     Ok(found)
 }
 
-/// The recording of `connection`, if there is one.
-pub fn find(directory: &Path, connection: &ConnectionId) -> Result<Option<Summary>, ReplayError> {
-    Ok(list(directory)?.into_iter().find(|summary| summary.context.connection == *connection))
-}
-
-/// Follows the log. The caller decides when to look again.
-#[derive(Debug)]
-pub struct Tail {
-    directory: PathBuf,
-    lines: Lines,
-    /// Of the record before: its index, and the log's chain value after it.
-    before: Option<(u64, Hash)>,
-}
-
-impl Tail {
-    /// From the log's start.
-    pub fn from_start(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), lines: Lines::follow(directory), before: None }
-    }
-
-    /// From what comes next. Reads the whole log once.
-    pub fn from_end(directory: &Path) -> Result<Self, ReplayError> {
-        let mut tail = Self::from_start(directory);
-        while tail.poll()?.is_some() {}
-        Ok(tail)
-    }
-
-    /// The next record exactly as stored; `None` when there is none yet. Each follows from the one before by the log's
-    /// chain, or is not given out; whether a checkpoint vouches for them, [`super::verify`] tells.
-    pub fn poll(&mut self) -> Result<Option<Vec<u8>>, ReplayError> {
-        let next = self.before.map_or(0, |(n, _)| n.saturating_add(1));
-        let damaged = |n: u64, what: String| ReplayError::LogDamaged { n, what };
-        let Some(line) = next_line(&mut self.lines, &self.directory)? else { return Ok(None) };
-        let line =
-            parse_line(line).map_err(|error| damaged(next, format!("its line was altered: {error}")))?;
-        if let Some((_, head)) = self.before {
-            if line.n != next {
-                return Err(damaged(next, format!("record {} stands in its place", line.n)));
-            }
-            if line.hash != chain::after(&head, &record_hash(line.json)) {
-                return Err(damaged(next, "it is not the one that follows the record before it".to_owned()));
-            }
-        }
-        self.before = Some((line.n, line.hash));
-        Ok(Some(line.json.to_vec()))
-    }
-}
-
-fn next_line<'a>(lines: &'a mut Lines, directory: &Path) -> Result<Option<&'a [u8]>, ReplayError> {
+pub(super) fn next_line<'a>(lines: &'a mut Lines, directory: &Path) -> Result<Option<&'a [u8]>, ReplayError> {
     let read = lines.next().map_err(|source| ReplayError::Read { path: directory.to_owned(), source })?;
     match read {
         Read::Line(_) => Ok(Some(lines.line())),

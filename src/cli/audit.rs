@@ -13,7 +13,7 @@ use crate::access::credential::error_chain;
 use crate::app::VERIFY_KEY_FILE;
 use crate::audit::VerifyKey;
 use crate::audit::bundle::{self, BundleError, Order, Redaction};
-use crate::audit::replay::Tail;
+use crate::audit::tail::Tail;
 use crate::audit::tiles;
 use crate::audit::verify::{self, Options};
 use crate::clock::Clock;

@@ -16,7 +16,7 @@ use super::when::{self, Edge};
 use crate::access::credential::error_chain;
 use crate::audit::asciicast::replay_asciicast;
 use crate::audit::export::{self, ExportError, Filter, Format, Order};
-use crate::audit::replay::ReplayError;
+use crate::audit::replay::{ReplayError, Source};
 use crate::clock::Clock;
 use crate::domain::name::TargetName;
 use crate::domain::time::Timestamp;
@@ -168,7 +168,8 @@ pub(super) fn from_files(arguments: FromFiles) -> Outcome {
             tell(format, counts.written, 0);
         }
         What::Asciicast(connection) => {
-            let written = replay_asciicast(&directory, &connection, arguments.channel, &mut output);
+            let written =
+                replay_asciicast(&Source::new(&directory, &connection), arguments.channel, &mut output);
             written.map_err(|error| match error {
                 ReplayError::Write(error) => output::failure(&error),
                 ReplayError::NoRecording(_) | ReplayError::NoTerminal { .. } => {

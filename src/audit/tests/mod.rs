@@ -150,7 +150,7 @@ fn contents(dir: &Path, number: u8) -> Vec<Content> {
         contents.push(entry.content.clone());
         Ok(())
     };
-    let replayed = replay::replay(dir, &connection(number), each).unwrap();
+    let replayed = replay::replay(&replay::Source::new(dir, &connection(number)), each).unwrap();
     assert_eq!(replayed, Replayed::Whole);
     contents
 }

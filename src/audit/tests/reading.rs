@@ -1,5 +1,8 @@
 //! What is written is read back: replay, tail, verification of a live log, splitting.
 
+use super::super::files::newest;
+use super::super::replay::{ReplayError, Source};
+use super::super::tail::Tail;
 use super::*;
 
 #[tokio::test]
@@ -80,7 +83,7 @@ async fn every_record_says_who_where_and_under_what() {
     recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
     journal.close().await.unwrap();
     let mut out = Vec::new();
-    replay::replay_json(house.dir(), &connection(1), &mut out).unwrap();
+    replay::replay_json(&Source::new(house.dir(), &connection(1)), &mut out).unwrap();
     for line in String::from_utf8(out).unwrap().lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         for field in [
@@ -106,7 +109,7 @@ async fn every_record_says_who_where_and_under_what() {
         }
     }
     let mut text = Vec::new();
-    replay::replay_text(house.dir(), &connection(1), &mut text).unwrap();
+    replay::replay_text(&Source::new(house.dir(), &connection(1)), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     for part in
         ["alice", "ledger-prod", "incident", "BREAK-GLASS", "[1] SELECT 1", "outcome unknown", "closed"]
@@ -149,7 +152,7 @@ async fn what_a_peer_wrote_passes_for_no_line_of_the_transcript() {
     recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
     journal.close().await.unwrap();
     let mut text = Vec::new();
-    replay::replay_text(house.dir(), &connection(1), &mut text).unwrap();
+    replay::replay_text(&Source::new(house.dir(), &connection(1)), &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     assert_eq!(strange_lines(&text), <[&str; 0]>::default(), "{text}");
     assert!(!text.contains(|symbol: char| symbol != '\n' && symbol.is_control()), "{text:?}");
@@ -169,7 +172,7 @@ async fn a_tail_sees_what_is_added() {
     let mut house = House::new();
     house.file_size = 12 << 10;
     let (journal, _) = house.open();
-    let mut tail = replay::Tail::from_end(house.dir()).unwrap();
+    let mut tail = Tail::from_end(house.dir()).unwrap();
     let recorder = journal.begin(opening(1)).await.unwrap();
     for n in 1..40 {
         recorder.record(&[note(&format!("note {n}"))]).await.unwrap();
@@ -198,7 +201,7 @@ async fn a_tail_gives_out_nothing_that_does_not_follow_from_what_was_before() {
     let removed = [&lines[..2], &lines[3..]].concat().concat();
     for (bytes, first_bad) in [(altered, 2), (swapped, 2), (removed, 2)] {
         fs::write(&file, bytes).unwrap();
-        let mut tail = replay::Tail::from_start(house.dir());
+        let mut tail = Tail::from_start(house.dir());
         let mut given = 0;
         let refused = loop {
             match tail.poll() {
@@ -206,7 +209,7 @@ async fn a_tail_gives_out_nothing_that_does_not_follow_from_what_was_before() {
                 other => break other.unwrap_err(),
             }
         };
-        assert!(matches!(&refused, replay::ReplayError::LogDamaged { n: 2, .. }), "{refused}");
+        assert!(matches!(&refused, ReplayError::LogDamaged { n: 2, .. }), "{refused}");
         assert_eq!(given, first_bad);
     }
 }
@@ -251,4 +254,53 @@ fn bytes_that_are_not_text_are_kept() {
     let sql = Sql::new(&[0xff, 0, b'x']);
     assert_eq!(sql, Sql::Bytes { b64: "/wB4".to_owned() });
     assert_eq!(sql.bytes(), [0xff, 0, b'x']);
+}
+
+/// Who watches one of today's connections does not wait until last month was read.
+#[tokio::test]
+async fn reading_begins_about_where_the_recording_does() {
+    let house = House::new();
+    let clock = Clock::manual(START);
+    let (journal, _) = Journal::open(house.dir(), clock.clone(), house.options()).unwrap();
+    for number in 1..40 {
+        let recorder = journal.begin(opening(number)).await.unwrap();
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(30));
+            recorder.record(&[note(&"x".repeat(700))]).await.unwrap();
+        }
+        recorder.end(EndReason::Idle, Totals::default()).await.unwrap();
+    }
+    journal.close().await.unwrap();
+    assert!(newest(house.dir()).unwrap() > Some(8));
+    let opened = |number: u8| START.plus(Duration::from_mins(5) * u32::from(number - 1));
+    let read = |number: u8, opened: Option<Timestamp>| {
+        let connection = connection(number);
+        let source = Source { directory: house.dir(), connection: &connection, opened };
+        let mut all = Vec::new();
+        let replayed = replay::replay_json(&source, &mut all)?;
+        assert_eq!(replayed, Replayed::Whole);
+        assert_eq!(std::str::from_utf8(&all).unwrap().lines().count(), 12);
+        Ok::<_, ReplayError>(all)
+    };
+    for number in 1..40 {
+        let whole = read(number, None).unwrap();
+        for told in [START, opened(number), opened(39), opened(number).plus(Duration::from_hours(900))] {
+            assert_eq!(read(number, Some(told)).unwrap(), whole, "{number} at {told}");
+        }
+    }
+    let none = replay::follow_text(
+        &Source { opened: Some(opened(30)), ..Source::new(house.dir(), &connection(200)) },
+        &mut Vec::new(),
+        || false,
+    );
+    assert!(matches!(none, Err(ReplayError::NoRecording(_))), "{none:?}");
+    // Before it nothing is read.
+    let first = house.dir().join(file_name(1));
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[..3].fill(b'#');
+    fs::write(&first, bytes).unwrap();
+    for number in 1..40 {
+        assert!(matches!(read(number, None), Err(ReplayError::Damaged { .. })));
+        assert_eq!(read(number, Some(opened(number))).is_ok(), number > 3, "{number}");
+    }
 }

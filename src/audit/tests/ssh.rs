@@ -127,7 +127,7 @@ async fn recorded(bodies: &[Body]) -> (House, Vec<serde_json::Value>, Vec<Body>)
     journal.close().await.unwrap();
     assert!(house.verify().is_whole());
     let mut json = Vec::new();
-    replay::replay_json(house.dir(), &connection(1), &mut json).unwrap();
+    replay::replay_json(&replay::Source::new(house.dir(), &connection(1)), &mut json).unwrap();
     let json = json.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let json = json.map(|line| serde_json::from_slice(line).unwrap()).collect();
     let body = |content| match content {

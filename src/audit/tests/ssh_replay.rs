@@ -140,7 +140,7 @@ fn busy() -> Vec<(u64, Body)> {
 
 fn text(house: &House) -> String {
     let mut text = Vec::new();
-    replay::replay_text(house.dir(), &connection(1), &mut text).unwrap();
+    replay::replay_text(&replay::Source::new(house.dir(), &connection(1)), &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }
 
@@ -216,7 +216,7 @@ type Line = (f64, String, String);
 
 fn cast(house: &House, channel: Option<u32>) -> Result<(Header, Vec<Line>), ReplayError> {
     let mut bytes = Vec::new();
-    replay_asciicast(house.dir(), &connection(1), channel, &mut bytes)?;
+    replay_asciicast(&replay::Source::new(house.dir(), &connection(1)), channel, &mut bytes)?;
     let text = String::from_utf8(bytes).unwrap();
     let mut lines = text.lines();
     let header = serde_json::from_str(lines.next().unwrap()).unwrap();

@@ -76,7 +76,7 @@ async fn what_the_stream_has_can_go_and_the_rest_is_whole() {
     drop(journal);
     drop(more);
     assert!(house.verify().is_whole());
-    let replayed = replay::replay(house.dir(), &connection(201), |_| Ok(()));
+    let replayed = replay::replay(&replay::Source::new(house.dir(), &connection(201)), |_| Ok(()));
     assert!(matches!(replayed, Err(replay::ReplayError::Removed(_))), "{replayed:?}");
     let session = SessionId::from_random([3; 10]);
     let key = house.key().verify_key();

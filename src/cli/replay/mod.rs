@@ -19,7 +19,7 @@ use super::ids::{self, Candidate};
 use super::out;
 use crate::access::credential::error_chain;
 use crate::audit::asciicast::replay_asciicast;
-use crate::audit::replay::{self, Content, Entry, ReplayError, Replayed};
+use crate::audit::replay::{self, Content, Entry, ReplayError, Replayed, Source};
 use crate::domain::id::ConnectionId;
 use gather::{Gathering, Otherwise, Recorded};
 use player::Player;
@@ -198,8 +198,8 @@ fn gather_files(
 ) -> Result<Option<Recorded>, Failure> {
     let mut gathering = Gathering::new(channel, otherwise);
     let mut writer = BufWriter::new(io::stdout().lock());
-    let recorded =
-        replay::replay(dir, id, |entry| gathering.record(entry, &mut writer)).and_then(|replayed| {
+    let recorded = replay::replay(&Source::new(dir, id), |entry| gathering.record(entry, &mut writer))
+        .and_then(|replayed| {
             let recorded = gathering.finish(replayed == Replayed::Whole, &mut writer);
             let recorded = recorded.and_then(|recorded| writer.flush().map(|()| recorded));
             recorded.map_err(ReplayError::Write)
@@ -209,10 +209,11 @@ fn gather_files(
 
 fn stream_files(dir: &Path, id: &ConnectionId, form: Form, channel: Option<u32>) -> Outcome {
     let mut writer = BufWriter::new(io::stdout().lock());
+    let source = Source::new(dir, id);
     let replayed = match form {
-        Form::Text | Form::Terminal => replay::replay_text(dir, id, &mut writer),
-        Form::Json => replay::replay_json(dir, id, &mut writer),
-        Form::Asciicast => replay_asciicast(dir, id, channel, &mut writer),
+        Form::Text | Form::Terminal => replay::replay_text(&source, &mut writer),
+        Form::Json => replay::replay_json(&source, &mut writer),
+        Form::Asciicast => replay_asciicast(&source, channel, &mut writer),
     };
     let replayed = replayed.and_then(|replayed| {
         writer.flush().map_err(ReplayError::Write)?;

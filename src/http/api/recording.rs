@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::access::Access;
 use crate::access::credential::error_chain;
 use crate::audit::asciicast;
-use crate::audit::replay::{self, ReplayError};
+use crate::audit::replay::{self, ReplayError, Source};
 use crate::domain::connection::Connection;
 use crate::domain::id::ConnectionId;
 use crate::domain::secret::Secret;
@@ -82,7 +82,7 @@ pub async fn show(
         return Err(Problem::new(StatusCode::BAD_REQUEST, "malformed", what));
     }
     let found = state.access.may_replay(&who.caller, &connection).await?;
-    let connection = found.id.clone();
+    let (connection, opened) = (found.id.clone(), Some(found.opened_at));
     let (sender, chunks) = streamed::channel();
     let directory = state.audit.clone();
     let mut watching = query.follow.then(|| Watching {
@@ -97,14 +97,13 @@ pub async fn show(
         let mut reading = watching.clone();
         let mut writer = Sink::new(sender.clone(), || reading.as_mut().is_none_or(Watching::still_may));
         let wait = || !watched.is_closed() && watching.as_mut().is_some_and(Watching::look_later);
+        let source = Source { directory: &directory, connection: &connection, opened };
         let replayed = match format {
-            Format::Text if query.follow => replay::follow_text(&directory, &connection, &mut writer, wait),
-            Format::Json if query.follow => replay::follow_json(&directory, &connection, &mut writer, wait),
-            Format::Text => replay::replay_text(&directory, &connection, &mut writer),
-            Format::Json => replay::replay_json(&directory, &connection, &mut writer),
-            Format::Asciicast => {
-                asciicast::replay_asciicast(&directory, &connection, query.channel, &mut writer)
-            }
+            Format::Text if query.follow => replay::follow_text(&source, &mut writer, wait),
+            Format::Json if query.follow => replay::follow_json(&source, &mut writer, wait),
+            Format::Text => replay::replay_text(&source, &mut writer),
+            Format::Json => replay::replay_json(&source, &mut writer),
+            Format::Asciicast => asciicast::replay_asciicast(&source, query.channel, &mut writer),
         };
         let flushed = replayed.and_then(|_| writer.flush().map_err(ReplayError::Write));
         if let Err(error) = flushed {
