@@ -130,13 +130,13 @@ fn bare_syncs(directory: &Path, bytes: usize) -> f64 {
 }
 
 /// What a number of writers, each waiting for its statement, get recorded in a second; and the bytes of a line.
-async fn waiting_writers(journal: &Journal, writers: usize, first: u64) -> f64 {
+async fn waiting_writers(journal: &Journal, lanes: &Lanes, writers: usize, first: u64) -> f64 {
     let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let tasks = tokio_util::task::TaskTracker::new();
     for writer in 0..writers as u64 {
         let recorder = journal.begin(opening(first + writer)).await.unwrap();
         let (over, count) = (over.clone(), count.clone());
-        tasks.spawn(async move {
+        let work = async move {
             let mut n = 0;
             while !over.load(Ordering::Relaxed) {
                 n += 1;
@@ -144,7 +144,8 @@ async fn waiting_writers(journal: &Journal, writers: usize, first: u64) -> f64 {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
-        });
+        };
+        tasks.spawn_on(work, lanes.handle(writer));
     }
     let (begun, before) = (Instant::now(), count.load(Ordering::Relaxed));
     tokio::time::sleep(MEASURE).await;
@@ -156,16 +157,53 @@ async fn waiting_writers(journal: &Journal, writers: usize, first: u64) -> f64 {
     rate
 }
 
+/// A thread with a runtime for each core, as the gateway has them for its connections.
+struct Lanes {
+    handles: Vec<tokio::runtime::Handle>,
+    stop: tokio_util::sync::CancellationToken,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Lanes {
+    fn start() -> Self {
+        let mut lanes = Self {
+            handles: Vec::new(),
+            stop: tokio_util::sync::CancellationToken::new(),
+            threads: Vec::new(),
+        };
+        for _ in 0..std::thread::available_parallelism().unwrap().get() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            lanes.handles.push(runtime.handle().clone());
+            let stop = lanes.stop.clone();
+            lanes.threads.push(std::thread::spawn(move || runtime.block_on(stop.cancelled())));
+        }
+        lanes
+    }
+
+    fn handle(&self, writer: u64) -> &tokio::runtime::Handle {
+        &self.handles[usize::try_from(writer).unwrap() % self.handles.len()]
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
 /// Durable statements a second, next to what as many lines with one sync would be.
 async fn group_commit() {
     println!("durable statements, each writer waits for its own\n");
     println!("| writers | statements/s | one sync for all of them, bare | ratio |\n|---:|---:|---:|---:|");
     let house = House::new();
-    let journal = house.journal();
+    let (journal, lanes) = (house.journal(), Lanes::start());
     let line = line_bytes(&house, &journal).await;
     for (round, writers) in WRITERS.into_iter().enumerate() {
         let before = bare_syncs(house.directory.path(), line * writers) * writers as f64;
-        let rate = waiting_writers(&journal, writers, 1000 * (round as u64 + 1)).await;
+        let rate = waiting_writers(&journal, &lanes, writers, 1000 * (round as u64 + 1)).await;
         let after = bare_syncs(house.directory.path(), line * writers) * writers as f64;
         let bound = f64::midpoint(before, after);
         println!("| {writers} | {rate:.0} | {bound:.0} | {:.2} |", rate / bound);

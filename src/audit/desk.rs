@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::Unrecordable;
 use super::medium::Medium;
 use super::queue::{Job, Queue, Taken};
+use super::tell::Messengers;
 use super::writer::{Batch, Broken, Writer, reject};
 
 /// What callers see of the desk.
@@ -28,6 +29,7 @@ pub(super) struct Desk<M> {
     /// Never contended: the queue lets only one work.
     writer: Mutex<Writer<M>>,
     queue: Arc<Queue>,
+    messengers: Arc<Messengers>,
     failed: watch::Sender<Option<Unrecordable>>,
 }
 
@@ -35,9 +37,10 @@ impl<M: Medium> Desk<M> {
     pub(super) fn new(
         writer: Writer<M>,
         queue: Arc<Queue>,
+        messengers: Arc<Messengers>,
         failed: watch::Sender<Option<Unrecordable>>,
     ) -> Self {
-        Self { writer: Mutex::new(writer), queue, failed }
+        Self { writer: Mutex::new(writer), queue, messengers, failed }
     }
 
     /// Works until the journal is closed or broken.
@@ -72,7 +75,7 @@ impl<M: Medium> Desk<M> {
                 let gathered = prepared.and_then(|()| {
                     if expects { self.gather(&mut writer, &mut batch, until) } else { Ok(()) }
                 });
-                (stamp, gathered.and_then(|()| writer.complete(&mut batch)))
+                (stamp, gathered.and_then(|()| writer.complete(&mut batch, &self.messengers)))
             }
         };
         let Err(cause) = outcome else {
@@ -85,7 +88,7 @@ impl<M: Medium> Desk<M> {
         let rest = self.queue.shut(why.clone());
         self.report(&why);
         for (done, _) in batch.waiting {
-            let _ = done.send(Err(why.clone()));
+            done.tell(Err(why.clone()));
         }
         reject(rest, &why);
         if let Some(stamp) = stamp.filter(|_| cause.reserve_usable) {

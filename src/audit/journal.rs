@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::fs::{FlockOperation, flock};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Unrecordable;
@@ -18,11 +18,12 @@ use super::desk::{Desk, Work};
 use super::encode::{self, Stamp};
 use super::medium::{Directory, Medium};
 use super::note::{SigningKey, VerifyKey};
-use super::queue::{Done, Job, Queue, Task};
+use super::queue::{Job, Queue, Task};
 use super::record::{ControlEntry, Opening, Recovered};
 use super::recorder::Recorder;
 use super::recover::{self, Damage};
 use super::signing::{Signing, newest_checkpoint};
+use super::tell::{Done, Messengers, Waiting};
 use super::writer::{Sizes, Writer};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
@@ -106,6 +107,7 @@ pub(super) struct Handle {
     desk: Arc<dyn Work>,
     /// Those who do the writer's work.
     helping: TaskTracker,
+    messengers: Arc<Messengers>,
     room: Arc<Semaphore>,
     failed: watch::Receiver<Option<Unrecordable>>,
     pub(super) clock: Clock,
@@ -121,8 +123,6 @@ pub(super) struct Handle {
 
 /// A share of the queue's bytes.
 pub(super) type Room = OwnedSemaphorePermit;
-/// Resolves when a job is done.
-pub(super) type Waiting = oneshot::Receiver<Result<u64, Unrecordable>>;
 
 impl Journal {
     /// Opens the journal in `directory`, makes the directory if there is none, repairs what a crash
@@ -168,7 +168,8 @@ impl Journal {
 
         let queue = Arc::new(Queue::default());
         let (fail, failed) = watch::channel(None);
-        let desk = Arc::new(Desk::new(writer, queue.clone(), fail));
+        let messengers = Arc::new(Messengers::default());
+        let desk = Arc::new(Desk::new(writer, queue.clone(), messengers.clone(), fail));
         let run = {
             let desk = desk.clone();
             move || desk.run()
@@ -178,6 +179,7 @@ impl Journal {
             queue,
             desk,
             helping: TaskTracker::new(),
+            messengers,
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             failed,
             clock,
@@ -277,7 +279,7 @@ impl Journal {
     pub(super) fn waiting(
         queue: impl FnOnce(Done) -> Result<(), Unrecordable>,
     ) -> Result<Waiting, Unrecordable> {
-        let (done, waiting) = oneshot::channel();
+        let (done, waiting) = Done::new();
         queue(done)?;
         Ok(waiting)
     }
@@ -317,7 +319,8 @@ impl Handle {
     }
 
     /// As [`Self::push`], and waits; gives how many records are durable then. Where nobody else is at work, it is done on
-    /// the caller's thread, together with what others bring whom that thread serves.
+    /// the caller's thread, together with what others bring whom that thread serves. It has to be polled on a Tokio
+    /// runtime.
     ///
     /// Dropped after its first poll, the task is done all the same.
     pub(super) async fn push_and_wait(
@@ -325,7 +328,7 @@ impl Handle {
         room: Option<Room>,
         task: impl FnOnce() -> Result<Task, Unrecordable>,
     ) -> Result<u64, Unrecordable> {
-        let (done, waiting) = oneshot::channel();
+        let (done, waiting) = self.messengers.done();
         if let Some(pledge) = self.queue.push_or_pledge(|| self.job(room, Some(done), task))? {
             let desk = Arc::clone(&self.desk);
             // Not done here: whoever waits here may not be looked after for a while.

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -21,6 +22,7 @@ use super::chain::Log;
 use super::encode::{Encoded, Fields, Stamp};
 use super::files::Place;
 use super::record::Totals;
+use super::tell::Done;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
@@ -29,9 +31,6 @@ use crate::domain::time::Timestamp;
 const GATHER: Duration = Duration::from_millis(2);
 /// How many bytes of it, about.
 const GATHER_BYTES: usize = 256 << 10;
-
-/// Told how many records are durable then, those of the job among them.
-pub(super) type Done = oneshot::Sender<Result<u64, Unrecordable>>;
 
 /// One thing for the writer to do.
 #[derive(Debug)]
@@ -110,8 +109,8 @@ struct State {
 enum Worker {
     #[default]
     Nobody,
-    /// Somebody has undertaken to, in a moment.
-    Pledged,
+    /// Somebody on that thread has undertaken to, in a moment.
+    Pledged(ThreadId),
     Somebody,
 }
 
@@ -152,7 +151,18 @@ impl State {
         self.bytes =
             self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         self.awaited += usize::from(job.done.is_some() || !matches!(job.task, Task::Record { .. }));
+        let is_for_the_writers_thread = matches!(job.task, Task::Checkpoint { .. } | Task::Close);
         self.jobs.push_back(job);
+        if is_for_the_writers_thread || self.waits_for_another_thread() {
+            self.give_up_pledge();
+        }
+    }
+
+    /// Whether somebody on another thread than this one has undertaken the work, and it is not only that one's. It may
+    /// come to it late: its thread may be at something that takes a while.
+    fn waits_for_another_thread(&self) -> bool {
+        let Worker::Pledged(thread) = self.at_work else { return false };
+        (self.awaited > 1 || self.bytes >= GATHER_BYTES) && thread != thread::current().id()
     }
 
     fn is_urgent(&self) -> bool {
@@ -191,7 +201,7 @@ impl State {
     }
 
     fn give_up_pledge(&mut self) {
-        if self.at_work == Worker::Pledged {
+        if matches!(self.at_work, Worker::Pledged(_)) {
             self.at_work = Worker::Nobody;
         }
     }
@@ -203,7 +213,8 @@ impl State {
     }
 
     fn is_alone(&self) -> bool {
-        self.helps && !self.ending && self.at_work == Worker::Nobody && self.awaited == 0
+        let is_little = self.awaited == 0 && self.bytes < GATHER_BYTES;
+        self.helps && !self.ending && self.at_work == Worker::Nobody && is_little
     }
 }
 
@@ -217,7 +228,7 @@ impl Pledge {
     pub(super) fn take(mut self) -> Option<VecDeque<Job>> {
         let queue = self.0.take()?;
         let mut state = queue.lock();
-        if state.at_work != Worker::Pledged {
+        if !matches!(state.at_work, Worker::Pledged(_)) {
             return None;
         }
         state.at_work = Worker::Somebody;
@@ -254,7 +265,8 @@ impl Queue {
     }
 
     /// As [`Self::push`]. Where nobody is at work or waits, the caller undertakes to do what there is in a moment: others
-    /// that its thread serves may have something to add. All wait for that: it must be a task of its own.
+    /// that its thread serves may have something to add. They wait for that: it must be a task of its own. Who comes on
+    /// another thread does not, and has the writer's thread do it.
     pub(super) fn push_or_pledge(
         self: &Arc<Self>,
         make: impl FnOnce() -> Result<Job, Unrecordable>,
@@ -264,9 +276,12 @@ impl Queue {
             return Err(why.clone());
         }
         let is_alone = state.is_alone();
-        state.push(make()?);
+        let job = make()?;
         if is_alone {
-            state.at_work = Worker::Pledged;
+            state.at_work = Worker::Pledged(thread::current().id());
+        }
+        state.push(job);
+        if is_alone && matches!(state.at_work, Worker::Pledged(_)) {
             return Ok(Some(Pledge(Some(Arc::clone(self)))));
         }
         self.wake(state);

@@ -17,8 +17,9 @@ use super::files::Place;
 use super::line::{LONGEST_RECORD, line_length, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
-use super::queue::{Done, Head, Job, Pace, Task};
+use super::queue::{Head, Job, Pace, Task};
 use super::record::{Body, Ended, Recovered, StatementEnd, StatementOutcome, Totals};
+use super::tell::{Done, Messengers};
 use crate::crypto::hex;
 use crate::domain::deny::EndReason;
 use crate::domain::id::{ConnectionId, NodeId};
@@ -41,6 +42,8 @@ const AGAIN_AT_LEAST: Duration = Duration::from_micros(50);
 /// Who is alone syncs itself where that takes less: a hand-over costs two wake-ups, and a thread that syncs serves none of
 /// its other connections meanwhile.
 const HELP_BELOW: Duration = Duration::from_micros(500);
+/// So many bytes are left in the file where somebody helps.
+const HELP_ROOM: u64 = 1 << 20;
 
 /// An open recording.
 #[derive(Debug, Clone)]
@@ -193,7 +196,10 @@ impl<M: Medium> Writer<M> {
         // A small part of a sync, which each of them that comes too late has to wait for.
         let patience = (sync / AGAIN_SHARE).min(AGAIN_WITHIN);
         let again = (waited > 1 && patience >= AGAIN_AT_LEAST).then_some((waited, patience));
-        Pace { again, helps: waited == 1 && sync < HELP_BELOW }
+        // The next file takes longer than a sync.
+        let in_file = self.position.offset.saturating_add(self.sizes.reserve).saturating_add(HELP_ROOM);
+        let helps = waited == 1 && sync < HELP_BELOW && in_file <= self.position.allocated;
+        Pace { again, helps }
     }
 
     /// Puts the records of `jobs` together. They are done when [`Self::complete`] says so.
@@ -219,7 +225,7 @@ impl<M: Medium> Writer<M> {
     }
 
     /// Writes the batch, makes it durable where somebody waits for that, and tells them.
-    pub(super) fn complete(&mut self, batch: &mut Batch) -> Result<(), Broken> {
+    pub(super) fn complete(&mut self, batch: &mut Batch, messengers: &Messengers) -> Result<(), Broken> {
         let is_due = self.unsynced.is_some_and(|unsynced| unsynced.due <= Instant::now());
         if batch.waiting.is_empty() && !batch.closed && !is_due {
             self.write()?;
@@ -230,10 +236,8 @@ impl<M: Medium> Writer<M> {
         if !batch.waiting.is_empty() {
             self.last.0 = batch.waiting.len();
         }
-        for (done, result) in batch.waiting.drain(..) {
-            // A caller that was cancelled no longer listens; its record is durable all the same.
-            let _ = done.send(result.map(|()| self.position.log.size()));
-        }
+        let size = self.position.log.size();
+        messengers.tell(batch.waiting.drain(..).map(|(done, result)| (done, result.map(|()| size))));
         Ok(())
     }
 
@@ -490,6 +494,6 @@ impl<M: Medium> Writer<M> {
 
 pub(super) fn reject(jobs: VecDeque<Job>, why: &Unrecordable) {
     for done in jobs.into_iter().filter_map(|job| job.done) {
-        let _ = done.send(Err(why.clone()));
+        done.tell(Err(why.clone()));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, ThreadId};
 
+use super::super::queue::{Head, Task};
 use super::*;
 
 /// Says which threads sync, and that they do it one at a time. What it syncs is kept in memory by the system.
@@ -17,6 +18,8 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Told {
     threads: Mutex<HashSet<ThreadId>>,
+    /// Who wrote checkpoints.
+    kept_by: Mutex<HashSet<ThreadId>>,
     syncs: AtomicU64,
     busy: AtomicBool,
     twice: AtomicBool,
@@ -59,6 +62,10 @@ impl Medium for Seen {
     }
 
     fn checkpoint(&mut self, note: &str) -> io::Result<()> {
+        // The first is made before there is a writer's thread.
+        if self.to.syncs.load(Ordering::SeqCst) > 1 {
+            self.to.kept_by.lock().unwrap().insert(thread::current().id());
+        }
         self.inner.checkpoint(note)
     }
 }
@@ -159,6 +166,59 @@ async fn who_is_not_looked_after_holds_nobody_up() {
         tokio::time::timeout(within, other.record(&[note("other")])).await.expect("not held up").unwrap();
         left_alone.await.unwrap();
     }
+}
+
+/// Nor somebody on another thread, while that one is at something that takes a while.
+#[test]
+fn a_thread_that_is_busy_holds_no_other_up() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (here, there) = (runtime(), runtime());
+    let (recorder, other) = here.block_on(async {
+        (journal.begin(opening(1)).await.unwrap(), journal.begin(opening(2)).await.unwrap())
+    });
+    let mut undertaken = 0;
+    for _ in 0..50 {
+        here.block_on(async {
+            until_helped(&recorder, &told).await;
+            let bodies = [note("undertaken")];
+            let mut left_alone = Box::pin(recorder.record(&bodies));
+            if futures_util::poll!(&mut left_alone).is_ready() {
+                // The writer's thread was quicker.
+                return;
+            }
+            undertaken += 1;
+            // Nothing else happens on this thread until the other has had its turn.
+            let theirs = async {
+                let within = Duration::from_secs(10);
+                tokio::time::timeout(within, other.record(&[note("other")])).await.expect("not held up")
+            };
+            thread::scope(|scope| scope.spawn(|| there.block_on(theirs)).join().unwrap()).unwrap();
+            left_alone.await.unwrap();
+        });
+    }
+    assert!(undertaken > 0);
+}
+
+/// A checkpoint takes longer than a record: it is for the writer's thread.
+#[tokio::test]
+async fn nobody_keeps_a_checkpoint_in_the_middle_of_something_else() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    for _ in 0..20 {
+        until_helped(&recorder, &told).await;
+        let Head { log, .. } = journal.head().await.unwrap();
+        let (size, note) = (log.size(), house.key().sign(log.size(), &log.root()).unwrap());
+        let bodies = [statement(1_000_000, "SELECT 'undertaken'")];
+        let mut undertaken = Box::pin(recorder.record(&bodies));
+        let _polled = futures_util::poll!(&mut undertaken);
+        journal.handle.push(None, None, || Ok(Task::Checkpoint { size, note })).unwrap();
+        undertaken.await.unwrap();
+    }
+    journal.close().await.unwrap();
+    assert!(!told.kept_by.lock().unwrap().contains(&thread::current().id()));
 }
 
 #[tokio::test]
