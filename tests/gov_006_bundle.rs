@@ -355,6 +355,14 @@ async fn the_command_line_makes_and_verifies_bundles() {
     assert!(!sallyport(&reported).status.success(), "a report is not written over");
 
     let text = fs::read_to_string(&file).unwrap();
+    let page = path(&kept.home.path().join("page-of-bundle"));
+    assert!(sallyport(&["audit", "verify", &file, "--key", &key, "--report", &page]).status.success());
+    let said = fs::read_to_string(&page).unwrap();
+    let hash = Command::new("sha256sum").arg(&file).output().unwrap().stdout;
+    let hash = String::from_utf8_lossy(&hash[..64]).into_owned();
+    for part in ["the bundle is whole", &id, "1 of them withheld", &hash, "only the whole log can prove"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
     fs::write(&file, text.replacen("SELECT 3", "SELECT 4", 1)).unwrap();
     let verified = sallyport(&["audit", "verify", &file, "--key", &key, "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();

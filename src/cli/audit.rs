@@ -1,7 +1,7 @@
 //! `sallyport audit`: proves that the log is whole, from files and public keys alone, and follows it.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use crate::audit::tiles;
 use crate::audit::verify::{self, Options};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::crypto::Hash;
 use crate::crypto::cosign::WitnessVerifyKey;
+use crate::crypto::hasher::HashingReader;
 use crate::domain::id::SessionId;
 
 /// How often a log that is followed is looked at.
@@ -157,19 +159,18 @@ fn verify(arguments: Verify) -> Outcome {
     let is_own = given.is_none();
     let key_file = given.unwrap_or_else(|| own_key(&path));
     let key = key(Some(key_file.clone()), &path)?;
-    let (found, whole, json) = if path.is_file() {
+    let (found, whole, json, bundle) = if path.is_file() {
         if !pin.is_empty() || !witness_key.is_empty() {
             let what = "a bundle has its own checkpoint: --pin and --witness-key are for the whole log";
             return Err(Failure::usage(what));
         }
-        let found = File::open(&path).and_then(|file| bundle::check(BufReader::new(file), &key));
-        let found = found
+        let (found, hash) = verify_bundle(&path, &key)
             .map_err(|error| Failure::of(format!("cannot read the bundle `{}`", path.display()), &error))?;
-        (found.to_string(), found.is_whole(), serde_json::to_value(&found))
+        (found.to_string(), found.is_whole(), serde_json::to_value(&found), Some(hash))
     } else {
         let options = Options { directory: &path, key: &key, pins: &pin, witnesses: &witness_key };
         let found = verify_log(&options, form)?;
-        (found.to_string(), found.is_whole(), serde_json::to_value(&found))
+        (found.to_string(), found.is_whole(), serde_json::to_value(&found), None)
     };
     if form.json {
         out::json(&json.map_err(|error| Failure::of("cannot write what was found", &error))?)?;
@@ -186,13 +187,20 @@ fn verify(arguments: Verify) -> Outcome {
     if let Some(to) = report {
         let at = Clock::system().now();
         let (pins, witnesses) = (&pin, &witness_key);
-        Verified { path: &path, key: &key, pins, witnesses, at, found: &found }.write(&to)?;
+        Verified { path: &path, bundle, key: &key, pins, witnesses, at, found: &found }.write(&to)?;
     }
     Ok(if whole { Exit::Done } else { Exit::Unverified })
 }
 
+/// What is found in a bundle, and the file's hash.
+fn verify_bundle(path: &Path, key: &VerifyKey) -> io::Result<(bundle::Report, Hash)> {
+    let mut reader = BufReader::new(HashingReader::new(File::open(path)?));
+    let found = bundle::check(&mut reader, key)?;
+    Ok((found, reader.into_inner().finish()?))
+}
+
 fn verify_log(options: &Options<'_>, form: Form) -> Result<verify::Report, Failure> {
-    let shows = std::io::stderr().is_terminal() && !form.json;
+    let shows = io::stderr().is_terminal() && !form.json;
     let mut told = 0;
     let mut progress = |records: u64| {
         if shows && records >= told + 1_000_000 {

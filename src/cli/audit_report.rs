@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use super::exit::Failure;
 use crate::audit::VerifyKey;
 use crate::crypto::cosign::WitnessVerifyKey;
+use crate::crypto::{Hash, hex};
 use crate::domain::time::Timestamp;
 
 /// What was verified, and against what.
 #[derive(Debug)]
 pub(super) struct Verified<'a> {
     pub path: &'a Path,
+    /// The hash of the file, where it is a bundle.
+    pub bundle: Option<Hash>,
     pub key: &'a VerifyKey,
     pub pins: &'a [PathBuf],
     pub witnesses: &'a [WitnessVerifyKey],
@@ -36,6 +39,9 @@ impl Verified<'_> {
             at = self.at,
             key = self.key,
         );
+        if let Some(hash) = &self.bundle {
+            _ = writeln!(page, "SHA-256:    {}", hex(hash));
+        }
         for pin in self.pins {
             _ = writeln!(page, "pin:        {}", pin.display());
         }
@@ -44,10 +50,14 @@ impl Verified<'_> {
         }
         _ = writeln!(page, "\n{}\n", self.found.trim_end());
         page.push_str(
-            "The public key must have come another way than the files: who can write both can make both.\n\
-             Records after the last one that is vouched for may have been cut off unnoticed.\n",
+            "The public key must have come another way than the files: who can write both can make both.\n",
         );
-        if self.pins.is_empty() && self.witnesses.is_empty() {
+        page.push_str(if self.bundle.is_some() {
+            "That nothing else in the log is about this session, only the whole log can prove.\n"
+        } else {
+            "Records after the last one that is vouched for may have been cut off unnoticed.\n"
+        });
+        if self.bundle.is_none() && self.pins.is_empty() && self.witnesses.is_empty() {
             page.push_str(
                 "Neither a pin nor a witness was given: who has the log's signing key can have written it anew.\n",
             );
