@@ -82,7 +82,13 @@ fn targets_that_were_told_in_time_let_the_gateway_in_by_either_key() {
         .says("ca rotate activate login");
     rotate(&hosts, "prepare", "login").success().says("is there already");
     rotate(&hosts, "retire", "login").failure().says("activate it first");
+    let taken_back = key(&hosts, "login", "next");
+    rotate(&hosts, "abandon", "login").success().says("has forgotten its next key");
+    rotate(&hosts, "abandon", "login").success().says("has no next key");
+    assert_eq!(reload(&hosts, "login"), [first["fingerprint"].clone()]);
+    rotate(&hosts, "prepare", "login").success().says("Made the next key");
     let second = key(&hosts, "login", "next");
+    assert_ne!(second["fingerprint"], taken_back["fingerprint"]);
     assert_eq!(reload(&hosts, "login"), [first["fingerprint"].clone(), second["fingerprint"].clone()]);
     let both = bootstrap(&hosts);
     assert_eq!(both.lines().count(), 2, "{both}");
@@ -93,6 +99,7 @@ fn targets_that_were_told_in_time_let_the_gateway_in_by_either_key() {
     rotate(&hosts, "activate", "login").success().says("sallyport ca rotate retire login");
     rotate(&hosts, "activate", "login").success().says("already");
     rotate(&hosts, "prepare", "login").failure().says("retire it first");
+    rotate(&hosts, "abandon", "login").failure().says("signs already").says("ca rotate retire login");
     // Until it is told, the server signs with the key that it has.
     hosts.run("echo still").success().says("still");
     assert_eq!(let_in_by(&hosts), first["fingerprint"]);

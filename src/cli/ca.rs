@@ -27,6 +27,8 @@ pub(super) enum Rotate {
     Prepare(One),
     /// Have the next key sign, in the place of the current one, which is trusted still
     Activate(One),
+    /// Forget the next key, before it signs: nobody is to trust it any more
+    Abandon(One),
     /// Forget the key before the current one: nobody is to trust it any more
     Retire(One),
 }
@@ -127,6 +129,7 @@ pub(super) fn run(command: Ca) -> Outcome {
         Ca::Show(arguments) => show(&arguments),
         Ca::Rotate(Rotate::Prepare(one)) => rotate(&one, authority::prepare, prepared),
         Ca::Rotate(Rotate::Activate(one)) => rotate(&one, authority::activate, activated),
+        Ca::Rotate(Rotate::Abandon(one)) => rotate(&one, authority::abandon, abandoned),
         Ca::Rotate(Rotate::Retire(one)) => rotate(&one, authority::retire, retired),
     }
 }
@@ -214,6 +217,17 @@ fn activated(name: Name, step: Step) -> [String; 2] {
     ]
 }
 
+fn abandoned(name: Name, step: Step) -> [String; 2] {
+    let (text, tell) = (name.text(), name.tell());
+    [
+        match step {
+            Step::Done => format!("The {text} authority has forgotten its next key, which signed nothing."),
+            Step::Already => format!("The {text} authority has no next key."),
+        },
+        format!("Now: reload the server; then {tell}."),
+    ]
+}
+
 fn retired(name: Name, step: Step) -> [String; 2] {
     let (text, tell) = (name.text(), name.tell());
     [
@@ -236,6 +250,10 @@ fn refused(name: Name, error: &RotateError) -> Failure {
         RotateError::NotActivated => {
             failure.hint(format!("when all trust the next key: sallyport ca rotate activate {text}"))
         }
+        RotateError::Activated => failure.hint(format!(
+            "to have another: when {}: sallyport ca rotate retire {text}, then prepare",
+            name.wait()
+        )),
         RotateError::Unreadable(_) | RotateError::Key(_) => failure,
         RotateError::Write { .. } => failure.hint("run it as the user that the server runs as, or as root"),
     }

@@ -12,6 +12,8 @@
 //! 2. [`activate`] has it sign in the current one's place.
 //! 3. [`retire`] forgets the key before it.
 //!
+//! Until the next key signs, [`abandon`] forgets it instead: whoever was told of it is told again.
+//!
 //! Each step can be repeated, also where it was interrupted: every file is whole or not there.
 
 use std::fs::{self, File, OpenOptions};
@@ -55,6 +57,8 @@ pub enum RotateError {
     NotPrepared,
     #[error("a next key is prepared, and nothing is there to retire: activate it first")]
     NotActivated,
+    #[error("the next key signs already, and the one before it is gone")]
+    Activated,
     #[error("{0}")]
     Unreadable(String),
     #[error("the key cannot be made")]
@@ -128,10 +132,29 @@ pub fn retire(current: &Path) -> Result<Step, RotateError> {
     if held.previous.is_empty() {
         return Ok(Step::Already);
     }
-    let path = beside(current, "previous");
-    let removed = fs::remove_file(&path).and_then(|()| sync_dir(current));
-    removed.map_err(|source| RotateError::Write { path, source })?;
+    remove(current, "previous")?;
     Ok(Step::Done)
+}
+
+/// Forgets the next key, which has signed nothing.
+pub fn abandon(current: &Path) -> Result<Step, RotateError> {
+    let _lock = lock(current)?;
+    let held = read(current).map_err(RotateError::Unreadable)?;
+    if held.next.is_none() {
+        return if held.previous.is_empty() { Ok(Step::Already) } else { Err(RotateError::Activated) };
+    }
+    remove(current, "next")?;
+    // What an interrupted activation wrote down is of the current key.
+    if held.previous.is_empty() && beside(current, "previous").exists() {
+        remove(current, "previous")?;
+    }
+    Ok(Step::Done)
+}
+
+fn remove(current: &Path, extension: &str) -> Result<(), RotateError> {
+    let path = beside(current, extension);
+    let removed = fs::remove_file(&path).and_then(|()| sync_dir(current));
+    removed.map_err(|source| RotateError::Write { path, source })
 }
 
 fn same(one: &PublicKey, other: &PublicKey) -> bool {
@@ -279,6 +302,26 @@ mod tests {
         activate(&keys.path()).unwrap();
         let before = keys.held();
         assert!(matches!(prepare(&keys.path()), Err(RotateError::NotRetired)));
+        assert_eq!(keys.held(), before);
+    }
+
+    #[test]
+    fn a_next_key_is_forgotten_until_it_signs() {
+        let keys = Keys::new();
+        let before = keys.held();
+        assert_eq!(abandon(&keys.path()).unwrap(), Step::Already);
+        prepare(&keys.path()).unwrap();
+        let abandoned = keys.held().1.unwrap();
+        // An activation that was interrupted after its first act.
+        let line = fs::read_to_string(keys.file("pub")).unwrap();
+        write(&keys.path(), "previous", &line).unwrap();
+        assert_eq!(abandon(&keys.path()).unwrap(), Step::Done);
+        assert_eq!((keys.held(), keys.file("previous").exists()), (before, false));
+        prepare(&keys.path()).unwrap();
+        assert_ne!(keys.held().1.unwrap(), abandoned);
+        activate(&keys.path()).unwrap();
+        let before = keys.held();
+        assert!(matches!(abandon(&keys.path()), Err(RotateError::Activated)));
         assert_eq!(keys.held(), before);
     }
 

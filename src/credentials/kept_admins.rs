@@ -16,6 +16,8 @@ use crate::crypto::{Hash, sha256};
 
 /// How long one stays without work.
 const KEEP: Duration = Duration::from_secs(10);
+/// How long one is used at most, however often: the target may have learnt better meanwhile whom it lets in.
+const OLDEST: Duration = Duration::from_mins(5);
 /// How many of one target are kept.
 const MOST: usize = 2;
 
@@ -53,6 +55,12 @@ impl Whose {
     }
 }
 
+/// How long one is kept `now` that was connected `since`.
+fn until(since: Instant, now: Instant) -> Option<Instant> {
+    let until = (now + KEEP).min(since + OLDEST);
+    (until > now).then_some(until)
+}
+
 impl fmt::Debug for KeptAdmins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeptAdmins")
@@ -72,7 +80,7 @@ impl KeptAdmins {
     /// Keeps one that is done, for [`KEEP`] at most.
     pub(super) fn put(&self, target: &PostgresTarget, admin: Admin) {
         let Some(whose) = Whose::of(target) else { return };
-        let until = Instant::now() + KEEP;
+        let Some(until) = until(admin.since(), Instant::now()) else { return };
         {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if kept.iter().filter(|kept| kept.whose == whose).count() >= MOST {
@@ -86,5 +94,22 @@ impl KeptAdmins {
             let now = Instant::now();
             all.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|kept| kept.until > now);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_kept_for_a_moment_and_not_for_ever() {
+        let since = Instant::now();
+        let kept = |after: Duration| until(since, since + after).map(|until| until - since);
+        let second = Duration::from_secs;
+        assert_eq!(kept(second(0)), Some(second(10)));
+        assert_eq!(kept(second(289)), Some(second(299)));
+        assert_eq!(kept(second(295)), Some(second(300)));
+        assert_eq!(kept(second(300)), None);
+        assert_eq!(kept(second(900)), None);
     }
 }

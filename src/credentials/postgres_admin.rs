@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -84,6 +85,7 @@ impl AdminError {
 #[derive(Debug)]
 pub struct Admin {
     client: tokio_postgres::Client,
+    since: Instant,
     _driver: AbortOnDropHandle<()>,
 }
 
@@ -96,6 +98,11 @@ impl std::ops::Deref for Admin {
 }
 
 impl Admin {
+    /// When it was connected.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// Connects to `database` of the target, or to the admin's own.
     pub async fn connect(target: &PostgresTarget, database: Option<&str>) -> Result<Self, AdminError> {
         let Some(admin) = target.source.admin() else {
@@ -195,7 +202,7 @@ impl Options<'_> {
                 tracing::debug!(%error, "admin connection ended");
             }
         });
-        Ok(Admin { client, _driver: AbortOnDropHandle::new(driver) })
+        Ok(Admin { client, since: Instant::now(), _driver: AbortOnDropHandle::new(driver) })
     }
 }
 
