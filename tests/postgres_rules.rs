@@ -308,3 +308,91 @@ fn rules_changed_while_connected_hold_for_the_next_statement() {
         tags(&mut wire).contains('E')
     });
 }
+
+#[test]
+fn what_was_prepared_is_run_by_the_rules_for_what_it_does() {
+    let (postgres, bastion) = start();
+    let told = psql(
+        &bastion,
+        READ_ONLY,
+        &[
+            "PREPARE count AS SELECT count(*) FROM accounts",
+            "EXECUTE count",
+            "PREPARE \"Count\"(int) AS SELECT $1; EXECUTE \"Count\"(abs(-7))",
+            "SELECT 1; EXECUTE COUNT",
+        ],
+    );
+    assert_eq!(told.success().stdout.split_whitespace().collect::<Vec<_>>(), ["100", "7", "1", "100"]);
+    let refused = [
+        "EXECUTE other",
+        "EXECUTE \"COUNT\"",
+        "EXECUTE count; DELETE FROM accounts",
+        "EXECUTE count DELETE FROM accounts",
+        "EXPLAIN ANALYZE EXECUTE count",
+        "CREATE TABLE stolen AS EXECUTE count",
+        "DEALLOCATE count; PREPARE count AS DELETE FROM accounts; EXECUTE count",
+        "PREPARE transaction AS DELETE FROM accounts",
+    ];
+    let told = psql(&bastion, READ_ONLY, &[&["PREPARE count AS SELECT 1"], &refused[..]].concat());
+    assert_eq!(told.stderr.matches("42501: refused by Sallyport").count(), refused.len(), "{}", told.stderr);
+
+    // What the name stood for before counts too: the server may have kept it.
+    let told = psql(
+        &bastion,
+        GUARDED,
+        &[
+            "PREPARE change AS UPDATE accounts SET balance = 1 WHERE id = 1",
+            "EXECUTE change",
+            "PREPARE all_of_them AS UPDATE accounts SET balance = 2",
+            "EXECUTE all_of_them",
+        ],
+    );
+    assert_eq!(told.stderr.matches("42501: refused by Sallyport").count(), 2, "{}", told.stderr);
+    assert_eq!(
+        postgres.value("ledger", "SELECT string_agg(DISTINCT balance::text, ',') FROM accounts WHERE id = 1"),
+        "1"
+    );
+    assert_eq!(rows(&postgres), "100");
+
+    // By the protocol, and run by SQL.
+    let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);
+    let sync = message(b'S', b"");
+    wire.send(&[message(b'P', b"known\0SELECT 5\0\0\0"), sync.clone()].concat());
+    assert_eq!(tags(&mut wire), "1Z");
+    wire.send(&query("EXECUTE known"));
+    assert_eq!(tags(&mut wire), "TDCZ");
+    wire.send(&[message(b'P', b"gone\0DELETE FROM accounts\0\0\0"), sync.clone()].concat());
+    assert_eq!(tags(&mut wire), "EZ");
+    wire.send(&query("EXECUTE gone"));
+    assert_eq!(tags(&mut wire), "EZ");
+    // A name that the server may know by another: none can be told after it.
+    wire.send(&[message(b'P', "\u{c4}\0SELECT 6\0\0\0".as_bytes()), sync].concat());
+    assert_eq!(tags(&mut wire), "1Z");
+    wire.send(&query("EXECUTE known"));
+    assert_eq!(tags(&mut wire), "EZ");
+    bastion.verify().success();
+}
+
+#[test]
+fn a_dump_of_a_read_only_target_equals_a_direct_one() {
+    let (postgres, bastion) = start();
+    let content = "SET ROLE ledger_owner; CREATE TABLE blobs (id int PRIMARY KEY, data bytea); \
+        CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN positive AS int CHECK (VALUE > 0); \
+        INSERT INTO blobs SELECT n, decode(md5(n::text), 'hex') FROM generate_series(1, 300) n; \
+        CREATE FUNCTION half(n int) RETURNS int LANGUAGE sql AS 'SELECT n / 2'; \
+        CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int)";
+    postgres.query("ledger", content).success();
+    let dump = |mut client: std::process::Command| -> Vec<String> {
+        let dumped =
+            Finished::from(client.arg("--serializable-deferrable").output().unwrap()).success().stdout;
+        dumped.lines().filter(|line| !line.contains("restrict ")).map(str::to_owned).collect()
+    };
+    let direct = dump(postgres.client("pg_dump", "ledger"));
+    assert!(direct.iter().any(|line| line.contains("half")), "the dump is not empty");
+    assert!(dump(bastion.client("pg_dump", "alice", READ_ONLY)) == direct, "the dumps differ");
+    let statements = bastion.statements();
+    let run = statements
+        .iter()
+        .filter(|record| record["sql"].as_str().is_some_and(|sql| sql.starts_with("EXECUTE dump")));
+    assert!(run.count() >= 4, "it runs by SQL what it prepared");
+}

@@ -14,11 +14,12 @@ use crate::domain::deny::Deny;
 use crate::domain::session::Permit;
 use crate::policy::StatementFacts;
 
-use super::classify::classify;
+use super::classify::{Classified, Prepared, classify};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::frame::Frame;
 use super::lexer::Strings;
 use super::observe::{Observer, Refusal, ToRun};
+use super::prepared::{self, PreparedNames};
 use super::record;
 
 /// Verdicts that are kept; what is run again and again is looked at once.
@@ -44,8 +45,17 @@ pub(super) struct Guard<'a> {
     batch: u64,
     /// Something was let through that may change the client's encoding.
     encoding_may_change: bool,
+    /// What an `EXECUTE` may run.
+    prepared: PreparedNames,
     /// What will be known when the message that was asked about last goes on.
-    next: Option<(Transaction, bool)>,
+    next: Option<Next>,
+}
+
+#[derive(Debug)]
+struct Next {
+    transaction: Transaction,
+    encoding_may_change: bool,
+    prepared: PreparedNames,
 }
 
 /// Of the connection, as the target last told.
@@ -74,7 +84,12 @@ const ENCODING_WORDS: [&[u8]; 7] =
     [b"encoding", b"names", b"config", b"setting", b"reset", b"discard", b"load"];
 
 fn may_change_the_encoding(sql: &[u8]) -> bool {
-    ENCODING_WORDS.iter().any(|word| sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
+    ENCODING_WORDS.iter().any(|word| has_word(sql, word))
+}
+
+/// Whether a text has it anywhere in it, in whatever case.
+fn has_word(sql: &[u8], word: &[u8]) -> bool {
+    sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word))
 }
 
 /// Whether a statement becomes part of an open transaction.
@@ -105,6 +120,7 @@ impl<'a> Guard<'a> {
             transaction: Transaction::None,
             batch: 0,
             encoding_may_change: false,
+            prepared: PreparedNames::default(),
             next: None,
         }
     }
@@ -126,9 +142,10 @@ impl<'a> Guard<'a> {
             self.verdicts.clear();
         }
         if !self.rules.as_ref().is_some_and(StatementRules::govern) {
-            // What is let through unseen may change what was told, and begin or end a transaction.
+            // What is let through unseen may change what was told, begin or end a transaction, and prepare something.
             self.encoding_may_change = true;
             self.transaction = Transaction::Unsure;
+            self.prepared.lose();
             return None;
         }
         match observer.in_transaction() {
@@ -140,18 +157,23 @@ impl<'a> Guard<'a> {
         self.batch = observer.batch();
         let run = observer.to_run(frame)?;
         let is_settled = observer.is_settled();
+        let mut prepared = PreparedNames::default();
         let verdict = if frame.tag == b'P' {
             // It is run later, in whichever transaction: what is refused in all of them need not even be planned.
-            let open = self.verdict(&run, Transaction::Open, is_settled, settings);
-            open.or_else(|_| self.verdict(&run, Transaction::None, is_settled, settings))
+            let open = self.verdict(&run, Transaction::Open, is_settled, settings, &mut prepared);
+            open.or_else(|_| self.verdict(&run, Transaction::None, is_settled, settings, &mut prepared))
                 .map(|_| self.transaction)
         } else {
-            self.verdict(&run, self.transaction, is_settled, settings)
+            self.verdict(&run, self.transaction, is_settled, settings, &mut prepared)
         };
         match verdict {
             Ok(transaction) => {
-                let changes = matches!(&run, ToRun::Sql { sql, .. } if may_change_the_encoding(sql));
-                self.next = Some((transaction, changes));
+                if let (b'P', ToRun::Sql { sql, .. }) = (frame.tag, &run) {
+                    learn_parsed(&mut prepared, &parsed_name(frame), sql);
+                }
+                let encoding_may_change =
+                    matches!(&run, ToRun::Sql { sql, .. } if may_change_the_encoding(sql));
+                self.next = Some(Next { transaction, encoding_may_change, prepared });
                 None
             }
             Err(deny) => {
@@ -163,26 +185,30 @@ impl<'a> Guard<'a> {
 
     /// The message that was asked about last goes on.
     pub(super) fn passed(&mut self) {
-        if let Some((transaction, changes)) = self.next.take() {
+        if let Some(Next { transaction, encoding_may_change, prepared }) = self.next.take() {
             self.transaction = transaction;
-            self.encoding_may_change |= changes;
+            self.encoding_may_change |= encoding_may_change;
+            self.prepared.absorb(prepared);
         }
     }
 
-    /// Whether a transaction is open after it, if it may be run in this one.
+    /// Whether a transaction is open after it, if it may be run in this one; and what it prepares.
     fn verdict(
         &mut self,
         run: &ToRun,
         transaction: Transaction,
         is_settled: bool,
         settings: Settings,
+        prepared: &mut PreparedNames,
     ) -> Result<Transaction, Deny> {
         let ToRun::Sql { sql, is_parsed_now } = run else {
+            prepared.lose();
             return self.judge(&StatementFacts::default()).map(|()| transaction);
         };
         let is_told = is_settled && *is_parsed_now;
         if !sql.is_ascii() && !(settings.encoding_is_plain && (is_told || !self.encoding_may_change)) {
             // In some encodings a character's second byte looks like one of ASCII.
+            prepared.lose();
             return self.judge(&StatementFacts::default()).map(|()| transaction);
         }
         let reading = match settings.strings {
@@ -191,17 +217,18 @@ impl<'a> Guard<'a> {
             Strings::Standard => Reading::Standard,
             Strings::Escaped => Reading::Escaped,
         };
+        let depends_on_others = mentions_prepared(sql);
         let key = (sql.clone(), reading, transaction);
         if let Some(verdict) = self.verdicts.get(&key) {
             return verdict.clone();
         }
-        let read = |strings| self.judge_text(sql, transaction, strings);
+        let mut read = |strings| self.judge_text(sql, transaction, strings, prepared);
         let verdict = match reading {
             Reading::Standard => read(Strings::Standard),
             Reading::Escaped => read(Strings::Escaped),
             Reading::Either => read(Strings::Standard).and_then(|_| read(Strings::Escaped)),
         };
-        if sql.len() <= LONGEST_KEPT {
+        if sql.len() <= LONGEST_KEPT && !depends_on_others && prepared.is_empty() {
             if self.verdicts.len() >= MOST_KEPT {
                 self.verdicts.clear();
             }
@@ -216,20 +243,40 @@ impl<'a> Guard<'a> {
         sql: &[u8],
         mut transaction: Transaction,
         strings: Strings,
+        prepared: &mut PreparedNames,
     ) -> Result<Transaction, Deny> {
-        for facts in classify(sql, strings) {
-            let after = transaction.after(&facts);
+        for statement in classify(sql, strings) {
+            let after = transaction.after(&statement.facts);
             let cases = match transaction {
                 Transaction::Open => [true].as_slice(),
                 Transaction::None => &[false],
                 Transaction::Unsure => &[true, false],
             };
-            for in_transaction in cases {
-                self.judge(&StatementFacts { in_transaction: *in_transaction, ..facts.clone() })?;
+            for facts in self.may_do(&statement, prepared) {
+                for in_transaction in cases {
+                    self.judge(&StatementFacts { in_transaction: *in_transaction, ..facts.clone() })?;
+                }
+            }
+            match &statement.prepared {
+                Prepared::Made(name) => prepared.learn(name.as_deref(), &statement.facts),
+                Prepared::No if !statement.facts.known => prepared.lose(),
+                Prepared::No | Prepared::Run(_) => {}
             }
             transaction = after;
         }
         Ok(transaction)
+    }
+
+    /// What a statement does; of an `EXECUTE`, everything that it may.
+    fn may_do(&self, statement: &Classified, news: &PreparedNames) -> Vec<StatementFacts> {
+        let runs = match &statement.prepared {
+            Prepared::Run(name) => self.prepared.of(news, name),
+            Prepared::No | Prepared::Made(_) => Vec::new(),
+        };
+        if runs.is_empty() {
+            return vec![statement.facts.clone()];
+        }
+        runs.into_iter().map(|run| prepared::run(&statement.facts, run)).collect()
     }
 
     fn judge(&self, facts: &StatementFacts) -> Result<(), Deny> {
@@ -247,6 +294,32 @@ impl Transaction {
             Self::None
         } else {
             self
+        }
+    }
+}
+
+/// Whether what a text does may depend on what was prepared.
+fn mentions_prepared(sql: &[u8]) -> bool {
+    [&b"execute"[..], b"prepare"].into_iter().any(|word| has_word(sql, word))
+}
+
+/// The name that a `Parse` gives.
+fn parsed_name(frame: &Frame) -> Bytes {
+    let mut body = frame.body();
+    body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+    body
+}
+
+/// What the protocol prepared under a name, SQL can run by it. It may be read with escapes in its strings, or without.
+fn learn_parsed(prepared: &mut PreparedNames, name: &[u8], sql: &[u8]) {
+    if name.is_empty() {
+        return;
+    }
+    let readings =
+        if sql.contains(&b'\\') { &[Strings::Standard, Strings::Escaped][..] } else { &[Strings::Standard] };
+    for strings in readings {
+        for Classified { facts, .. } in classify(sql, *strings) {
+            prepared.learn(std::str::from_utf8(name).ok(), &facts);
         }
     }
 }
@@ -276,11 +349,7 @@ pub(super) fn stand_in(frame: &Frame, refusal: &Refusal) -> Bytes {
     let text = format!("{UNPARSABLE} {why}");
     match frame.tag {
         // Under its own name: what a failed `Parse` does to that happens as well.
-        b'P' => {
-            let body = frame.body();
-            let name = body.split(|byte| *byte == 0).next().unwrap_or_default();
-            encode::parse(name, text.as_bytes())
-        }
+        b'P' => encode::parse(&parsed_name(frame), text.as_bytes()),
         b'E' => encode::parse(NO_NAME, text.as_bytes()),
         _ => encode::query(text.as_bytes()),
     }

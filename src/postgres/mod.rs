@@ -15,6 +15,7 @@ pub mod mask;
 mod negotiate;
 pub mod observe;
 mod outward;
+mod prepared;
 mod pump;
 mod record;
 pub mod scram;

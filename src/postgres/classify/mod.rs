@@ -2,8 +2,8 @@
 //! what changes rows has a WHERE.
 //!
 //! It goes by words and parentheses, not by a grammar, and errs to one side: a word that could be a command counts as
-//! one, what looks like a relation is one, and where it cannot be told what will run (`DO`, `EXECUTE`, `CALL`, a command that
-//! is not known here, a text that does not end) the answer is "not known". It does not look into functions: what they do is
+//! one, what looks like a relation is one, and where it cannot be told what will run (`DO`, `CALL`, a command that is not known
+//! here, a text that does not end; `EXECUTE` for whoever does not look at what was prepared) the answer is "not known". It does not look into functions: what they do is
 //! for the rights of the database role. `docs/statements.md` tells operators what this means.
 
 mod relations;
@@ -19,16 +19,33 @@ use scan::{Part, Scan};
 /// So many statements of one text are looked at.
 const MOST_STATEMENTS: usize = 1_000;
 
+/// A statement, and what it has to do with SQL's prepared statements.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Classified {
+    pub facts: StatementFacts,
+    pub prepared: Prepared,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Prepared {
+    #[default]
+    No,
+    /// By `PREPARE`, under that name, if that can be told.
+    Made(Option<String>),
+    /// By `EXECUTE`, of that name. It is not known what it does; all else that the facts tell is so.
+    Run(String),
+}
+
 /// The statements of a text, in order; `in_transaction` is left to be filled in. Takes time linear in the text's length and
 /// memory that does not grow with it.
-pub fn classify(sql: &[u8], strings: Strings) -> Vec<StatementFacts> {
+pub fn classify(sql: &[u8], strings: Strings) -> Vec<Classified> {
     let mut statements = Vec::new();
     let mut scan = Scan::default();
     for token in Lexer::new(sql, strings) {
         if token.is_punctuation(sql, ";") && scan.is_outermost() {
             statements.extend(std::mem::take(&mut scan).finish());
             if statements.len() >= MOST_STATEMENTS {
-                statements.push(StatementFacts::default());
+                statements.push(Classified::default());
                 return statements;
             }
         } else if let Some(part) = part(&token, sql) {

@@ -3,6 +3,7 @@
 use crate::policy::StatementFacts;
 
 use super::relations::{Expected, Relations};
+use super::{Classified, Prepared};
 
 /// Parentheses deeper than this are not followed: the statement is not known then.
 const DEEPEST: usize = 500;
@@ -140,6 +141,12 @@ enum Phase {
     /// Up to the `FOR` of DECLARE.
     Declare,
     Body,
+    /// Between EXECUTE and the name of what it runs.
+    Execute,
+    /// Behind that name: arguments in parentheses, or nothing.
+    Executed,
+    /// In those arguments, or behind them, where nothing stands.
+    Arguments,
     /// After FROM or TO of a COPY: where the data comes from or goes to.
     CopyEnd,
 }
@@ -168,6 +175,8 @@ pub(super) struct Scan {
     /// After a dot comes a name, whatever it is.
     dotted: bool,
     missing_where: bool,
+    /// What PREPARE or EXECUTE names: none where it cannot be told.
+    named: Option<String>,
     /// There was anything at all.
     any: bool,
 }
@@ -183,6 +192,7 @@ impl Default for Scan {
             before: [String::new(), String::new()],
             dotted: false,
             missing_where: false,
+            named: None,
             any: false,
         }
     }
@@ -194,18 +204,30 @@ impl Scan {
     }
 
     /// `None` where there is no statement.
-    pub(super) fn finish(mut self) -> Option<StatementFacts> {
+    pub(super) fn finish(mut self) -> Option<Classified> {
         if !self.any {
             return None;
         }
         while !self.levels.is_empty() {
             self.leave();
         }
-        let Self { mut facts, relations, missing_where, .. } = self;
-        facts.known &= !facts.kinds.is_empty() && !relations.too_many && self.phase == Phase::Body;
+        let Self { mut facts, relations, missing_where, phase, named, .. } = self;
+        let is_execute = matches!(phase, Phase::Executed | Phase::Arguments);
+        let is_whole = is_execute || phase == Phase::Body;
+        facts.known &= !facts.kinds.is_empty() && !relations.too_many && is_whole;
         facts.tables = relations.into_names();
         facts.has_where = !missing_where;
-        Some(facts)
+        let prepared = match named {
+            Some(name) if is_execute && facts.known => Prepared::Run(name),
+            _ if is_execute => Prepared::No,
+            named if facts.kinds.contains("prepare") || facts.kinds.contains("prepare_transaction") => {
+                Prepared::Made(named.filter(|_| facts.known))
+            }
+            _ => Prepared::No,
+        };
+        // What EXECUTE runs is not in its text.
+        facts.known &= !is_execute;
+        Some(Classified { facts, prepared })
     }
 
     fn unknown(&mut self) {
@@ -224,6 +246,9 @@ impl Scan {
 
     pub(super) fn part(&mut self, part: Part<'_>) {
         self.any = true;
+        if self.is_outermost() && !self.may_follow_execute(part) {
+            self.unknown();
+        }
         match part {
             Part::Word(text) => self.word(text),
             Part::Name(text) => {
@@ -234,6 +259,19 @@ impl Scan {
             Part::Mark(mark) => self.mark(mark),
             Part::String if self.phase == Phase::CopyEnd => self.copy_end("copy_file"),
             Part::String | Part::Other => self.other(),
+        }
+    }
+
+    /// EXECUTE is followed by a name, and that by its arguments.
+    fn may_follow_execute(&mut self, part: Part<'_>) -> bool {
+        match self.phase {
+            Phase::Execute => matches!(part, Part::Word(_) | Part::Name(_)),
+            Phase::Executed if part == Part::Mark(b'(') => {
+                self.phase = Phase::Arguments;
+                true
+            }
+            Phase::Executed | Phase::Arguments => false,
+            _ => true,
         }
     }
 
@@ -299,8 +337,14 @@ impl Scan {
 
     /// A name in quotes: never a keyword.
     fn name(&mut self, name: &str) {
-        if self.phase == Phase::CopyEnd {
-            self.unknown();
+        match self.phase {
+            Phase::CopyEnd => self.unknown(),
+            Phase::Execute => {
+                self.named = exact(name);
+                self.phase = Phase::Executed;
+            }
+            Phase::Prepare if self.is_after("prepare") && self.named.is_none() => self.named = exact(name),
+            _ => {}
         }
         self.mention(name);
         self.forget_words();
@@ -322,6 +366,9 @@ impl Scan {
             return;
         }
         let word = if folded.len() > LONGEST_WORD { "" } else { folded.as_str() };
+        if self.phase == Phase::Prepare && self.is_after("prepare") && self.named.is_none() {
+            self.named = exact(&folded);
+        }
         match self.phase {
             Phase::Explain if EXPLAIN_WORDS.contains(&word) => {}
             Phase::Start | Phase::Explain => self.command(word),
@@ -333,11 +380,15 @@ impl Scan {
             Phase::Prepare if word == "as" => self.phase = Phase::Start,
             Phase::Declare if word == "for" => self.phase = Phase::Start,
             Phase::Prepare | Phase::Declare => {}
+            Phase::Execute => {
+                self.named = exact(&folded);
+                self.phase = Phase::Executed;
+            }
             Phase::CopyEnd => match word {
                 "stdin" | "stdout" => self.phase = Phase::Body,
                 _ => self.copy_end(if word == "program" { "copy_program" } else { "copy_file" }),
             },
-            Phase::Body => self.body(word, &folded),
+            Phase::Body | Phase::Executed | Phase::Arguments => self.body(word, &folded),
         }
         self.before.swap(0, 1);
         self.before[0] = folded;
@@ -350,6 +401,7 @@ impl Scan {
 
     /// The first word of a command.
     fn command(&mut self, word: &str) {
+        let is_first = self.phase == Phase::Start && self.command.is_empty() && self.is_outermost();
         self.phase = Phase::Body;
         let Some((_, command)) = COMMANDS.into_iter().find(|(first, _)| *first == word) else {
             return self.unknown();
@@ -362,6 +414,7 @@ impl Scan {
             "explain" => self.phase = Phase::Explain,
             "prepare" => self.phase = Phase::Prepare,
             "declare" => self.phase = Phase::Declare,
+            "execute" if is_first => self.phase = Phase::Execute,
             // What they run is not in the text, or is a program in itself.
             "call" | "do" | "execute" => self.unknown(),
             "delete" | "update" => self.changes_rows(),
@@ -463,6 +516,11 @@ impl Scan {
         }
         true
     }
+}
+
+/// A name by which the server finds the same and nothing else: one that is longer it cuts, and others it may fold.
+fn exact(name: &str) -> Option<String> {
+    (name.is_ascii() && name.len() <= LONGEST_WORD).then(|| name.to_owned())
 }
 
 /// Whether commands may stand within this one. Where not, the words for them are privileges or events.

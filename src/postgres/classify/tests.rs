@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn standard(sql: &str) -> Vec<StatementFacts> {
-    classify(sql.as_bytes(), Strings::Standard)
+    classify(sql.as_bytes(), Strings::Standard).into_iter().map(|statement| statement.facts).collect()
 }
 
 /// The one statement of a text.
@@ -266,4 +266,51 @@ proptest! {
         let filled: String = words.flat_map(|(word, fill)| [word, fill]).collect();
         prop_assert_eq!(standard(&filled), standard(sql));
     }
+}
+
+#[test]
+fn what_is_prepared_and_run_by_name() {
+    let prepared = |sql: &str| {
+        let mut all = classify(sql.as_bytes(), Strings::Standard);
+        assert_eq!(all.len(), 1, "{sql}");
+        all.remove(0).prepared
+    };
+    let made = |name: &str| Prepared::Made(Some(name.to_owned()));
+    let run = |name: &str| Prepared::Run(name.to_owned());
+    for (sql, expected) in [
+        ("PREPARE Dump(oid, text) AS SELECT 1", made("dump")),
+        ("prepare /* x */ \"Du\"\"mp\" as SELECT 1", made("Du\"mp")),
+        ("PREPARE prepare AS SELECT 1", made("prepare")),
+        ("PREPARE \"as\" AS DELETE FROM t", made("as")),
+        ("PREPARE transaction AS DELETE FROM t", made("transaction")),
+        ("PREPARE \u{e4} AS SELECT 1", Prepared::Made(None)),
+        ("PREPARE U&\"d\" AS SELECT 1", Prepared::Made(None)),
+        ("EXECUTE Dump", run("dump")),
+        ("EXECUTE dump('1', f(2, (3)))", run("dump")),
+        ("EXECUTE \"Dump\" ()", run("Dump")),
+        ("EXECUTE execute", run("execute")),
+        ("EXECUTE dump delete", Prepared::No),
+        ("EXECUTE dump (1) (2)", Prepared::No),
+        ("EXECUTE dump (1), x", Prepared::No),
+        ("EXECUTE a.dump", Prepared::No),
+        ("EXECUTE (dump)", Prepared::No),
+        ("(EXECUTE dump)", Prepared::No),
+        ("EXECUTE 'dump'", Prepared::No),
+        ("EXECUTE", Prepared::No),
+        ("EXECUTE dump(1", run("dump")),
+        ("EXECUTE U&\"dump\"", Prepared::No),
+        ("EXECUTE \u{e4}", Prepared::No),
+        ("EXPLAIN ANALYZE EXECUTE dump", Prepared::No),
+        ("CREATE TABLE t AS EXECUTE dump", Prepared::No),
+        ("PREPARE a AS EXECUTE dump", Prepared::Made(None)),
+        ("SELECT 1", Prepared::No),
+    ] {
+        assert_eq!(prepared(sql), expected, "{sql}");
+    }
+    let long = "x".repeat(64);
+    assert_eq!(prepared(&format!("EXECUTE {long}")), Prepared::No);
+    assert_eq!(prepared(&format!("PREPARE {long} AS SELECT 1")), Prepared::Made(None));
+    // What its arguments do counts, whatever it runs.
+    assert_eq!(one("EXECUTE a((DELETE))").kinds, set("delete execute"));
+    assert!(!one("PREPARE a AS EXECUTE b").known);
 }
