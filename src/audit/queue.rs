@@ -151,9 +151,10 @@ impl State {
         self.bytes =
             self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         self.awaited += usize::from(job.done.is_some() || !matches!(job.task, Task::Record { .. }));
-        let is_for_the_writers_thread = matches!(job.task, Task::Checkpoint { .. } | Task::Close);
+        let takes_long =
+            matches!(job.task, Task::Checkpoint { .. } | Task::Close) || self.bytes >= GATHER_BYTES;
         self.jobs.push_back(job);
-        if is_for_the_writers_thread || self.waits_for_another_thread() {
+        if takes_long || self.waits_for_another_thread() {
             self.give_up_pledge();
         }
     }
@@ -162,7 +163,7 @@ impl State {
     /// come to it late: its thread may be at something that takes a while.
     fn waits_for_another_thread(&self) -> bool {
         let Worker::Pledged(thread) = self.at_work else { return false };
-        (self.awaited > 1 || self.bytes >= GATHER_BYTES) && thread != thread::current().id()
+        self.awaited > 1 && thread != thread::current().id()
     }
 
     fn is_urgent(&self) -> bool {

@@ -19,9 +19,10 @@ pub(super) fn file_before(directory: &Path, instant: Timestamp) -> io::Result<u3
     let Some(newest) = newest(directory)? else { return Ok(first) };
     // The first file may be all that there is of what is looked for.
     let (mut before, mut after) = (first, newest.saturating_add(1));
-    while after - before > 1 {
+    // A file that says where the log begins may say anything.
+    while after.saturating_sub(before) > 1 {
         let middle = before.midpoint(after);
-        match begins_at(directory, middle)? {
+        match begins_at(directory, middle) {
             Some(at) if instant.since(at) >= SLACK => before = middle,
             _ => after = middle,
         }
@@ -29,10 +30,9 @@ pub(super) fn file_before(directory: &Path, instant: Timestamp) -> io::Result<u3
     Ok(before)
 }
 
-/// When the first record of a file is of.
-fn begins_at(directory: &Path, file: u32) -> io::Result<Option<Timestamp>> {
+/// When the first record of a file is of; `None` where that cannot be read, whatever the reason.
+fn begins_at(directory: &Path, file: u32) -> Option<Timestamp> {
     let mut lines = Lines::follow_from(directory, Place { file, offset: 0 });
-    let Read::Line(_) = lines.next()? else { return Ok(None) };
-    let envelope = parse_line(lines.line()).ok().and_then(|line| Envelope::parse(line.json).ok());
-    Ok(envelope.map(|envelope| envelope.at))
+    let Ok(Read::Line(_)) = lines.next() else { return None };
+    Envelope::parse(parse_line(lines.line()).ok()?.json).ok().map(|envelope| envelope.at)
 }

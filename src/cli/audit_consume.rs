@@ -254,7 +254,7 @@ impl Reading {
 
     fn tell(&mut self, alarms: &[Alarm]) -> Result<(), Failure> {
         for alarm in alarms {
-            self.was_wrong |= !alarm.kind.is_good();
+            self.was_wrong |= alarm.kind.is_wrong();
             let line = serde_json::to_string(alarm)
                 .map_err(|error| Failure::of("cannot say what is wrong", &error))?;
             out::line(line)?;

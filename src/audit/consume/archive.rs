@@ -75,6 +75,8 @@ pub struct NodeArchive {
     changed: bool,
     /// When something arrived last, from whichever run.
     arrived: Option<Timestamp>,
+    /// The line behind the one that was looked for last, and what reads it.
+    looked: Option<(u64, Lines)>,
 }
 
 impl NodeArchive {
@@ -119,6 +121,7 @@ impl NodeArchive {
             log,
             changed: false,
             arrived,
+            looked: None,
         })
     }
 
@@ -253,16 +256,22 @@ impl NodeArchive {
         Ok(None)
     }
 
-    /// Line `n`, with its line feed; none when it is not here. Reads files from the newest on.
+    /// Line `n`, with its line feed; none when it is not here. Reads files from the newest on, and on from the line before.
     pub(super) fn line(&mut self, n: u64) -> io::Result<Option<Vec<u8>>> {
         self.keep()?;
+        if let Some((_, mut lines)) = self.looked.take_if(|(next, _)| *next == n)
+            && let Read::Line(_) = lines.next()?
+            && parse_line(lines.line()).is_ok_and(|line| line.n == n)
+        {
+            return Ok(Some(self.found(n, lines)));
+        }
         for number in (1..=self.number).rev() {
             let start = crate::audit::files::Place { file: number, offset: 0 };
             let mut lines = Lines::follow_from(&self.directory, start);
             while let Read::Line(place) = lines.next()? {
                 let Ok(line) = parse_line(lines.line()) else { return Ok(None) };
                 if line.n == n {
-                    return Ok(Some([lines.line(), b"\n"].concat()));
+                    return Ok(Some(self.found(n, lines)));
                 }
                 if line.n > n || place.file != number {
                     break;
@@ -270,6 +279,12 @@ impl NodeArchive {
             }
         }
         Ok(None)
+    }
+
+    fn found(&mut self, n: u64, lines: Lines) -> Vec<u8> {
+        let line = [lines.line(), b"\n"].concat();
+        self.looked = Some((n.saturating_add(1), lines));
+        line
     }
 }
 

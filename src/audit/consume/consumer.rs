@@ -207,8 +207,8 @@ mod tests {
             }
             consumer.settle(now, false).unwrap()
         };
-        let gaps = read(&mut consumer).iter().filter(|alarm| alarm.kind == AlarmKind::Gap).count();
-        assert_eq!((gaps, consumer.nodes[&other].size()), (1, 20));
+        let full = read(&mut consumer).iter().filter(|alarm| alarm.kind == AlarmKind::Full).count();
+        assert_eq!((full, consumer.nodes[&other].size()), (1, 20));
         let mut rounds = 0;
         while consumer.begins_again() {
             read(&mut consumer);
@@ -294,20 +294,20 @@ mod tests {
         let piece = |node: &mut Node, key: &str, n, index, bytes: &[u8]| {
             node.take(key, Heading::Part { n, index, of: 2 }, bytes, (now, now)).unwrap()
         };
-        let gaps =
-            |node: &mut Node| node.alarms().iter().filter(|alarm| alarm.kind == AlarmKind::Gap).count();
+        let full =
+            |node: &mut Node| node.alarms().iter().filter(|alarm| alarm.kind == AlarmKind::Full).count();
         let (lines, _) = signed_log(&key, b"{}");
         let end = lines.iter().position(|byte| *byte == b'\n').unwrap() + 1;
         let (first, second) = lines.split_at(end);
         for other in 0..10 {
             assert_eq!(piece(&mut node, &other.to_string(), 0, 1, &[b'x'; 1_000]), 1);
         }
-        assert_eq!(gaps(&mut node), 0);
+        assert_eq!(full(&mut node), 0);
         // No room, so it is not forgotten: the shard's position stays before it. To read it again would find no room.
         for _ in 0..3 {
             assert_eq!(piece(&mut node, "last", 1, 1, &[b'x'; 1_000]), 2);
         }
-        assert_eq!((gaps(&mut node), node.wants_again()), (1, false));
+        assert_eq!((full(&mut node), node.wants_again()), (1, false));
         // Once the record is there, its other pieces go.
         node.take("k", Heading::Lines, first, (now, now)).unwrap();
         assert!(node.wants_again() && !node.wants_again());
@@ -315,7 +315,7 @@ mod tests {
         piece(&mut node, "last", 1, 1, &[b'x'; 9_000]);
         piece(&mut node, "last", 1, 1, begin);
         piece(&mut node, "last", 1, 2, end);
-        assert_eq!((gaps(&mut node), node.size()), (0, 2));
+        assert_eq!((full(&mut node), node.size()), (0, 2));
     }
 
     /// Who copies the bucket must not be told that the log was cut off.

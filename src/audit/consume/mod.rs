@@ -42,6 +42,8 @@ pub enum AlarmKind {
     /// Records are missing.
     Gap,
     GapClosed,
+    /// More waits for what is missing than there is room for. It is read again.
+    Full,
     /// One record has two contents.
     Different,
     /// A record does not follow from those before it.
@@ -58,8 +60,8 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    /// Whether it says that something is well again.
-    pub fn is_good(self) -> bool {
-        matches!(self, Self::GapClosed | Self::Heard)
+    /// Whether it says that something is not as it should be, and is not mended by reading on.
+    pub fn is_wrong(self) -> bool {
+        !matches!(self, Self::GapClosed | Self::Heard | Self::Full)
     }
 }

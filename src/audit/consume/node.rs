@@ -170,7 +170,7 @@ impl Node {
                 "{lines} MiB, and {pieces} MiB of pieces of lines, wait for record {first}, which has not come: there \
                  is no room for more"
             );
-            self.alarm(now, AlarmKind::Gap, what);
+            self.alarm(now, AlarmKind::Full, what);
         }
         self.drain(now)?;
         Ok(needed)

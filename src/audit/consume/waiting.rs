@@ -19,8 +19,7 @@ const MOST_PIECES: u32 = 4096;
 pub(super) struct Waiting {
     lines: BTreeMap<u64, Held>,
     line_bytes: usize,
-    /// By the key that they came under.
-    partial: HashMap<String, Partial>,
+    partial: HashMap<Cut, Partial>,
     piece_bytes: usize,
     most: usize,
     dropped: Option<Dropped>,
@@ -33,11 +32,14 @@ struct Held {
     lines: Vec<Vec<u8>>,
 }
 
-/// The first pieces of a line.
-#[derive(Debug)]
+/// A line that was cut in pieces: the key that they came under, its number, and how many they are. One may be cut
+/// otherwise the next time it is sent.
+type Cut = (String, u64, u32);
+
+/// Pieces of a line, by their place in it.
+#[derive(Debug, Default)]
 struct Partial {
-    n: u64,
-    pieces: Vec<Vec<u8>>,
+    pieces: BTreeMap<u32, Vec<u8>>,
     bytes: usize,
 }
 
@@ -65,7 +67,7 @@ pub(super) enum Line {
 pub(super) enum Piece {
     /// It was the last of this line.
     Whole(Vec<u8>),
-    /// It waits; or there was no room; or one before it is missing, as where an archive was begun in the middle.
+    /// It waits for the others, or there was no room.
     Waits,
     /// No line is as long.
     NoLine,
@@ -100,17 +102,17 @@ impl Waiting {
 
     /// Takes a line of record `n`, where the log has `size` records. The one that the log needs next has room always.
     pub(super) fn line(&mut self, n: u64, line: &[u8], arrived: Timestamp, size: u64) -> Line {
-        if n > size && !self.make_room_for_line(n, line.len(), size) {
+        let is_here = self.lines.get(&n).is_some_and(|held| held.lines.iter().any(|other| other == line));
+        if is_here || (n > size && !self.make_room_for_line(n, line.len(), size)) {
             return Line::Waits;
         }
         let held = self.lines.entry(n).or_insert(Held { arrived, lines: Vec::new() });
-        if held.lines.iter().any(|other| other == line) {
-            return Line::Waits;
-        }
         let others = held.lines.len();
         if others < MOST_CANDIDATES {
             held.lines.push(line.to_vec());
             self.line_bytes = self.line_bytes.saturating_add(line.len());
+        } else {
+            self.dropped(n, size);
         }
         if others > 0 { Line::Second } else { Line::Waits }
     }
@@ -136,7 +138,8 @@ impl Waiting {
         Some(held.lines)
     }
 
-    /// Takes the piece that is the `index`th of `of`, from one, of record `n`'s line, where the log has `size` records.
+    /// Takes the piece that is the `index`th of `of`, from one, of record `n`'s line, where the log has `size` records. They
+    /// come in any order.
     pub(super) fn piece(
         &mut self,
         key: &str,
@@ -144,41 +147,38 @@ impl Waiting {
         bytes: &[u8],
         size: u64,
     ) -> Piece {
-        let before = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
-        let mut partial = self.take_partial(key).filter(|partial| partial.n == n).unwrap_or(Partial::of(n));
+        let cut = (key.to_owned(), n, of);
+        let mut partial = self.take_partial(&cut).unwrap_or_default();
         if n < size {
             // It has come another way: what is in the pieces was compared when it was whole.
             return Piece::Waits;
         }
-        if before > partial.pieces.len() {
-            self.keep_partial(key, partial);
-            return Piece::Waits;
-        }
-        partial.truncate(before);
-        if of > MOST_PIECES || partial.bytes.saturating_add(bytes.len()) > LONGEST_LINE + 1 {
+        partial.remove(index);
+        let length = partial.bytes.saturating_add(bytes.len());
+        if of > MOST_PIECES || !(1..=of).contains(&index) || length > LONGEST_LINE + 1 {
             return Piece::NoLine;
         }
-        if index == of {
-            partial.pieces.push(bytes.to_vec());
-            return Piece::Whole(partial.pieces.concat());
+        let is_last = partial.pieces.len() + 1 == usize::try_from(of).unwrap_or(usize::MAX);
+        if is_last || self.make_room_for_piece(n, length, size) {
+            partial.put(index, bytes);
         }
-        if self.make_room_for_piece(n, partial.bytes.saturating_add(bytes.len()), size) {
-            partial.push(bytes);
+        if is_last {
+            return Piece::Whole(partial.pieces.into_values().collect::<Vec<_>>().concat());
         }
-        self.keep_partial(key, partial);
+        self.keep_partial(cut, partial);
         Piece::Waits
     }
 
-    fn take_partial(&mut self, key: &str) -> Option<Partial> {
-        let partial = self.partial.remove(key)?;
+    fn take_partial(&mut self, cut: &Cut) -> Option<Partial> {
+        let partial = self.partial.remove(cut)?;
         self.piece_bytes -= partial.bytes;
         Some(partial)
     }
 
-    fn keep_partial(&mut self, key: &str, partial: Partial) {
-        if partial.bytes > 0 {
+    fn keep_partial(&mut self, cut: Cut, partial: Partial) {
+        if !partial.pieces.is_empty() {
             self.piece_bytes = self.piece_bytes.saturating_add(partial.bytes);
-            self.partial.insert(key.to_owned(), partial);
+            self.partial.insert(cut, partial);
         }
     }
 
@@ -190,15 +190,14 @@ impl Waiting {
             return true;
         }
         // What has come another way needs its pieces no more.
-        self.partial.retain(|_, partial| partial.n >= size);
+        self.partial.retain(|(_, other, _), _| *other >= size);
         self.piece_bytes = self.partial.values().map(|partial| partial.bytes).sum();
         while !has_room(self) {
-            let last = self.partial.iter().max_by_key(|(_, partial)| partial.n);
-            let last =
-                last.filter(|(_, partial)| partial.n > n).map(|(key, partial)| (key.clone(), partial.n));
-            self.dropped(last.as_ref().map_or(n, |(_, other)| *other), size);
-            let Some((key, _)) = last else { return false };
-            self.take_partial(&key);
+            let last = self.partial.keys().max_by_key(|(_, other, _)| *other);
+            let last = last.filter(|(_, other, _)| *other > n).cloned();
+            self.dropped(last.as_ref().map_or(n, |(_, other, _)| *other), size);
+            let Some(cut) = last else { return false };
+            self.take_partial(&cut);
         }
         true
     }
@@ -229,19 +228,15 @@ impl Held {
 }
 
 impl Partial {
-    fn of(n: u64) -> Self {
-        Self { n, pieces: Vec::new(), bytes: 0 }
-    }
-
-    fn truncate(&mut self, count: usize) {
-        for piece in self.pieces.drain(count..) {
+    fn remove(&mut self, index: u32) {
+        if let Some(piece) = self.pieces.remove(&index) {
             self.bytes -= piece.len();
         }
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    fn put(&mut self, index: u32, bytes: &[u8]) {
         self.bytes = self.bytes.saturating_add(bytes.len());
-        self.pieces.push(bytes.to_vec());
+        self.pieces.insert(index, bytes.to_vec());
     }
 }
 
@@ -317,7 +312,7 @@ mod tests {
         let begin = [b'a'; 900];
         assert_eq!(waiting.piece("k", (6, 1, 3), &begin, 5), Piece::Waits);
         assert_eq!((waiting.partial.len(), waiting.piece_bytes), (101, 1_000));
-        // Sent again from its first piece on.
+        // Sent again.
         assert_eq!(waiting.piece("k", (6, 1, 3), &begin, 5), Piece::Waits);
         assert_eq!(waiting.piece("k", (6, 2, 3), b"b", 5), Piece::Waits);
         let whole = Piece::Whole([&begin[..], b"bc"].concat());
@@ -333,8 +328,50 @@ mod tests {
         let half = vec![b'x'; LONGEST_LINE / 2 + 1];
         assert_eq!(waiting.piece("k", (6, 1, 3), &half, 5), Piece::Waits);
         assert_eq!(waiting.piece("k", (6, 2, 3), &half, 5), Piece::NoLine);
-        // The stream lost the first one.
-        assert_eq!(waiting.piece("l", (6, 2, 3), b"x", 5), Piece::Waits);
+        for index in [0, 4] {
+            assert_eq!(waiting.piece("k", (6, index, 3), b"x", 5), Piece::NoLine);
+        }
         assert_eq!((waiting.partial.len(), waiting.piece_bytes), (0, 0));
+    }
+
+    /// A request that was given up may arrive after what was sent in its place, and after what was sent next.
+    #[test]
+    fn pieces_come_in_any_order_and_again() {
+        let mut waiting = Waiting::new();
+        let order = [(6, 2), (7, 3), (6, 1), (6, 1), (7, 3), (7, 1), (6, 2), (6, 3), (6, 1), (7, 2)];
+        let mut whole = Vec::new();
+        for (n, index) in order {
+            let size = if whole.is_empty() { 6 } else { 7 };
+            match waiting.piece("k", (n, index, 3), format!("{n}.{index} ").as_bytes(), size) {
+                Piece::Whole(line) => whole.push(String::from_utf8(line).unwrap()),
+                Piece::Waits => {}
+                Piece::NoLine => panic!("{n}.{index}"),
+            }
+        }
+        assert_eq!(whole, ["6.1 6.2 6.3 ", "7.1 7.2 7.3 "]);
+        // Cut otherwise the next time.
+        assert_eq!(waiting.piece("k", (8, 1, 3), b"a", 8), Piece::Waits);
+        assert_eq!(waiting.piece("k", (8, 1, 2), b"ab", 8), Piece::Waits);
+        assert_eq!(waiting.piece("k", (8, 2, 2), b"c", 8), Piece::Whole(b"abc".to_vec()));
+    }
+
+    #[test]
+    fn of_a_record_with_many_contents_the_rest_is_read_again() {
+        let mut waiting = Waiting::new();
+        for forged in 0..MOST_CANDIDATES {
+            waiting.line(7, forged.to_string().as_bytes(), NOW, 5);
+        }
+        assert!(!waiting.wants_again(7));
+        waiting.line(7, b"the true one", NOW, 5);
+        assert!(!waiting.wants_again(6) && waiting.wants_again(7));
+    }
+
+    #[test]
+    fn what_waits_already_takes_no_others_place() {
+        let mut waiting = waiting(20);
+        for n in [7, 8, 7] {
+            waiting.line(n, &[b'x'; 10], NOW, 5);
+        }
+        assert_eq!((waiting.lines.len(), waiting.is_newly_full()), (2, None));
     }
 }

@@ -221,6 +221,20 @@ async fn nobody_keeps_a_checkpoint_in_the_middle_of_something_else() {
     assert!(!told.kept_by.lock().unwrap().contains(&thread::current().id()));
 }
 
+/// Nor writes what is long: the next file may have to be made for it.
+#[tokio::test]
+async fn what_is_long_is_for_the_writers_thread() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let recorder = journal.begin(opening(1)).await.unwrap();
+    for n in 0..20 {
+        until_helped(&recorder, &told).await;
+        told.threads.lock().unwrap().clear();
+        recorder.record(&[statement(1_000_000 + n, &"x".repeat(300_000))]).await.unwrap();
+        assert!(!told.has(thread::current().id()));
+    }
+}
+
 #[tokio::test]
 async fn the_last_handle_may_go_on_the_thread_that_would_do_the_work() {
     for _ in 0..20 {

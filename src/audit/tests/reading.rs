@@ -303,4 +303,7 @@ async fn reading_begins_about_where_the_recording_does() {
         assert!(matches!(read(number, None), Err(ReplayError::Damaged { .. })));
         assert_eq!(read(number, Some(opened(number))).is_ok(), number > 3, "{number}");
     }
+    // What says where the log begins is of another.
+    fs::write(house.dir().join("base"), br#"{"file":90}"#).unwrap();
+    assert!(matches!(read(30, Some(opened(30))), Err(ReplayError::Damaged { .. })));
 }

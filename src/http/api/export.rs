@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::access::Access;
 use crate::access::credential::error_chain;
@@ -95,8 +96,8 @@ pub async fn show(
         return Err(refusal.into());
     }
     let reading = Reading::new(&state.access, &who.caller.principal, &headers);
-    let body = streamed::body(write(&state, format, filter, counts, reading)).await;
-    let body = body.map_err(|error| problem(&error))?;
+    let (chunks, writing) = write(&state, format, filter, counts, reading);
+    let body = streamed::body(chunks, writing).await.map_err(|error| error.problem(problem))?;
     let kind = match format {
         Format::Jsonl | Format::Ocsf => "application/x-ndjson",
         Format::Sql => "application/sql; charset=utf-8",
@@ -119,10 +120,10 @@ fn write(
     filter: Filter,
     counted: Counts,
     reading: Reading,
-) -> mpsc::Receiver<streamed::Chunk<ExportError>> {
+) -> (mpsc::Receiver<streamed::Chunk<ExportError>>, JoinHandle<()>) {
     let (sender, chunks) = streamed::channel();
     let directory = Arc::clone(&state.audit);
-    state.tasks.spawn_blocking(move || {
+    let writing = state.tasks.spawn_blocking(move || {
         let reading = RefCell::new(reading);
         let mut writer = Sink::new(sender.clone(), || reading.borrow_mut().still_may());
         let order = export::Order { directory: &directory, format, filter: &filter, size: Some(counted.log) };
@@ -136,7 +137,7 @@ fn write(
         // Whoever read has gone when this fails.
         let _ = sender.blocking_send(Err(error));
     });
-    chunks
+    (chunks, writing)
 }
 
 #[utoipa::path(
@@ -163,7 +164,7 @@ pub async fn bundle(
     reading.may(Whose { principal: Some(found.principal.id.as_str()), target: Some(found.target.as_str()) });
     let (sender, chunks) = streamed::channel();
     let (directory, access) = (Arc::clone(&state.audit), Arc::clone(&state.access));
-    state.tasks.spawn_blocking(move || {
+    let writing = state.tasks.spawn_blocking(move || {
         let mut writer = Sink::new(sender.clone(), || reading.still_may());
         let key = access.journal.verify_key();
         let order = bundle::Order { directory: &directory, key, session: &session, redactions: &[] };
@@ -172,7 +173,7 @@ pub async fn bundle(
             let _ = sender.blocking_send(Err(error));
         }
     });
-    let body = streamed::body(chunks).await.map_err(|error| unbundled(&error))?;
+    let body = streamed::body(chunks, writing).await.map_err(|error| error.problem(unbundled))?;
     Ok(([(header::CONTENT_TYPE, "application/x-sallyport-bundle")], body).into_response())
 }
 

@@ -93,7 +93,7 @@ pub async fn show(
         confirmed: Instant::now(),
     });
     let watched = sender.clone();
-    state.tasks.spawn_blocking(move || {
+    let writing = state.tasks.spawn_blocking(move || {
         let mut reading = watching.clone();
         let mut writer = Sink::new(sender.clone(), || reading.as_mut().is_none_or(Watching::still_may));
         let wait = || !watched.is_closed() && watching.as_mut().is_some_and(Watching::look_later);
@@ -112,7 +112,7 @@ pub async fn show(
             let _ = sender.blocking_send(Err(error));
         }
     });
-    let body = streamed::body(chunks).await.map_err(|error| problem(&error))?;
+    let body = streamed::body(chunks, writing).await.map_err(|error| error.problem(problem))?;
     let kind = match format {
         Format::Text => "text/plain; charset=utf-8",
         Format::Json => "application/x-ndjson",
