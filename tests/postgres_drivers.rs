@@ -9,6 +9,8 @@ mod java;
 mod node;
 #[path = "postgres_drivers/python.rs"]
 mod python;
+#[path = "postgres_drivers/rust.rs"]
+mod rust;
 mod support;
 #[path = "postgres_drivers/way.rs"]
 mod way;

@@ -17,11 +17,11 @@ const LOGGED: [&str; 3] = ["log_statement=all", "log_line_prefix=%u|", "log_para
 const LONGEST_COMPARED: usize = 8_000;
 
 /// Where a script's client connects to, and as whom.
-struct Place {
-    port: u16,
-    user: String,
-    password: String,
-    ca_file: PathBuf,
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) ca_file: PathBuf,
 }
 
 pub(crate) struct Ways {
@@ -45,9 +45,8 @@ impl Ways {
         Self { postgres, bastion }
     }
 
-    /// Runs `command` on both ways, which it finds in its environment as libpq does.
-    #[track_caller]
-    pub(crate) fn the_same(&self, command: impl Fn() -> Command) -> String {
+    /// The direct way, and that through the gateway.
+    fn places(&self) -> [Place; 2] {
         let direct = Place {
             port: self.postgres.port,
             user: "direct".to_owned(),
@@ -60,14 +59,30 @@ impl Ways {
             password: self.bastion.token("alice"),
             ca_file: self.bastion.ca_file(),
         };
-        let direct = self.run(&command(), &direct).success();
-        let proxied = self.run(&command(), &gateway).success();
-        same(&direct.stdout, &proxied.stdout);
+        [direct, gateway]
+    }
+
+    /// Runs `command` on both ways, which it finds in its environment as libpq does.
+    #[track_caller]
+    pub(crate) fn the_same(&self, command: impl Fn() -> Command) {
+        let [direct, proxied] = self.places().map(|place| self.run(&command(), &place).success());
         same(&direct.stderr, &proxied.stderr);
-        assert!(!direct.stdout.is_empty(), "the script says nothing");
+        self.compare(&direct.stdout, &proxied.stdout);
+    }
+
+    /// As [`Self::the_same`], in this process.
+    #[track_caller]
+    pub(crate) fn the_same_here(&self, script: impl Fn(&Place) -> String) {
+        let [direct, proxied] = self.places().map(|place| script(&place));
+        self.compare(&direct, &proxied);
+    }
+
+    #[track_caller]
+    fn compare(&self, direct: &str, proxied: &str) {
+        same(direct, proxied);
+        assert!(!direct.is_empty(), "the script says nothing");
         self.bastion.verify().success();
         self.record_is_complete();
-        direct.stdout
     }
 
     fn run(&self, client: &Command, place: &Place) -> Finished {
