@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use support::bastion::{ADMIN_DIR, target};
 use support::process::{Running, wait_until};
 use support::{Bastion, Finished, Options, Postgres};
@@ -105,6 +106,32 @@ fn a_revocation_cuts_the_stream_whose_bytes_are_recorded() {
             && record["bytes"].as_u64().is_some_and(|bytes| bytes > 0)
     });
     assert!(copied, "{recording:#?}");
+    bastion.verify().success();
+}
+
+#[test]
+fn a_stream_ends_when_its_access_no_longer_says_so_and_the_session_goes_on() {
+    let (postgres, bastion) = start(true);
+    bastion.grant("alice", REPLICATED, "dba", 3600, &[]);
+    let running = receiving(&bastion, &postgres, &bastion.scratch().join("wal"));
+    let mut psql = bastion.client("psql", "alice", REPLICATED);
+    let mut psql = Running::start(psql.args(["-Xc", "SELECT pg_sleep(600)"]).stdout(Stdio::null()));
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    wait_until("psql runs", || postgres.value("postgres", sleeping) == "1");
+
+    let config = bastion.config_file();
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("replication = true"));
+    fs::write(&config, text.replace("replication = true", "replication = false")).unwrap();
+    bastion.signal(Signal::HUP);
+    assert!(!running.finish().status.success());
+    let ended = || {
+        let events = bastion.events("connection_ended");
+        events.iter().any(|event| event.to_string().contains("REPLICATION: an access with"))
+    };
+    wait_until("the end says why", ended);
+    assert!(psql.is_running(), "other connections of the session stay");
+    assert_eq!(postgres.value("postgres", sleeping), "1");
     bastion.verify().success();
 }
 

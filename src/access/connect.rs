@@ -16,6 +16,7 @@ use crate::policy::{self, Facts, Query};
 use crate::store::{Filter, StoreError};
 
 use super::Access;
+use super::hub::Live;
 use super::refusal::deny_from_store;
 
 /// What a client asked to be connected to.
@@ -128,7 +129,13 @@ impl Access {
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
-                Ok(permit) => self.hub.renew(permit),
+                Ok(permit) => {
+                    if let Err(deny) = self.may_replicate(&permit) {
+                        let replicates = |live: &Live| live.session == session && live.replicates;
+                        self.hub.tell(replicates, &end_reason(&deny));
+                    }
+                    self.hub.renew(permit);
+                }
                 Err(Deny::StoreUnavailable { detail }) => return Err(StoreError::Unavailable { detail }),
                 Err(deny) => {
                     tracing::info!(%session, reason = %deny, "connections are no longer permitted");

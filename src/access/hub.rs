@@ -53,6 +53,8 @@ pub struct Live {
     pub principal: PrincipalId,
     pub target: TargetName,
     pub ends_at: Timestamp,
+    /// It is one for replication, which has a rule of its own.
+    pub replicates: bool,
 }
 
 /// A connection's permit as it was last confirmed: who somebody is, their groups above all, may change
@@ -96,6 +98,7 @@ impl Hub {
             principal: permit.principal().id.clone(),
             target: permit.target().name.clone(),
             ends_at: permit.ends_at(),
+            replicates: false,
         };
         let permit = CurrentPermit(Arc::new(ArcSwap::from_pointee(permit.clone())));
         let entry = Entry { live, permit: permit.clone(), stop, done: over };
@@ -209,6 +212,13 @@ impl Registration {
 
     pub fn permit(&self) -> &CurrentPermit {
         &self.permit
+    }
+
+    /// It is a connection for replication from here on.
+    pub fn replicates(&self) {
+        if let Some(entry) = self.hub.entries().get_mut(&self.connection) {
+            entry.live.replicates = true;
+        }
     }
 
     /// A handle that resolves when the connection is to end.

@@ -39,11 +39,12 @@ impl Access {
 }
 
 impl Access {
-    /// Whether a replication connection may be opened; `says_so`: the access is configured for it.
-    pub fn may_replicate(&self, permit: &Permit, says_so: bool) -> Result<(), Deny> {
+    /// Whether a replication connection may be open.
+    pub fn may_replicate(&self, permit: &Permit) -> Result<(), Deny> {
         let rules = self.rules();
-        let target = &rules.targets.find(&permit.target().name)?.target;
-        let query = query(permit, target, Action::Replicate).detail(Detail::Replication(says_so));
+        let entry = rules.targets.find(&permit.target().name)?;
+        let says_so = entry.route.postgres().is_ok_and(|target| target.replication.contains(permit.access()));
+        let query = query(permit, &entry.target, Action::Replicate).detail(Detail::Replication(says_so));
         match rules.policy.decide(&query) {
             Decision::Allow { .. } => Ok(()),
             Decision::Refuse { rules } => Err(Deny::PolicyRefused { rules }),

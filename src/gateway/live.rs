@@ -100,6 +100,11 @@ impl LiveConnection {
         self.registration.permit()
     }
 
+    /// It is a connection for replication: it ends when that is no longer permitted.
+    pub fn replicates(&self) {
+        self.registration.replicates();
+    }
+
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
     }

@@ -232,6 +232,9 @@ impl PostgresGateway {
             Ok(live) => live,
             Err(deny) => return self.refuse(&mut known, &deny).await,
         };
+        if known.start.wants_replication() {
+            live.replicates();
+        }
         let mut stop = live.stop_signal();
         let reached = tokio::select! {
             biased;
@@ -257,7 +260,7 @@ impl PostgresGateway {
         let permit = self.access.admit(&known.principal, wanted).await?;
         let target = find()?;
         if known.start.wants_replication() {
-            self.access.may_replicate(&permit, target.replication.contains(permit.access()))?;
+            self.access.may_replicate(&permit)?;
         }
         let is_physical = known.start.wants_replication() && !known.start.replicates_database();
         // The server ignores it then; PostgreSQL's tools write `replication` there.
