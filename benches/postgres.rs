@@ -18,6 +18,8 @@
 mod idle;
 #[path = "shared/plot.rs"]
 mod plot;
+#[path = "postgres/result.rs"]
+mod result;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "postgres/ways.rs"]
@@ -257,6 +259,10 @@ fn main() {
     }
     if wants("idle") {
         idle::print(&world, scratch.path());
+    }
+    // It takes long: only who asks for it has it.
+    if wanted.split(',').any(|part| part == "result") {
+        result::print(&world);
     }
     let mut arguments = std::env::args().skip_while(|argument| argument != "--plot").skip(1);
     if let Some(path) = arguments.next() {

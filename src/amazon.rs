@@ -1,5 +1,7 @@
 //! How Amazon's services are reached, by Amazon's SDK.
 
+pub mod kms;
+
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;

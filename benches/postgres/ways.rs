@@ -138,9 +138,23 @@ impl World {
     }
 
     pub(crate) fn resident_kib(&self, way: Way) -> u64 {
+        self.status_kib(way, "VmRSS:")
+    }
+
+    /// The most that was resident since [`Self::forget_peak`].
+    pub(crate) fn peak_kib(&self, way: Way) -> u64 {
+        self.status_kib(way, "VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self, way: Way) {
+        // proc(5): 5 resets the peak to what is resident now.
+        fs::write(format!("/proc/{}/clear_refs", self.pid(way).unwrap()), "5").unwrap();
+    }
+
+    fn status_kib(&self, way: Way, field: &str) -> u64 {
         let Some(pid) = self.pid(way) else { return 0 };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
