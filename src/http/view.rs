@@ -1,29 +1,29 @@
 //! What the API shows: types of its own, so that the domain can change without the API changing.
 //! The command line reads the same types.
 
+mod request;
+mod search;
+mod session;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::error::RuleView;
-use crate::access::credential::Released;
-use crate::access::hub::Cut;
-use crate::access::{read, revoke};
-use crate::audit::search::{Found, Hit};
-use crate::domain::approval::Approval;
+use crate::access::read;
 use crate::domain::block::Block;
 use crate::domain::connection::Connection;
-use crate::domain::decision::Rule;
-use crate::domain::id::{BlockId, ConnectionId, NodeId, PrincipalId, RequestId, SessionId, TokenId};
+use crate::domain::id::{BlockId, ConnectionId, NodeId, PrincipalId, SessionId, TokenId};
 use crate::domain::name::{AccessName, DomainName, GroupName, TargetName, UserName};
 use crate::domain::principal::{Actor, Principal};
-use crate::domain::request::{Request, RequestState};
-use crate::domain::session::{Session, SessionStatus};
 use crate::domain::ssh_key::SshKey;
 use crate::domain::target::{Environment, TargetKind};
 use crate::domain::time::Timestamp;
+
+pub use request::{ApprovalView, AskedView, RequestView, State};
+pub use search::{FoundView, HitView};
+pub use session::{CredentialView, CutView, RevocationView, RevokedView, SessionView, Status};
 
 /// A list; newest first.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -34,75 +34,6 @@ pub struct List<T> {
 impl<T> FromIterator<T> for List<T> {
     fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
         Self { items: items.into_iter().collect() }
-    }
-}
-
-/// A record in which something was found.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct HitView {
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    pub principal: PersonView,
-    #[schema(value_type = String)]
-    pub target: TargetName,
-    #[schema(value_type = String)]
-    pub access: AccessName,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub break_glass: bool,
-    #[schema(value_type = String)]
-    pub session: SessionId,
-    /// Names the recording too.
-    #[schema(value_type = String)]
-    pub connection: ConnectionId,
-    /// The record's place in the recording.
-    pub seq: u64,
-    /// `statement`, `output` (what was shown), `input` (what was typed), `program`, `file` and so on.
-    pub kind: String,
-    /// What was found, with what stands around it.
-    pub excerpt: String,
-    /// It is in so many further places of the record.
-    pub more: u64,
-}
-
-impl From<Hit> for HitView {
-    fn from(hit: Hit) -> Self {
-        Self {
-            at: hit.at,
-            principal: hit.principal.into(),
-            target: hit.target,
-            access: hit.access,
-            break_glass: hit.break_glass,
-            session: hit.session,
-            connection: hit.connection,
-            seq: hit.seq,
-            kind: hit.kind.to_owned(),
-            excerpt: hit.excerpt,
-            more: hit.more,
-        }
-    }
-}
-
-/// What a search found.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct FoundView {
-    /// Newest first.
-    pub items: Vec<HitView>,
-    /// Give it as `before` to go on; absent when everything was looked at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<u64>,
-    /// Recordings that the caller may not read were left out, whatever is in them.
-    pub withheld: bool,
-    /// Some of what may hold the text cannot be read: files of the log were moved away.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub moved: bool,
-    /// The index is still being made: what is newest was not looked at yet.
-    pub behind: bool,
-}
-
-impl FoundView {
-    pub fn new(found: Found, behind: bool) -> Self {
-        let Found { hits, next, withheld, moved } = found;
-        Self { items: hits.into_iter().map(HitView::from).collect(), next, withheld, moved, behind }
     }
 }
 
@@ -170,319 +101,6 @@ pub struct WhoamiView {
     pub token: TokenId,
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct ApprovalView {
-    pub by: PersonView,
-    #[schema(value_type = String)]
-    pub domain: DomainName,
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    pub comment: String,
-}
-
-impl From<Approval> for ApprovalView {
-    fn from(approval: Approval) -> Self {
-        Self { by: approval.by.into(), domain: approval.domain, at: approval.at, comment: approval.comment }
-    }
-}
-
-/// Where a request stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    Pending,
-    Approved,
-    Denied,
-    Cancelled,
-    Lapsed,
-}
-
-impl State {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Approved => "approved",
-            Self::Denied => "denied",
-            Self::Cancelled => "cancelled",
-            Self::Lapsed => "lapsed",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RequestView {
-    #[schema(value_type = String)]
-    pub id: RequestId,
-    pub requester: PersonView,
-    #[schema(value_type = String)]
-    pub requester_domain: DomainName,
-    #[schema(value_type = String)]
-    pub target: TargetName,
-    #[schema(value_type = String)]
-    pub access: AccessName,
-    pub duration_seconds: u64,
-    pub reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    pub break_glass: bool,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    /// When a request that nobody decided on lapses.
-    #[schema(value_type = String, format = DateTime)]
-    pub lapses_at: Timestamp,
-    pub state: State,
-    #[schema(value_type = Option<String>, format = DateTime)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_at: Option<Timestamp>,
-    /// Who denied or withdrew it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decided_by: Option<PersonView>,
-    /// Why it was denied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// The session that came of it.
-    #[schema(value_type = Option<String>)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<SessionId>,
-    pub approvals: Vec<ApprovalView>,
-    /// What a pending request still wants.
-    pub missing: Vec<RuleView>,
-}
-
-impl From<read::RequestView> for RequestView {
-    fn from(view: read::RequestView) -> Self {
-        Self::new(view.request, view.state, &view.missing)
-    }
-}
-
-impl RequestView {
-    fn new(request: Request, state: RequestState, missing: &[Rule]) -> Self {
-        let (mut decided_at, mut decided_by, mut why_denied, mut session_id) = (None, None, None, None);
-        let state = match state {
-            RequestState::Pending => State::Pending,
-            RequestState::Approved { at, session } => {
-                (decided_at, session_id) = (Some(at), Some(session));
-                State::Approved
-            }
-            RequestState::Denied { at, by, why } => {
-                (decided_at, decided_by, why_denied) = (Some(at), Some(by.into()), Some(why));
-                State::Denied
-            }
-            RequestState::Cancelled { at, by } => {
-                (decided_at, decided_by) = (Some(at), Some(by.into()));
-                State::Cancelled
-            }
-            RequestState::Lapsed { at } => {
-                decided_at = Some(at);
-                State::Lapsed
-            }
-        };
-        Self {
-            id: request.id,
-            requester: request.requester.into(),
-            requester_domain: request.requester_domain,
-            target: request.ask.target,
-            access: request.ask.access,
-            duration_seconds: request.ask.duration.as_secs(),
-            reason: request.ask.reason,
-            ticket: request.ask.ticket,
-            break_glass: request.ask.break_glass,
-            created_at: request.created_at,
-            lapses_at: request.lapses_at,
-            state,
-            decided_at,
-            decided_by,
-            why: why_denied,
-            session: session_id,
-            approvals: request.approvals.into_iter().map(ApprovalView::from).collect(),
-            missing: missing.iter().map(RuleView::from).collect(),
-        }
-    }
-}
-
-/// A request and, once it is granted, its session.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct AskedView {
-    pub request: RequestView,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session: Option<SessionView>,
-}
-
-impl AskedView {
-    pub(super) fn new(request: Request, session: Option<Session>, missing: &[Rule], now: Timestamp) -> Self {
-        let state = request.state_at(now);
-        Self {
-            request: RequestView::new(request, state, missing),
-            session: session.map(|session| {
-                let status = session.status(now);
-                SessionView::new(session, status)
-            }),
-        }
-    }
-}
-
-/// What a session is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    Active,
-    Revoked,
-    Expired,
-}
-
-impl Status {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RevocationView {
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    pub by: PersonView,
-    pub why: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct SessionView {
-    #[schema(value_type = String)]
-    pub id: SessionId,
-    #[schema(value_type = String)]
-    pub request: RequestId,
-    pub principal: PersonView,
-    #[schema(value_type = String)]
-    pub principal_domain: DomainName,
-    #[schema(value_type = String)]
-    pub target: TargetName,
-    #[schema(value_type = String)]
-    pub access: AccessName,
-    pub reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ticket: Option<String>,
-    pub break_glass: bool,
-    pub approvals: Vec<ApprovalView>,
-    #[schema(value_type = String, format = DateTime)]
-    pub granted_at: Timestamp,
-    /// The absolute end.
-    #[schema(value_type = String, format = DateTime)]
-    pub ends_at: Timestamp,
-    pub status: Status,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked: Option<RevocationView>,
-}
-
-impl SessionView {
-    pub(super) fn new(session: Session, status: SessionStatus) -> Self {
-        Self {
-            id: session.id,
-            request: session.request,
-            principal: session.principal.into(),
-            principal_domain: session.principal_domain,
-            target: session.target,
-            access: session.access,
-            reason: session.reason,
-            ticket: session.ticket,
-            break_glass: session.break_glass,
-            approvals: session.approvals.into_iter().map(ApprovalView::from).collect(),
-            granted_at: session.granted_at,
-            ends_at: session.ends_at,
-            status: match status {
-                SessionStatus::Active => Status::Active,
-                SessionStatus::Revoked => Status::Revoked,
-                SessionStatus::Expired => Status::Expired,
-            },
-            revoked: session.revoked.map(|revocation| RevocationView {
-                at: revocation.at,
-                by: revocation.by.into(),
-                why: revocation.why,
-            }),
-        }
-    }
-}
-
-/// One connection that was told to end.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct CutView {
-    #[schema(value_type = String)]
-    pub connection: ConnectionId,
-    /// Whether it was over when the call returned.
-    pub ended: bool,
-}
-
-impl From<Cut> for CutView {
-    fn from(cut: Cut) -> Self {
-        Self { connection: cut.connection, ended: cut.ended }
-    }
-}
-
-/// What became of a session's credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "state", rename_all = "lowercase")]
-pub enum CredentialView {
-    /// None had been issued, or it was gone already.
-    None,
-    /// The source confirmed it.
-    Destroyed {
-        handle: String,
-        /// `dropped`; `rotated`: its secret was changed; `expires`: worth nothing 15 minutes after its issue; `kept`:
-        /// unchanged, and nobody but Sallyport has it; `expired`; `earlier`: it had been destroyed before.
-        how: String,
-    },
-    /// It cannot be destroyed: its source denies it everything until it has expired.
-    Denied {
-        handle: String,
-        #[schema(value_type = String, format = DateTime)]
-        expires_at: Timestamp,
-        /// How long the source took to apply the deny, where a call proved that it did; otherwise that is not known.
-        window_ms: Option<u64>,
-    },
-    /// It may still exist; destruction is retried until it is gone.
-    Pending { handle: String, error: String },
-}
-
-impl From<Released> for CredentialView {
-    fn from(released: Released) -> Self {
-        match released {
-            Released::None => Self::None,
-            Released::Destroyed { handle, how } => Self::Destroyed { handle, how },
-            Released::Denied { handle, expires_at, in_force } => {
-                Self::Denied { handle, expires_at, window_ms: in_force.milliseconds() }
-            }
-            Released::Pending { handle, error } => Self::Pending { handle, error },
-        }
-    }
-}
-
-/// What a revocation did.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct RevokedView {
-    pub session: SessionView,
-    /// The session had been revoked before; the rest was done all the same.
-    pub before: bool,
-    pub cuts: Vec<CutView>,
-    pub credential: CredentialView,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block: Option<BlockView>,
-}
-
-impl RevokedView {
-    pub(super) fn new(done: revoke::Revocations, now: Timestamp) -> Self {
-        let status = done.session.status(now);
-        Self {
-            session: SessionView::new(done.session, status),
-            before: done.before,
-            cuts: done.cuts.into_iter().map(CutView::from).collect(),
-            credential: done.credential.into(),
-            block: done.block.map(|block| BlockView::new(block, now)),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
