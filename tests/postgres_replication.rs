@@ -15,6 +15,8 @@ use support::{Bastion, Finished, Options, Postgres};
 
 const REPLICATED: &str = "replicated-dev";
 const RULED: &str = "ruled-dev";
+/// Roles of sessions that may replicate.
+const REPLICATING: &str = "SELECT count(*) FROM pg_roles WHERE rolreplication AND rolname LIKE 'sp\\_%'";
 
 /// Two targets whose access `dba` may replicate, one of them with a rule for statements, beside the usual ones.
 fn start(is_superuser: bool) -> (Postgres, Bastion) {
@@ -132,6 +134,10 @@ fn a_stream_ends_when_its_access_no_longer_says_so_and_the_session_goes_on() {
     wait_until("the end says why", ended);
     assert!(psql.is_running(), "other connections of the session stay");
     assert_eq!(postgres.value("postgres", sleeping), "1");
+    // Who connects next finds the right gone from the session's role.
+    assert_eq!(postgres.value("postgres", REPLICATING), "1");
+    bastion.psql("alice", REPLICATED, "SELECT 1").success();
+    assert_eq!(postgres.value("postgres", REPLICATING), "0");
     bastion.verify().success();
 }
 
@@ -147,8 +153,7 @@ fn what_the_rules_do_not_let_replicate_does_not() {
     assert!(told.stderr.contains("refused by Sallyport"), "{}", told.stderr);
     assert_eq!(psql(&bastion, RULED, "SELECT 1").success().stdout.trim(), "1");
     // Only the session that opened a replication connection has a role with the right.
-    let replicating = "SELECT count(*) FROM pg_roles WHERE rolreplication AND rolname LIKE 'sp\\_%'";
-    assert_eq!(postgres.value("postgres", replicating), "1");
+    assert_eq!(postgres.value("postgres", REPLICATING), "1");
 }
 
 #[test]

@@ -354,7 +354,12 @@ fn what_was_prepared_is_run_by_the_rules_for_what_it_does() {
     );
     assert_eq!(rows(&postgres), "100");
 
-    // By the protocol, and run by SQL.
+    bastion.verify().success();
+}
+
+#[test]
+fn what_the_protocol_prepared_is_run_by_sql_under_the_same_rules() {
+    let (_postgres, bastion) = start();
     let (mut wire, _) = Wire::session(&bastion, "alice", READ_ONLY);
     let sync = message(b'S', b"");
     wire.send(&[message(b'P', b"known\0SELECT 5\0\0\0"), sync.clone()].concat());
@@ -365,6 +370,18 @@ fn what_was_prepared_is_run_by_the_rules_for_what_it_does() {
     assert_eq!(tags(&mut wire), "EZ");
     wire.send(&query("EXECUTE gone"));
     assert_eq!(tags(&mut wire), "EZ");
+    // What is more than a query changes what is known, or the protocol itself.
+    for (name, sql) in [("d", "DEALLOCATE known"), ("c", "COPY (SELECT 1) TO STDOUT"), ("b", "BEGIN")] {
+        wire.send(&[message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes()), sync.clone()].concat());
+        assert_eq!(tags(&mut wire), "1Z", "{sql}");
+        wire.send(&query(&format!("EXECUTE {name}")));
+        assert_eq!(tags(&mut wire), "EZ", "{sql}");
+    }
+    // Many of them in one text are not looked at.
+    wire.send(&query(&"EXECUTE known;".repeat(33)));
+    assert_eq!(tags(&mut wire), "EZ");
+    wire.send(&query("EXECUTE known"));
+    assert_eq!(tags(&mut wire), "TDCZ");
     // A name that the server may know by another: none can be told after it.
     wire.send(&[message(b'P', "\u{c4}\0SELECT 6\0\0\0".as_bytes()), sync].concat());
     assert_eq!(tags(&mut wire), "1Z");

@@ -2,6 +2,7 @@
 //! do. Asked once before a connection begins, again once it is registered, and again whenever
 //! something changes while it is up.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -123,14 +124,19 @@ impl Access {
     /// Checks everything that is live on this node and ends what is no longer permitted. Fails when
     /// the store does not answer; what was confirmed by then stays.
     pub async fn recheck_live(&self) -> Result<(), StoreError> {
+        let live = self.hub.live();
+        let replicating: HashSet<SessionId> =
+            live.iter().filter(|live| live.replicates).map(|live| live.session.clone()).collect();
         let mut sessions: Vec<(PrincipalId, SessionId)> =
-            self.hub.live().into_iter().map(|live| (live.principal, live.session)).collect();
+            live.into_iter().map(|live| (live.principal, live.session)).collect();
         sessions.sort_unstable();
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
                 Ok(permit) => {
-                    if let Err(deny) = self.may_replicate(&permit) {
+                    if replicating.contains(&session)
+                        && let Err(deny) = self.may_replicate(&permit)
+                    {
                         let replicates = |live: &Live| live.session == session && live.replicates;
                         self.hub.tell(replicates, &end_reason(&deny));
                     }

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::PostgresTarget;
 use crate::credentials::sources::Sources;
 use crate::credentials::{
-    Credential, CredentialSource, Destroyed, Destruction, Opened, SourceError, SourceRequest,
+    Credential, CredentialSource, Destroyed, Destruction, Opened, Replication, SourceError, SourceRequest,
 };
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
@@ -226,7 +226,7 @@ impl Credentials {
 impl Access {
     /// Opens the session's credential for one connection, and makes it if this is the first.
     ///
-    /// `replicates`: the connection is for replication, which was allowed.
+    /// `replicates`: the connection is for replication.
     ///
     /// Goes on to its end even if the caller gives up: abandoned halfway, the source might make the
     /// credential after its destruction was confirmed.
@@ -268,7 +268,13 @@ impl Access {
             .map_err(|detail| Deny::CredentialUnavailable { detail })?;
         let is_issued = lease.state == LeaseState::Issued;
         let source = self.credentials.source(&target);
-        let request = SourceRequest { replicates, ..source_request(&target, &lease) };
+        let replication = match self.may_replicate(permit) {
+            Ok(()) if replicates => Replication::Now,
+            Ok(()) => Replication::May,
+            Err(deny) if replicates => return Err(deny),
+            Err(_) => Replication::No,
+        };
+        let request = SourceRequest { replication, ..source_request(&target, &lease) };
         let opened = source.open(&request, is_issued, &ended).await.map_err(|error| {
             let detail = error_chain(&error);
             tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
@@ -544,7 +550,7 @@ pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRec
         lease: lease.id.as_str(),
         handle: &lease.handle,
         ends_at: lease.ends_at,
-        replicates: false,
+        replication: Replication::No,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 
 use crate::config::PostgresTarget;
-use crate::credentials::{Destroyed, Destruction, Found, SourceRequest};
+use crate::credentials::{Destroyed, Destruction, Found, Replication, SourceRequest};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::lease::LeaseState;
 use crate::domain::session::SessionStatus;
@@ -206,8 +206,14 @@ impl Access {
         let (target, admin) = (&target, target.source.admin().map_or("", |admin| admin.user.as_str()));
         let access_role = access_role.as_deref().unwrap_or(admin);
         let (handle, ends_at) = (found.handle.as_str(), self.now());
-        let request =
-            SourceRequest { target, access_role, lease: handle, handle, ends_at, replicates: false };
+        let request = SourceRequest {
+            target,
+            access_role,
+            lease: handle,
+            handle,
+            ends_at,
+            replication: Replication::No,
+        };
         match self.credentials.source(target).destroy(&request).await {
             Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
             Ok(Destruction::Done(Destroyed { how, terminated })) => {

@@ -119,8 +119,18 @@ pub struct SourceRequest<'a> {
     pub handle: &'a str,
     /// The session's end; the credential is worth nothing after it.
     pub ends_at: Timestamp,
+    pub replication: Replication,
+}
+
+/// What a session may do with replication, at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// Nothing: what was given to it before is taken away.
+    No,
+    /// It may, and what is opened now is for something else.
+    May,
     /// What is opened is to replicate.
-    pub replicates: bool,
+    Now,
 }
 
 /// A credential that a source holds and that looks like one of Sallyport's.

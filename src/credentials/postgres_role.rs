@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::kept_admins::KeptAdmins;
 use super::postgres_admin::Admin;
 use super::{
-    Credential, CredentialSource, Destroyed, Destruction, Found, How, Opened, Sent, SourceError,
+    Credential, CredentialSource, Destroyed, Destruction, Found, How, Opened, Replication, Sent, SourceError,
     SourceRequest, bounded,
 };
 use crate::config::PostgresTarget;
@@ -122,11 +122,11 @@ async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
 
 impl PostgresRole {
     async fn make(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
-        let (admin, number) = self.admin_for(request).await?;
-        if request.replicates {
+        let (admin, there) = self.admin_for(request).await?;
+        let replicates = request.replication == Replication::Now;
+        if replicates {
             can_let_replicate(&admin).await?;
         }
-        let replication = if request.replicates { "REPLICATION" } else { "" };
         let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
         let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ONCE);
         let role = identifier(request.handle);
@@ -139,11 +139,17 @@ impl PostgresRole {
             literal(&request.ends_at.to_string()),
         );
         // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
-        let (doing, statements) = if number.is_some() {
+        let (doing, statements) = if let Some(there) = there {
+            let replication = match request.replication {
+                Replication::Now => "REPLICATION",
+                // Before 16 only a superuser may say so much as that it has not what it has not.
+                Replication::No if there.replicates => "NOREPLICATION",
+                Replication::No | Replication::May => "",
+            };
             ("renew the role", format!("ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"))
         } else {
-            let no = if request.replicates { "" } else { "NOREPLICATION" };
-            let powers = format!("NOSUPERUSER NOCREATEDB NOCREATEROLE {no}{replication} NOBYPASSRLS INHERIT");
+            let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };
+            let powers = format!("NOSUPERUSER NOCREATEDB NOCREATEROLE {replication} NOBYPASSRLS INHERIT");
             let made = format!(
                 "CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
                  COMMENT ON ROLE {role} IS {}",
@@ -162,7 +168,7 @@ impl PostgresRole {
     }
 
     /// An admin connection, and what [`look`] found.
-    async fn admin_for(&self, request: &SourceRequest<'_>) -> Result<(Admin, Option<u32>), SourceError> {
+    async fn admin_for(&self, request: &SourceRequest<'_>) -> Result<(Admin, Option<There>), SourceError> {
         if let Some(admin) = self.admins.take(request.target) {
             match look(&admin, request).await {
                 // It has broken.
@@ -171,8 +177,8 @@ impl PostgresRole {
             }
         }
         let admin = Admin::connect_briefly(request.target).await?;
-        let number = look(&admin, request).await?;
-        Ok((admin, number))
+        let there = look(&admin, request).await?;
+        Ok((admin, there))
     }
 }
 
@@ -257,18 +263,23 @@ fn session_of(handle: &str) -> Option<SessionId> {
     handle.strip_prefix(PREFIX)?.replace('_', "-").parse().ok()
 }
 
-/// What has to be known before the session's role is made, in one round trip: its number if it is there already.
+/// The session's role as it is.
+struct There {
+    replicates: bool,
+}
+
+/// What has to be known before the session's role is made, in one round trip: how it is if it is there already.
 ///
 /// Refuses an access's role that is not there, or that lets somebody log in, be it through a role that it is a member
 /// of. Who is in a session can become such a role, give it a password, and come back past the gateway.
-async fn look(admin: &Admin, request: &SourceRequest<'_>) -> Result<Option<u32>, SourceError> {
+async fn look(admin: &Admin, request: &SourceRequest<'_>) -> Result<Option<There>, SourceError> {
     let what = |source| failed("look into the powers of", request.access_role, source);
     let rows = admin
         .query_typed(
             "WITH RECURSIVE reached (oid) AS ( \
                SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1 \
                UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN reached r ON m.member = r.oid) \
-             SELECT r.rolname::text, r.rolcanlogin, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $2) \
+             SELECT r.rolname::text, r.rolcanlogin, (SELECT rolreplication FROM pg_catalog.pg_roles WHERE rolname = $2) \
              FROM reached JOIN pg_catalog.pg_roles r USING (oid) ORDER BY r.rolcanlogin DESC, 1",
             &[(&request.access_role, Type::NAME), (&request.handle, Type::NAME)],
         )
@@ -279,7 +290,8 @@ async fn look(admin: &Admin, request: &SourceRequest<'_>) -> Result<Option<u32>,
     if first.try_get(1).map_err(what)? {
         return Err(SourceError::AccessRoleOpens { role, opens: first.try_get(0).map_err(what)? });
     }
-    first.try_get(2).map_err(what)
+    let replicates: Option<bool> = first.try_get(2).map_err(what)?;
+    Ok(replicates.map(|replicates| There { replicates }))
 }
 
 /// Refuses where the admin cannot give a role the right to replicate: looked for first, as in [`PostgresRole::make`].

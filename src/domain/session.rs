@@ -181,7 +181,7 @@ impl Session {
 
 /// Proof that a connection may be made, and under what. There is no other way to make one than
 /// [`Session::permit`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     principal: Principal,
     target: Target,

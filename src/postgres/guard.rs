@@ -5,10 +5,12 @@
 //! and its error is replaced by ours on the way to the client. Its log shows that text.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::access::Access;
+use crate::access::hub::CurrentPermit;
 use crate::access::statement::StatementRules;
 use crate::domain::deny::Deny;
 use crate::domain::session::Permit;
@@ -26,6 +28,8 @@ use super::record;
 const MOST_KEPT: usize = 256;
 /// No longer text is kept with its verdict, in bytes.
 const LONGEST_KEPT: usize = 4_096;
+/// So many `EXECUTE` of one text are looked at: each may stand for several statements.
+const MOST_RUNS: usize = 32;
 /// Insufficient privilege, as the server says it of what a role may not.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// Its first word begins no command, so that this is a syntax error in every version.
@@ -36,7 +40,8 @@ const NO_NAME: &[u8] = b"refused by Sallyport";
 #[derive(Debug)]
 pub(super) struct Guard<'a> {
     access: &'a Access,
-    permit: &'a Permit,
+    current: &'a CurrentPermit,
+    permit: Arc<Permit>,
     rules: Option<StatementRules>,
     verdicts: HashMap<(Bytes, Reading, Transaction), Result<Transaction, Deny>>,
     /// What will be when all that was let through has been run.
@@ -47,6 +52,8 @@ pub(super) struct Guard<'a> {
     encoding_may_change: bool,
     /// What an `EXECUTE` may run.
     prepared: PreparedNames,
+    /// Something was let through while no rule governed.
+    went_unseen: bool,
     /// What will be known when the message that was asked about last goes on.
     next: Option<Next>,
 }
@@ -84,12 +91,7 @@ const ENCODING_WORDS: [&[u8]; 7] =
     [b"encoding", b"names", b"config", b"setting", b"reset", b"discard", b"load"];
 
 fn may_change_the_encoding(sql: &[u8]) -> bool {
-    ENCODING_WORDS.iter().any(|word| has_word(sql, word))
-}
-
-/// Whether a text has it anywhere in it, in whatever case.
-fn has_word(sql: &[u8], word: &[u8]) -> bool {
-    sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word))
+    ENCODING_WORDS.iter().any(|word| sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
 }
 
 /// Whether a statement becomes part of an open transaction.
@@ -111,16 +113,18 @@ enum Reading {
 }
 
 impl<'a> Guard<'a> {
-    pub(super) fn new(access: &'a Access, permit: &'a Permit) -> Self {
+    pub(super) fn new(access: &'a Access, current: &'a CurrentPermit) -> Self {
         Self {
             access,
-            permit,
+            current,
+            permit: current.get(),
             rules: None,
             verdicts: HashMap::new(),
             transaction: Transaction::None,
             batch: 0,
             encoding_may_change: false,
             prepared: PreparedNames::default(),
+            went_unseen: false,
             next: None,
         }
     }
@@ -130,23 +134,24 @@ impl<'a> Guard<'a> {
     pub(super) fn refusal(
         &mut self,
         frame: &Frame,
-        observer: &Observer,
+        observer: &mut Observer,
         settings: Settings,
     ) -> Option<Refusal> {
         self.next = None;
         if !matches!(frame.tag, b'Q' | b'P' | b'E' | b'F') {
             return None;
         }
-        if let Some(rules) = self.access.statement_rules(self.permit, self.rules.as_ref()) {
-            self.rules = Some(rules);
-            self.verdicts.clear();
-        }
+        self.renew();
         if !self.rules.as_ref().is_some_and(StatementRules::govern) {
             // What is let through unseen may change what was told, begin or end a transaction, and prepare something.
             self.encoding_may_change = true;
             self.transaction = Transaction::Unsure;
             self.prepared.lose();
+            self.went_unseen = true;
             return None;
+        }
+        if std::mem::take(&mut self.went_unseen) {
+            observer.distrust_names();
         }
         match observer.in_transaction() {
             Some(open) => self.transaction = if open { Transaction::Open } else { Transaction::None },
@@ -180,6 +185,21 @@ impl<'a> Guard<'a> {
                 metrics::counter!("sallyport_statements_refused_total").increment(1);
                 Some(refusal(&deny))
             }
+        }
+    }
+
+    /// Takes up the rules, and who it is about, as they are now.
+    fn renew(&mut self) {
+        let permit = self.current.get();
+        if !Arc::ptr_eq(&permit, &self.permit) {
+            if *permit != *self.permit {
+                self.rules = None;
+            }
+            self.permit = permit;
+        }
+        if let Some(rules) = self.access.statement_rules(&self.permit, self.rules.as_ref()) {
+            self.rules = Some(rules);
+            self.verdicts.clear();
         }
     }
 
@@ -217,18 +237,18 @@ impl<'a> Guard<'a> {
             Strings::Standard => Reading::Standard,
             Strings::Escaped => Reading::Escaped,
         };
-        let depends_on_others = mentions_prepared(sql);
         let key = (sql.clone(), reading, transaction);
         if let Some(verdict) = self.verdicts.get(&key) {
             return verdict.clone();
         }
-        let mut read = |strings| self.judge_text(sql, transaction, strings, prepared);
+        let mut runs_prepared = false;
+        let mut read = |strings| self.judge_text(sql, transaction, strings, (prepared, &mut runs_prepared));
         let verdict = match reading {
             Reading::Standard => read(Strings::Standard),
             Reading::Escaped => read(Strings::Escaped),
             Reading::Either => read(Strings::Standard).and_then(|_| read(Strings::Escaped)),
         };
-        if sql.len() <= LONGEST_KEPT && !depends_on_others && prepared.is_empty() {
+        if sql.len() <= LONGEST_KEPT && prepared.is_empty() && !runs_prepared {
             if self.verdicts.len() >= MOST_KEPT {
                 self.verdicts.clear();
             }
@@ -243,9 +263,17 @@ impl<'a> Guard<'a> {
         sql: &[u8],
         mut transaction: Transaction,
         strings: Strings,
-        prepared: &mut PreparedNames,
+        (prepared, runs_prepared): (&mut PreparedNames, &mut bool),
     ) -> Result<Transaction, Deny> {
-        for statement in classify(sql, strings) {
+        let mut runs = 0;
+        for mut statement in classify(sql, strings) {
+            if matches!(statement.prepared, Prepared::Run(_)) {
+                *runs_prepared = true;
+                runs += 1;
+            }
+            if runs > MOST_RUNS {
+                statement.prepared = Prepared::No;
+            }
             let after = transaction.after(&statement.facts);
             let cases = match transaction {
                 Transaction::Open => [true].as_slice(),
@@ -280,7 +308,7 @@ impl<'a> Guard<'a> {
     }
 
     fn judge(&self, facts: &StatementFacts) -> Result<(), Deny> {
-        self.rules.as_ref().map_or(Err(Deny::ShuttingDown), |rules| rules.allow(self.permit, facts))
+        self.rules.as_ref().map_or(Err(Deny::ShuttingDown), |rules| rules.allow(&self.permit, facts))
     }
 }
 
@@ -296,11 +324,6 @@ impl Transaction {
             self
         }
     }
-}
-
-/// Whether what a text does may depend on what was prepared.
-fn mentions_prepared(sql: &[u8]) -> bool {
-    [&b"execute"[..], b"prepare"].into_iter().any(|word| has_word(sql, word))
 }
 
 /// The name that a `Parse` gives.

@@ -128,7 +128,7 @@ impl Outward<'_> {
                 let mut observer = self.shared.observer();
                 let mut stand_in = None;
                 if let Piece::Frame(frame) = piece {
-                    let refusal = self.guard.refusal(frame, &observer, self.shared.settings());
+                    let refusal = self.guard.refusal(frame, &mut observer, self.shared.settings());
                     stand_in = refusal.as_ref().map(|refusal| guard::stand_in(frame, refusal));
                     observer.refuse_next(refusal);
                 }

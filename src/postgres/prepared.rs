@@ -11,6 +11,9 @@ const MOST_NAMES: usize = 256;
 const MOST_OF_ONE: usize = 4;
 /// What names more relations is remembered as not known.
 const MOST_TABLES: usize = 64;
+/// What the protocol prepares may be any command, and `EXECUTE` runs it. Of these it is known what they do by their
+/// texts alone; others may change what names stand for, or begin a COPY, and are not known then.
+const RUNNABLE: [&str; 8] = ["delete", "insert", "merge", "prepare", "select", "table", "update", "values"];
 /// The server cuts longer names.
 const LONGEST_NAME: usize = 63;
 
@@ -42,7 +45,9 @@ impl PreparedNames {
         if self.names.len() >= MOST_NAMES && !self.names.contains_key(name) {
             return self.lose();
         }
-        let facts = if facts.tables.len() > MOST_TABLES { StatementFacts::default() } else { facts.clone() };
+        let is_runnable = facts.kinds.iter().all(|kind| RUNNABLE.contains(&kind.as_str()));
+        let is_kept = is_runnable && facts.tables.len() <= MOST_TABLES;
+        let facts = if is_kept { facts.clone() } else { StatementFacts::default() };
         let all = self.names.entry(name.to_owned()).or_default();
         if all.contains(&facts) {
             return;
@@ -91,9 +96,12 @@ pub(super) fn run(execute: &StatementFacts, prepared: &StatementFacts) -> Statem
 mod tests {
     use super::*;
 
+    fn set(kinds: &[&str]) -> std::collections::BTreeSet<String> {
+        kinds.iter().map(|kind| (*kind).to_owned()).collect()
+    }
+
     fn facts(kind: &str) -> StatementFacts {
-        let kinds = [kind.to_owned()].into();
-        StatementFacts { known: true, kinds, has_where: true, ..StatementFacts::default() }
+        StatementFacts { known: true, kinds: set(&[kind]), has_where: true, ..StatementFacts::default() }
     }
 
     #[test]
@@ -111,6 +119,16 @@ mod tests {
             names.learn(Some("a"), &facts(kind));
         }
         assert_eq!(names.of(&PreparedNames::default(), "a"), [&StatementFacts::default()], "one too many");
+    }
+
+    #[test]
+    fn what_is_more_than_a_query_is_not_known() {
+        let none = PreparedNames::default();
+        for kind in ["copy_from", "commit", "deallocate", "prepare_transaction", "create", "explain"] {
+            let mut names = PreparedNames::default();
+            names.learn(Some("a"), &StatementFacts { kinds: set(&["select", kind]), ..facts("select") });
+            assert_eq!(names.of(&none, "a"), [&StatementFacts::default()], "{kind}");
+        }
     }
 
     #[test]

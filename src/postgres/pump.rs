@@ -196,7 +196,7 @@ pub(super) async fn run(
     let shared = Shared::new(live.recorder(), &access.clock, settings, limits);
     let mut outward = Outward {
         shared: &shared,
-        guard: Guard::new(access, live.permit()),
+        guard: Guard::new(access, live.current_permit()),
         read: client_read,
         write: target_write,
         splitter: Splitter::new(limits.max_message),

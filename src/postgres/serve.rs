@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::access::Access;
-use crate::access::connect::{RefusedConnection, Wanted};
+use crate::access::connect::{RefusedConnection, Wanted, end_reason};
 use crate::access::refusal::Refusal;
 use crate::audit::record::{Body, Credential as CredentialRecord, CredentialMark, Notice};
 use crate::audit::{Totals, Unrecordable};
@@ -232,14 +232,21 @@ impl PostgresGateway {
             Ok(live) => live,
             Err(deny) => return self.refuse(&mut known, &deny).await,
         };
-        if known.start.wants_replication() {
-            live.replicates();
-        }
         let mut stop = live.stop_signal();
+        let reach = async {
+            if known.start.wants_replication() {
+                live.replicates();
+                // From here on a reload finds it; one that came before shows in this look.
+                self.access
+                    .may_replicate(&live.current_permit().get())
+                    .map_err(|deny| (Goodbye::from(&deny), end_reason(&deny)))?;
+            }
+            self.reach(&live, &target, ahead, &database, &known.start).await
+        };
         let reached = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            reached = Box::pin(self.reach(&live, &target, ahead, &database, &known.start)) => reached,
+            reached = Box::pin(reach) => reached,
         };
         match reached {
             Ok(upstream) => Box::pin(self.carry(known, live, upstream)).await,

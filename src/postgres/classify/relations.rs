@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 const LONGEST_NAME: usize = 63;
 /// More are not kept: such a statement is not known.
 const MOST: usize = 1_000;
+/// A name has a database, a schema and itself; a longer one is none.
+const MOST_PARTS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Relations {
@@ -48,7 +50,11 @@ impl Relations {
         // As the server cuts it.
         let folded = folded.get(..folded.floor_char_boundary(LONGEST_NAME)).unwrap_or(folded);
         if let Some(name) = self.name.as_mut().filter(|name| name.open) {
-            name.parts.push(folded.to_owned());
+            if name.parts.len() < MOST_PARTS {
+                name.parts.push(folded.to_owned());
+            } else {
+                self.too_many = true;
+            }
             name.open = false;
             return true;
         }

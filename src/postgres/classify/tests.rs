@@ -314,3 +314,12 @@ fn what_is_prepared_and_run_by_name() {
     assert_eq!(one("EXECUTE a((DELETE))").kinds, set("delete execute"));
     assert!(!one("PREPARE a AS EXECUTE b").known);
 }
+
+#[test]
+fn a_name_of_many_parts_takes_no_more_than_its_length() {
+    assert_eq!(one("SELECT * FROM a.b.c").tables, set("a.b.c b.c c"));
+    unknown(&format!("SELECT * FROM a{}", ".a".repeat(4)));
+    let sql = format!("SELECT * FROM a{}", ".a".repeat(100_000));
+    let facts = one(&sql);
+    assert!(!facts.known && facts.tables.iter().map(String::len).sum::<usize>() < 100);
+}

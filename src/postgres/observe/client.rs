@@ -9,7 +9,7 @@ use super::clause::Clauses;
 use super::pending::{Kind, Pending, Run, Undo};
 use super::{
     Begun, Direction, Event, How, MOST_PENDING, Observed, Observer, Outcome, Param, Unrecorded, detached,
-    param, sql,
+    param,
 };
 use crate::postgres::codec::frame::{Frame, Piece};
 use crate::postgres::codec::frontend::{Bind, ClientMessage, FunctionCall, Parse, Subject};
@@ -142,7 +142,7 @@ impl Observer {
         // PostgreSQL drops the unnamed statement and portal at the start of a simple query.
         self.statements.mark_unnamed_uncertain();
         self.portals.mark_unnamed_uncertain();
-        if sql::may_copy_in(&sql) {
+        if self.by_name.may_copy_in(&sql) {
             self.may_copy = Some(self.last_id);
         }
         let Reading { fingerprint, clauses } = Reading::of(&sql, self.strings);
@@ -174,6 +174,9 @@ impl Observer {
         } else {
             (detached(&parse.name), detached(&parse.sql))
         };
+        if !name.is_empty() {
+            self.by_name.prepared(&sql);
+        }
         let reading = Reading::of(&sql, self.strings);
         let begun = Begun {
             statement: name.clone(),
@@ -244,7 +247,7 @@ impl Observer {
         for version in versions {
             self.unrecorded.remove(&version);
         }
-        if !begun.certain || sql::may_copy_in(&begun.sql) {
+        if !begun.certain || self.by_name.may_copy_in(&begun.sql) {
             self.may_copy = Some(self.last_id);
         }
         // What the target may have run instead is not in this text.
@@ -261,7 +264,7 @@ impl Observer {
         now_us: u64,
         out: &mut Vec<Event>,
     ) -> Run {
-        self.mark_uncertain(sql::touches(&begun.sql), self.last_id);
+        self.mark_uncertain(self.by_name.touches(&begun.sql), self.last_id);
         self.last_n += 1;
         begun.n = self.last_n;
         out.push(Event::StatementBegun(begun));

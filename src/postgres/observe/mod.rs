@@ -89,6 +89,8 @@ pub struct Observer {
     copy: Option<Copy>,
     /// The pending message that may turn the connection to COPY: what follows waits for it.
     may_copy: Option<u64>,
+    /// What was prepared, for who runs it by SQL.
+    by_name: sql::ByName,
     unrecorded: BTreeMap<u64, Unrecorded>,
     terminated: bool,
     /// Something was sent since the last `ReadyForQuery`: settings and the transaction may be others than was told.
@@ -193,6 +195,13 @@ impl Observer {
             self.portals.mark_uncertain(before);
             self.queue.mark_portals_uncertain(before);
         }
+    }
+
+    /// Names may stand for something else than was seen.
+    pub fn distrust_names(&mut self) {
+        let all = sql::Touches { statements: true, portals: true };
+        self.mark_uncertain(all, self.last_id.saturating_add(1));
+        self.portals.mark_unnamed_uncertain();
     }
 
     /// Undoes the changes of a message that failed or was skipped.

@@ -8,8 +8,43 @@ pub(super) struct Touches {
     pub portals: bool,
 }
 
+impl Touches {
+    fn and(self, other: Self) -> Self {
+        Self { statements: self.statements || other.statements, portals: self.portals || other.portals }
+    }
+}
+
+/// What was prepared by the protocol may do, when SQL runs it by its name: whichever it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ByName {
+    touches: Touches,
+    may_copy_in: bool,
+}
+
+impl ByName {
+    pub(super) fn prepared(&mut self, sql: &[u8]) {
+        self.touches = self.touches.and(touches(sql));
+        self.may_copy_in |= may_copy_in(sql);
+    }
+
+    /// Which names this text could change.
+    pub(super) fn touches(self, sql: &[u8]) -> Touches {
+        let own = touches(sql);
+        if runs_by_name(sql) { own.and(self.touches) } else { own }
+    }
+
+    /// Whether this text may make the server read COPY data from the client.
+    pub(super) fn may_copy_in(self, sql: &[u8]) -> bool {
+        may_copy_in(sql) || (self.may_copy_in && runs_by_name(sql))
+    }
+}
+
+fn runs_by_name(sql: &[u8]) -> bool {
+    contains(sql, "execute")
+}
+
 /// By the text that is forwarded.
-pub(super) fn touches(sql: &[u8]) -> Touches {
+fn touches(sql: &[u8]) -> Touches {
     Touches {
         statements: ["prepare", "deallocate", "discard"].into_iter().any(|word| contains(sql, word)),
         portals: ["declare", "close", "cursor", "discard"].into_iter().any(|word| contains(sql, word)),
@@ -28,8 +63,7 @@ pub(super) fn tag_touches(tag: &[u8]) -> Touches {
     }
 }
 
-/// Whether this text may make the server read COPY data from the client.
-pub(super) fn may_copy_in(sql: &[u8]) -> bool {
+fn may_copy_in(sql: &[u8]) -> bool {
     // COPY … FROM STDOUT is the same.
     let from_client = || contains(sql, "stdin") || (contains(sql, "stdout") && contains(sql, "from"));
     (contains(sql, "copy") && from_client()) || contains(sql, "start_replication")
@@ -56,5 +90,15 @@ mod tests {
         assert_eq!(touches(b"SELECT dealloc, prepar FROM t"), Touches::default());
         assert!(may_copy_in(b"copy t from\n STDIN"));
         assert!(!may_copy_in(b"COPY t TO STDOUT"));
+    }
+
+    #[test]
+    fn what_was_prepared_counts_where_it_may_be_run_by_its_name() {
+        let mut by_name = ByName::default();
+        by_name.prepared(b"COPY t FROM STDIN");
+        by_name.prepared(b"DEALLOCATE s1");
+        assert!(by_name.may_copy_in(b"EXECUTE c") && by_name.touches(b"execute d").statements);
+        assert!(!by_name.may_copy_in(b"SELECT 1") && by_name.touches(b"SELECT 1") == Touches::default());
+        assert!(!ByName::default().may_copy_in(b"EXECUTE c"));
     }
 }
