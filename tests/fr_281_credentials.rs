@@ -46,11 +46,15 @@ fn lives(bastion: &Bastion) -> BTreeMap<String, Vec<String>> {
     lives
 }
 
+/// Who makes the roles, at the target. From PostgreSQL 16 on nobody else's may be changed.
+const ADMIN: &str = "sallyport_admin";
+
 /// A role such as a session has, that nobody knows of.
 fn orphan(postgres: &Postgres, handle: &str, mark: &str) {
     let make = format!(
-        "CREATE ROLE {handle} LOGIN PASSWORD 'left behind'; GRANT ledger_owner TO {handle}; \
-         COMMENT ON ROLE {handle} IS '{mark}'; SET ROLE {handle}; CREATE TABLE left_behind (id int)"
+        "SET SESSION AUTHORIZATION {ADMIN}; CREATE ROLE {handle} LOGIN PASSWORD 'left behind'; \
+         GRANT ledger_owner TO {handle}; COMMENT ON ROLE {handle} IS '{mark}'; RESET SESSION AUTHORIZATION; \
+         SET ROLE {handle}; CREATE TABLE left_behind (id int)"
     );
     postgres.query("ledger", "GRANT CREATE ON SCHEMA public TO ledger_owner").success();
     postgres.query("ledger", &make).success();
@@ -59,7 +63,9 @@ fn orphan(postgres: &Postgres, handle: &str, mark: &str) {
 /// As [`orphan`], with something in `archive` alone.
 fn orphan_stuck(postgres: &Postgres, handle: &str) {
     let mark = mark(postgres);
-    let make = format!("CREATE ROLE {handle}; COMMENT ON ROLE {handle} IS '{mark}'");
+    let make = format!(
+        "SET SESSION AUTHORIZATION {ADMIN}; CREATE ROLE {handle}; COMMENT ON ROLE {handle} IS '{mark}'"
+    );
     postgres.query("archive", &make).success();
     postgres.query("archive", &format!("CREATE SCHEMA stuck AUTHORIZATION {handle}")).success();
 }
@@ -118,6 +124,9 @@ fn what_a_crash_left_running_is_ended_once_the_target_lets_the_admin_in() {
     postgres.admit(everybody);
     bastion.advance(30);
     wait_until("nothing is left", || postgres.value("postgres", sleeping) == "0");
+    wait_until("it is recorded", || bastion.events("credential_shut").len() == 1);
+    let shut = &bastion.events("credential_shut")[0]["detail"];
+    assert_eq!((&shut["why"], &shut["backends_terminated"]), (&json!("left_running"), &json!(1)));
     bastion.psql("alice", "ledger-dev", "SELECT 1").success();
     bastion.verify().success();
 }
@@ -213,6 +222,8 @@ fn what_somebody_left_open_is_shut() {
     bastion.advance(JANITOR);
     let can_log_in = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{role}'");
     assert_eq!(postgres.value("postgres", &can_log_in), "f");
+    let shut = bastion.events("credential_shut");
+    assert_eq!((shut.len(), &shut[0]["detail"]["why"]), (1, &json!("found_open")));
     bastion.psql("alice", "ledger-prod", "SELECT 'goes on'").success().says("goes on");
 }
 

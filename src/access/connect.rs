@@ -2,7 +2,6 @@
 //! do. Asked once before a connection begins, again once it is registered, and again whenever
 //! something changes while it is up.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
@@ -17,7 +16,6 @@ use crate::policy::{self, Facts, Query};
 use crate::store::{Filter, StoreError};
 
 use super::Access;
-use super::hub::Live;
 use super::refusal::deny_from_store;
 
 /// What a client asked to be connected to.
@@ -124,21 +122,18 @@ impl Access {
     /// Checks everything that is live on this node and ends what is no longer permitted. Fails when
     /// the store does not answer; what was confirmed by then stays.
     pub async fn recheck_live(&self) -> Result<(), StoreError> {
-        let live = self.hub.live();
-        let replicating: HashSet<SessionId> =
-            live.iter().filter(|live| live.replicates).map(|live| live.session.clone()).collect();
         let mut sessions: Vec<(PrincipalId, SessionId)> =
-            live.into_iter().map(|live| (live.principal, live.session)).collect();
+            self.hub.live().into_iter().map(|live| (live.principal, live.session)).collect();
         sessions.sort_unstable();
         sessions.dedup();
         for (principal, session) in sessions {
             match self.recheck_session(&principal, &session).await {
                 Ok(permit) => {
-                    if replicating.contains(&session)
+                    // All of them: the role that they share keeps the right until it is opened anew.
+                    if self.hub.has_replicated(&session)
                         && let Err(deny) = self.may_replicate(&permit)
                     {
-                        let replicates = |live: &Live| live.session == session && live.replicates;
-                        self.hub.tell(replicates, &end_reason(&deny));
+                        self.hub.tell(|live| live.session == session, &end_reason(&deny));
                     }
                     self.hub.renew(permit);
                 }

@@ -491,6 +491,13 @@ impl Access {
             Ok(0) => true,
             Ok(terminated) => {
                 tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+                let recorded = async {
+                    let event = self.shut(lease, "left_running").await?;
+                    self.record(event.with("backends_terminated", terminated)).await
+                };
+                if let Err(error) = recorded.await {
+                    tracing::error!(%error, "what a crash left running could not be recorded");
+                }
                 true
             }
             Err(error) => {

@@ -5,7 +5,7 @@
 //! falls in between. Ending is a level, not an edge: the reason stays set, and whoever looks at it
 //! later sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,8 @@ pub struct Hub {
 #[derive(Default)]
 struct Inner {
     live: Mutex<HashMap<ConnectionId, Entry>>,
+    /// Sessions with live connections, of which one was for replication: what they connect as may replicate.
+    replicating: Mutex<HashSet<SessionId>>,
     /// Raised when a connection registers, so that the deadline timer looks again.
     registered: Notify,
     /// Set once the node stops: what registers after that is not let in.
@@ -53,8 +55,6 @@ pub struct Live {
     pub principal: PrincipalId,
     pub target: TargetName,
     pub ends_at: Timestamp,
-    /// It is one for replication, which has a rule of its own.
-    pub replicates: bool,
 }
 
 /// A connection's permit as it was last confirmed: who somebody is, their groups above all, may change
@@ -88,6 +88,15 @@ impl Hub {
         self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn replicating(&self) -> std::sync::MutexGuard<'_, HashSet<SessionId>> {
+        self.inner.replicating.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what the session's live connections connect as was let replicate.
+    pub fn has_replicated(&self, session: &SessionId) -> bool {
+        self.replicating().contains(session)
+    }
+
     /// Enters a connection. It counts as live until the registration is dropped.
     pub fn register(&self, connection: ConnectionId, permit: &Permit) -> Registration {
         let (stop, stopped) = watch::channel(None);
@@ -98,7 +107,6 @@ impl Hub {
             principal: permit.principal().id.clone(),
             target: permit.target().name.clone(),
             ends_at: permit.ends_at(),
-            replicates: false,
         };
         let permit = CurrentPermit(Arc::new(ArcSwap::from_pointee(permit.clone())));
         let entry = Entry { live, permit: permit.clone(), stop, done: over };
@@ -216,9 +224,7 @@ impl Registration {
 
     /// It is a connection for replication from here on.
     pub fn replicates(&self) {
-        if let Some(entry) = self.hub.entries().get_mut(&self.connection) {
-            entry.live.replicates = true;
-        }
+        self.hub.replicating().insert(self.permit.get().session().id.clone());
     }
 
     /// A handle that resolves when the connection is to end.
@@ -229,7 +235,15 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.hub.entries().remove(&self.connection);
+        let mut entries = self.hub.entries();
+        let gone = entries.remove(&self.connection);
+        let session = gone.map(|entry| entry.live.session);
+        if let Some(session) =
+            session.filter(|gone| entries.values().all(|entry| entry.live.session != *gone))
+        {
+            self.hub.replicating().remove(&session);
+        }
+        drop(entries);
         self.done.send_replace(true);
     }
 }

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use crate::config::PostgresTarget;
 use crate::credentials::{Destroyed, Destruction, Found, Replication, SourceRequest};
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::lease::LeaseState;
+use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::session::SessionStatus;
 use crate::domain::time::Timestamp;
 
@@ -172,7 +172,10 @@ impl Access {
         // Whoever opened it while we looked has shut it by now: it is done under the slot.
         tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
         match self.credentials.source(target).lock(&source_request(target, &lease)).await {
-            Ok(()) => Ok(Look::Clean),
+            Ok(()) => {
+                self.record(self.shut(&lease, "found_open").await?).await?;
+                Ok(Look::Clean)
+            }
             Err(error) => {
                 tracing::error!(
                     handle = found.handle,
@@ -239,6 +242,17 @@ impl Access {
                 Ok(Look::Trouble)
             }
         }
+    }
+
+    /// A credential of a session that goes on was shut, because of `why`.
+    pub(super) async fn shut(&self, lease: &LeaseRecord, why: &str) -> Result<Event, Refusal> {
+        let mut event = Event::done(Action::CredentialShut);
+        event.session = Some(lease.session.clone());
+        if let Some(session) = self.store.session(&lease.session).await? {
+            event = event.about_session(&session).with("holder", session.principal.name.as_str());
+        }
+        event.target = Some(lease.target.clone());
+        Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()).with("why", why))
     }
 
     async fn orphan(

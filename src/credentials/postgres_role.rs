@@ -140,12 +140,13 @@ impl PostgresRole {
         );
         // Looked for first: a statement that fails shows up, verifier and all, in the server's log.
         let (doing, statements) = if let Some(there) = there {
-            let replication = match request.replication {
-                Replication::Now => "REPLICATION",
-                // Before 16 only a superuser may say so much as that it has not what it has not.
-                Replication::No if there.replicates => "NOREPLICATION",
-                Replication::No | Replication::May => "",
-            };
+            // By itself: where it fails, no verifier is in the server's log. Before 16 only a superuser may say so much as
+            // that a role has not what it has not.
+            if request.replication == Replication::No && there.replicates {
+                let taken = admin.batch_execute(&format!("ALTER ROLE {role} NOREPLICATION")).await;
+                taken.map_err(|source| failed("take REPLICATION from", request.handle, source))?;
+            }
+            let replication = if replicates { "REPLICATION" } else { "" };
             ("renew the role", format!("ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"))
         } else {
             let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };

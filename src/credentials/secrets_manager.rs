@@ -16,6 +16,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::rotate_secret::RotateSecretError;
+use aws_sdk_secretsmanager::types::SecretVersionsListEntry;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -280,14 +281,28 @@ impl Vault<'_> {
             return Ok(Progress::UnderWay);
         }
         // Versions without a stage are told of on request.
-        let all = self.client.list_secret_version_ids().secret_id(self.secret).include_deprecated(true);
-        let all = all.send().await.map_err(|error| Trouble::of(&error))?;
-        let of = |version: &str| all.versions().iter().find(|one| one.version_id() == Some(version));
+        let all = self.versions().await?;
+        let of = |version: &str| all.iter().find(|one| one.version_id() == Some(version));
         let Some(ours) = of(version) else { return Ok(Progress::Unknown) };
         let current = stages.iter().find(|(_, stages)| has(stages, CURRENT)).and_then(|(id, _)| of(id));
         // One that was current was followed by others; one that was given up left those before it in place.
         let is_followed = current.is_some_and(|current| current.created_date() >= ours.created_date());
         Ok(if is_followed { Progress::Done } else { Progress::GivenUp })
+    }
+
+    /// All versions, of all pages.
+    async fn versions(&self) -> Result<Vec<SecretVersionsListEntry>, Trouble> {
+        let (mut all, mut next) = (Vec::new(), None);
+        loop {
+            let page = self.client.list_secret_version_ids().secret_id(self.secret).include_deprecated(true);
+            let page = page.set_next_token(next).send().await.map_err(|error| Trouble::of(&error))?;
+            // Some emulators give an empty one where there is no more.
+            next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            all.extend(page.versions.unwrap_or_default());
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     async fn ask(&self, version: &str) -> Result<(), Trouble> {

@@ -200,8 +200,12 @@ async fn run(
 /// What the command complains of, without the passwords.
 fn complaint(told: &[u8], kept: &Kept, next: &Secret) -> String {
     let text = String::from_utf8_lossy(told);
-    let text =
-        text.replace(kept.password.expose().as_str(), "[secret]").replace(next.expose().as_str(), "[secret]");
+    let text = [kept.password.expose(), next.expose()].into_iter().fold(text.into_owned(), |text, secret| {
+        // As it is, and as the command was given it: within JSON.
+        let in_json = serde_json::Value::from(secret.as_str()).to_string();
+        let in_json = in_json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(secret);
+        text.replace(in_json, "[secret]").replace(secret.as_str(), "[secret]")
+    });
     let text: String = text.trim().chars().take(COMPLAINT).collect();
     if text.is_empty() { text } else { format!(": {}", text.replace(char::is_control, " ")) }
 }

@@ -39,6 +39,8 @@ pub enum Action {
     CredentialDenied,
     /// A target holds a credential of ours that no session has.
     CredentialOrphaned,
+    /// A session's credential was found open, or in use by what no gateway carries any more: that was ended.
+    CredentialShut,
     UserAdded,
     UserChanged,
     /// An operator ended all tokens of a user.

@@ -209,8 +209,12 @@ pub fn unprivileged(program: &Path) -> Command {
     command
 }
 
-/// Debian keeps the server's programs out of the path.
+/// Debian keeps the server's programs out of the path. `SALLYPORT_TEST_POSTGRES` names a directory with others.
 pub fn server_program(name: &str) -> PathBuf {
+    let other = std::env::var_os("SALLYPORT_TEST_POSTGRES").map(|directory| Path::new(&directory).join(name));
+    if let Some(other) = other.filter(|program| program.exists()) {
+        return other;
+    }
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .map(|versions| {
             versions
@@ -232,7 +236,10 @@ fn run(command: &mut Command) -> Finished {
 /// A cluster that was set up once and is copied by every test.
 fn template() -> PathBuf {
     let home = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let (ready, lock) = (home.join("pg-template-3"), home.join("pg-template.lock"));
+    // One of another version's is of no use.
+    let version = run(Command::new(server_program("postgres")).arg("--version")).stdout;
+    let version = version.trim().replace(|char: char| !char.is_ascii_alphanumeric(), "-");
+    let (ready, lock) = (home.join(format!("pg-template-3-{version}")), home.join("pg-template.lock"));
     let lock = fs::File::create(lock).unwrap();
     lock.lock().unwrap();
     if !ready.exists() {

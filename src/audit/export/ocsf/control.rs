@@ -25,6 +25,7 @@ pub(super) struct Of<'a> {
 
 const NOT_DESTROYED: &str = "A credential could not be destroyed: it may still be valid";
 const ORPHANED: &str = "A target holds a credential that no session has";
+const FOUND_OPEN: &str = "A session's credential was found open, or in use past the gateway, and was shut";
 
 /// What an event becomes.
 pub(super) fn event(of: &Of<'_>) -> Mapped {
@@ -51,6 +52,7 @@ pub(super) fn event(of: &Of<'_>) -> Mapped {
         Action::CredentialDenied => of.credential(11),
         Action::CredentialDestructionFailed => of.finding(1, Severity::High, NOT_DESTROYED),
         Action::CredentialOrphaned => of.finding(1, Severity::High, ORPHANED),
+        Action::CredentialShut => of.finding(1, Severity::Medium, FOUND_OPEN),
         Action::UserAdded => of.account(1, "user", "user_id"),
         Action::UserChanged => of.user_changed(),
         Action::SshKeyAdded => of.other_account("SSH Key Added"),
