@@ -168,10 +168,16 @@ impl Access {
             }
         }
         metrics::counter!("sallyport_connections_refused_total", "code" => code.to_owned()).increment(1);
+        self.record_even_so(event).await;
+    }
+
+    /// Records what has happened and cannot be kept from happening. When the store cannot take the event, the journal
+    /// gets it directly.
+    pub(super) async fn record_even_so(&self, event: Event) {
         if self.record(event.clone()).await.is_err() {
             let entry = ControlEntry { outbox: None, at: self.now(), event };
             if let Err(error) = self.journal.control(&[entry]).await {
-                tracing::error!(%error, "a refused connection could not be recorded");
+                tracing::error!(%error, "what happened could not be recorded");
             }
         }
     }

@@ -270,9 +270,10 @@ impl Access {
         let source = self.credentials.source(&target);
         let replication = match self.may_replicate(permit) {
             Ok(()) if replicates => Replication::Now,
-            Ok(()) => Replication::May,
+            // Should it be withdrawn, these are cut: no others may have what was given for one that is gone.
+            Ok(()) if self.hub.has_replicated(&session.id) => Replication::May,
             Err(deny) if replicates => return Err(deny),
-            Err(_) => Replication::No,
+            Ok(()) | Err(_) => Replication::No,
         };
         let request = SourceRequest { replication, ..source_request(&target, &lease) };
         let opened = source.open(&request, is_issued, &ended).await.map_err(|error| {
@@ -491,13 +492,7 @@ impl Access {
             Ok(0) => true,
             Ok(terminated) => {
                 tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
-                let recorded = async {
-                    let event = self.shut(lease, "left_running").await?;
-                    self.record(event.with("backends_terminated", terminated)).await
-                };
-                if let Err(error) = recorded.await {
-                    tracing::error!(%error, "what a crash left running could not be recorded");
-                }
+                self.record_shut(lease, "left_running", Some(terminated)).await;
                 true
             }
             Err(error) => {

@@ -173,7 +173,7 @@ impl Access {
         tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
         match self.credentials.source(target).lock(&source_request(target, &lease)).await {
             Ok(()) => {
-                self.record(self.shut(&lease, "found_open").await?).await?;
+                self.record_shut(&lease, "found_open", None).await;
                 Ok(Look::Clean)
             }
             Err(error) => {
@@ -244,15 +244,17 @@ impl Access {
         }
     }
 
-    /// A credential of a session that goes on was shut, because of `why`.
-    pub(super) async fn shut(&self, lease: &LeaseRecord, why: &str) -> Result<Event, Refusal> {
+    /// Records that a credential of a session that goes on was shut, because of `why`. It is done and cannot be found
+    /// again: a store that does not answer must not keep it from the record.
+    pub(super) async fn record_shut(&self, lease: &LeaseRecord, why: &str, terminated: Option<u64>) {
         let mut event = Event::done(Action::CredentialShut);
         event.session = Some(lease.session.clone());
-        if let Some(session) = self.store.session(&lease.session).await? {
+        if let Ok(Some(session)) = self.store.session(&lease.session).await {
             event = event.about_session(&session).with("holder", session.principal.name.as_str());
         }
         event.target = Some(lease.target.clone());
-        Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()).with("why", why))
+        let event = event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str());
+        self.record_even_so(event.with("why", why).with("backends_terminated", terminated)).await;
     }
 
     async fn orphan(
