@@ -136,15 +136,16 @@ need_cargo() {
     command -v cargo >/dev/null || fail "there is no Rust toolchain: see https://rustup.rs"
 }
 
-# A loopback port that nothing listens on.
-free_port() {
-    local port
-    for _ in $(seq 50); do
+# As many loopback ports as are asked for that nothing listens on, no two of them the same: one to a line.
+free_ports() {
+    local port found=()
+    for _ in $(seq $((50 * $1))); do
+        ((${#found[@]} < $1)) || break
         port=$((20000 + RANDOM % 12000))
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            printf '%s\n' "$port"
-            return
+        if [[ " ${found[*]} " != *" $port "* ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            found+=("$port")
         fi
     done
-    fail "found no free port on 127.0.0.1"
+    ((${#found[@]} == $1)) || fail "found no $1 free ports on 127.0.0.1"
+    printf '%s\n' "${found[@]}"
 }
