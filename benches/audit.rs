@@ -11,12 +11,13 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "audit/bare.rs"]
+mod bare;
 
 use sallyport::audit::record::{Context, How, Opened, Statement, StatementEnd, StatementOutcome};
 use sallyport::audit::verify::{Options, verify};
@@ -29,6 +30,8 @@ use sallyport::domain::target::Environment;
 
 /// How long each rate is measured.
 const MEASURE: Duration = Duration::from_secs(3);
+/// How often, one after the other; the median counts.
+const ROUNDS: usize = 3;
 const WRITERS: [usize; 3] = [1, 8, 64];
 const SQL: &[u8] = b"SELECT id, owner, balance FROM accounts WHERE owner = $1 AND balance > 100 ORDER BY id";
 /// Journal that is verified, in bytes.
@@ -110,25 +113,6 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Syncs a second of writes of so many bytes, one after the other, into a file that is allocated.
-fn bare_syncs(directory: &Path, bytes: usize) -> f64 {
-    let file = File::create(directory.join("bare")).unwrap();
-    let size = 64 << 20;
-    file.write_all_at(&vec![0; size], 0).unwrap();
-    file.sync_all().unwrap();
-    let piece = vec![b'x'; bytes];
-    let (begun, mut syncs, mut at) = (Instant::now(), 0_u64, 0);
-    while begun.elapsed() < MEASURE {
-        if at + bytes > size {
-            at = 0;
-        }
-        file.write_all_at(&piece, at as u64).unwrap();
-        file.sync_data().unwrap();
-        (syncs, at) = (syncs + 1, at + bytes);
-    }
-    syncs as f64 / begun.elapsed().as_secs_f64()
-}
-
 /// What a number of writers, each waiting for its statement, get recorded in a second; and the bytes of a line.
 async fn waiting_writers(journal: &Journal, lanes: &Lanes, writers: usize, first: u64) -> f64 {
     let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -194,21 +178,37 @@ impl Drop for Lanes {
     }
 }
 
-/// Durable statements a second, next to what as many lines with one sync would be.
+/// Durable statements a second, next to what as many lines with one sync would be, and to group commit of bare lines.
 async fn group_commit() {
     println!("durable statements, each writer waits for its own\n");
-    println!("| writers | statements/s | one sync for all of them, bare | ratio |\n|---:|---:|---:|---:|");
+    println!(
+        "| writers | statements/s | one sync for all of them, bare | ratio | group commit of bare lines | ratio |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|");
     let house = House::new();
     let (journal, lanes) = (house.journal(), Lanes::start());
-    let line = line_bytes(&house, &journal).await;
+    let (directory, line) = (house.directory.path(), line_bytes(&house, &journal).await);
     for (round, writers) in WRITERS.into_iter().enumerate() {
-        let before = bare_syncs(house.directory.path(), line * writers) * writers as f64;
-        let rate = waiting_writers(&journal, &lanes, writers, 1000 * (round as u64 + 1)).await;
-        let after = bare_syncs(house.directory.path(), line * writers) * writers as f64;
-        let bound = f64::midpoint(before, after);
-        println!("| {writers} | {rate:.0} | {bound:.0} | {:.2} |", rate / bound);
+        let (mut rates, mut syncs, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+        for turn in 0..ROUNDS {
+            syncs.push(bare::syncs(directory, line * writers) * writers as f64);
+            let first = 1000 * (round * ROUNDS + turn + 1) as u64;
+            rates.push(waiting_writers(&journal, &lanes, writers, first).await);
+            commits.push(bare::group_commit(directory, &lanes, writers, line).await);
+        }
+        let [rate, sync, commit] = [rates, syncs, commits].map(median);
+        println!(
+            "| {writers} | {rate:.0} | {sync:.0} | {:.2} | {commit:.0} | {:.2} |",
+            rate / sync,
+            rate / commit
+        );
     }
     journal.close().await.unwrap();
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 /// Bytes that a statement adds to the journal.
