@@ -104,30 +104,61 @@ fn what_no_session_has_is_found_recorded_and_destroyed() {
     bastion.verify().success();
 }
 
-#[test]
-fn what_a_crash_left_running_is_ended_once_the_target_lets_the_admin_in() {
-    let postgres = Postgres::start();
-    let mut bastion = Bastion::start(&postgres);
+const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+
+/// A bastion that was killed while a statement of alice's ran, and started again; the target does not let its admin in.
+fn killed_beside_a_statement(postgres: &Postgres) -> Bastion {
+    let mut bastion = Bastion::start(postgres);
     bastion.grant("alice", "ledger-dev", "dba", 3600, &[]);
-    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT pg_sleep(600)"]);
     let client = Running::start_quietly(&mut psql);
-    wait_until("the statement runs", || postgres.value("postgres", sleeping) == "1");
+    wait_until("the statement runs", || postgres.value("postgres", SLEEPING) == "1");
     bastion.kill();
     client.finish().failure();
-    let everybody = "hostssl all all 127.0.0.1/32 scram-sha-256";
-    postgres.admit(&format!("hostssl all sallyport_admin 127.0.0.1/32 reject\n{everybody}"));
+    postgres.admit(&format!("hostssl all sallyport_admin 127.0.0.1/32 reject\n{EVERYBODY}"));
     bastion.boot();
     let tried = || bastion.log().contains("cannot look for what a crash left at the target");
     wait_until("it was tried in vain", tried);
-    assert_eq!(postgres.value("postgres", sleeping), "1");
-    postgres.admit(everybody);
-    bastion.advance(30);
-    wait_until("nothing is left", || postgres.value("postgres", sleeping) == "0");
+    assert_eq!(postgres.value("postgres", SLEEPING), "1");
+    postgres.admit(EVERYBODY);
+    bastion
+}
+
+const EVERYBODY: &str = "hostssl all all 127.0.0.1/32 scram-sha-256";
+
+fn assert_ended_once(bastion: &Bastion) {
     wait_until("it is recorded", || bastion.events("credential_shut").len() == 1);
     let shut = &bastion.events("credential_shut")[0]["detail"];
     assert_eq!((&shut["why"], &shut["backends_terminated"]), (&json!("left_running"), &json!(1)));
+}
+
+#[test]
+fn what_a_crash_left_running_is_ended_once_the_target_lets_the_admin_in() {
+    let postgres = Postgres::start();
+    let bastion = killed_beside_a_statement(&postgres);
+    bastion.advance(30);
+    wait_until("nothing is left", || postgres.value("postgres", SLEEPING) == "0");
+    assert_ended_once(&bastion);
     bastion.psql("alice", "ledger-dev", "SELECT 1").success();
+    bastion.verify().success();
+}
+
+#[test]
+fn what_a_crash_left_running_is_ended_before_the_session_goes_on() {
+    let postgres = Postgres::start();
+    let bastion = killed_beside_a_statement(&postgres);
+    // Time stands still: it is not yet to be tried again.
+    assert_eq!(bastion.psql("alice", "ledger-dev", SLEEPING).success().stdout, "0\n");
+    assert_ended_once(&bastion);
+    // And later it ends nothing that was begun since.
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT pg_sleep(600)"]);
+    let client = Running::start_quietly(&mut psql);
+    wait_until("the statement runs", || postgres.value("postgres", SLEEPING) == "1");
+    bastion.advance(60);
+    bastion.psql("alice", "ledger-dev", "SELECT 1").success();
+    assert_eq!(postgres.value("postgres", SLEEPING), "1");
+    assert_ended_once(&bastion);
+    drop(client);
     bastion.verify().success();
 }
 

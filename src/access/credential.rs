@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
-use crate::domain::session::{Permit, SessionStatus};
+use crate::domain::session::{Permit, Session, SessionStatus};
 use crate::domain::time::Timestamp;
 use crate::failpoint;
 
@@ -57,6 +58,8 @@ pub(super) struct Slot {
     pub work: Arc<Mutex<()>>,
     /// Cancelled when it is to be destroyed: what is still being made is not waited for.
     ended: CancellationToken,
+    /// Whether nothing runs at the target that an earlier process left there.
+    quiet: Arc<AtomicBool>,
 }
 
 /// A credential that opens the target until it is shut. Dropped unshut, it is shut all the same, by
@@ -245,7 +248,7 @@ impl Access {
 
     async fn open_now(self: Arc<Self>, permit: &Permit, replicates: bool) -> Result<OpenCredential, Deny> {
         let session = permit.session();
-        let Slot { work, ended } = self.credentials.slot(&session.id);
+        let Slot { work, ended, quiet } = self.credentials.slot(&session.id);
         let slot = work.lock_owned().await;
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
@@ -276,14 +279,13 @@ impl Access {
             Ok(()) | Err(_) => Replication::No,
         };
         let request = SourceRequest { replication, ..source_request(&target, &lease) };
-        let opened = source.open(&request, is_issued, &ended).await.map_err(|error| {
-            let detail = error_chain(&error);
-            tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
-            match error {
-                SourceError::Admin(error) if error.is_unreachable() => Deny::TargetUnavailable { detail },
-                _ => Deny::CredentialUnavailable { detail },
-            }
-        })?;
+        // What a crash left running ends before the session goes on.
+        if is_issued && !quiet.load(Ordering::Acquire) {
+            self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
+        }
+        quiet.store(true, Ordering::Release);
+        let opened = source.open(&request, is_issued, &ended).await;
+        let opened = opened.map_err(|error| not_issued(session, error))?;
         failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), slot };
@@ -485,21 +487,26 @@ impl Access {
         }
         let slot = self.credentials.slot(&lease.session);
         let _held = slot.work.lock().await;
-        if self.hub.live().iter().any(|live| live.session == lease.session) {
+        // Whoever has connected meanwhile has seen to it.
+        if slot.quiet.load(Ordering::Acquire) {
             return true;
         }
-        match self.credentials.source(target).quiet(&source_request(target, lease)).await {
-            Ok(0) => true,
-            Ok(terminated) => {
-                tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
-                self.record_shut(lease, "left_running", Some(terminated)).await;
-                true
-            }
-            Err(error) => {
-                tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(&error), "cannot look for what a crash left at the target: trying again");
-                false
-            }
+        let outcome = self.quiet_now(lease, &source_request(target, lease)).await;
+        slot.quiet.store(outcome.is_ok(), Ordering::Release);
+        if let Err(error) = &outcome {
+            tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(error), "cannot look for what a crash left at the target: trying again");
         }
+        outcome.is_ok()
+    }
+
+    /// Ends what an earlier process left running at the target.
+    async fn quiet_now(&self, lease: &LeaseRecord, request: &SourceRequest<'_>) -> Result<(), SourceError> {
+        let terminated = self.credentials.source(request.target).quiet(request).await?;
+        if terminated > 0 {
+            tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+            self.record_shut(lease, "left_running", Some(terminated)).await;
+        }
+        Ok(())
     }
 
     /// Ends connections whose access has come to stand for something else in the configuration.
@@ -534,6 +541,15 @@ fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
             lease.access, lease.target
         )
     })
+}
+
+fn not_issued(session: &Session, error: SourceError) -> Deny {
+    let detail = error_chain(&error);
+    tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
+    match error {
+        SourceError::Admin(error) if error.is_unreachable() => Deny::TargetUnavailable { detail },
+        _ => Deny::CredentialUnavailable { detail },
+    }
 }
 
 fn lease_event(action: Action, outcome: Outcome, permit: &Permit, lease: &LeaseRecord) -> Event {

@@ -4,22 +4,24 @@
 //!   lapse, sessions end, what is live is checked anew, strays are closed. A store that does not
 //!   answer for [`LEASE`] ends every connection.
 //! - **Clean up** ([`Access::clean_up_forever`]): credentials of ended sessions are destroyed, and
-//!   destroyed again until they are gone. Apart from the watch, so that a target that does not answer
-//!   delays nothing but its own.
-//!
+//!   destroyed again until they are gone. Apart from the watch and from each other, so that a target that does not
+//!   answer delays nothing but its own.
 //! - **Look after the targets** ([`Access::look_after_targets_forever`]): what they hold of ours and should not.
 //!
 //! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
 //! they matter.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use crate::domain::connection::Ended;
 use crate::domain::deny::EndReason;
 use crate::domain::event::{Action, Event};
+use crate::domain::lease::LeaseRecord;
 use crate::domain::request::RequestState;
 use crate::domain::session::SessionStatus;
 use crate::domain::time::Timestamp;
@@ -35,7 +37,7 @@ pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a destruction that failed waits for its next try.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// How many credentials are destroyed at a time.
+/// How many credentials are destroyed at a time at one target.
 const AT_A_TIME: usize = 32;
 
 impl Access {
@@ -66,14 +68,6 @@ impl Access {
     /// Cleans up once a second; runs until dropped. What is slow at databases holds up nothing at AWS, nor the other way
     /// round.
     pub async fn clean_up_forever(&self) {
-        let leases = async {
-            loop {
-                if let Err(error) = self.clean_up_leases().await {
-                    tracing::error!(%error, "cannot clean up");
-                }
-                self.clock.sleep(EVERY).await;
-            }
-        };
         let roles = async {
             loop {
                 if let Err(error) = self.clean_up_roles().await {
@@ -82,7 +76,7 @@ impl Access {
                 self.clock.sleep(EVERY).await;
             }
         };
-        tokio::join!(leases, roles);
+        tokio::join!(self.clean_up_leases_forever(), roles);
     }
 
     /// One round of all, in order: what a test calls after it has moved the clock.
@@ -121,7 +115,47 @@ impl Access {
         leases.and(roles)
     }
 
+    /// Looks once a second for what is to be destroyed, and goes on meanwhile with what takes longer.
+    async fn clean_up_leases_forever(&self) {
+        let (mut under_way, mut targets) = (FuturesUnordered::new(), BTreeMap::new());
+        loop {
+            let ended = self.ended_leases().await.unwrap_or_else(|error| {
+                tracing::error!(%error, "cannot clean up");
+                Vec::new()
+            });
+            for LeaseRecord { session, target, .. } in ended {
+                let at_target = targets.values().filter(|other| **other == target).count();
+                if at_target < AT_A_TIME && !targets.contains_key(&session) {
+                    targets.insert(session.clone(), target);
+                    under_way.push(async move {
+                        self.release_credential(&session).await;
+                        session
+                    });
+                }
+            }
+            let mut pause = std::pin::pin!(self.clock.sleep(EVERY));
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    Some(session) = under_way.next() => {
+                        targets.remove(&session);
+                    }
+                }
+            }
+        }
+    }
+
     async fn clean_up_leases(&self) -> Result<(), Refusal> {
+        futures_util::stream::iter(self.ended_leases().await?)
+            .for_each_concurrent(AT_A_TIME, async |lease| {
+                self.release_credential(&lease.session).await;
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Credentials of sessions that have ended, but for what has just been tried.
+    async fn ended_leases(&self) -> Result<Vec<LeaseRecord>, Refusal> {
         let now = self.now();
         let mut over = Vec::new();
         for lease in self.store.open_leases().await? {
@@ -129,15 +163,10 @@ impl Access {
             let ended = session.is_none_or(|session| session.status(now) != SessionStatus::Active);
             let tried_just_now = lease.last_error.is_some() && now.since(lease.changed_at) < RETRY_AFTER;
             if ended && !tried_just_now {
-                over.push(lease.session);
+                over.push(lease);
             }
         }
-        futures_util::stream::iter(over)
-            .for_each_concurrent(AT_A_TIME, async |session| {
-                self.release_credential(&session).await;
-            })
-            .await;
-        Ok(())
+        Ok(over)
     }
 
     async fn lapse_requests(&self, now: Timestamp) -> Result<(), Refusal> {

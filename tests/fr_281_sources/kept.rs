@@ -11,7 +11,7 @@ use super::support::bastion::run_with_input;
 use super::support::postgres::SUPERUSER_PASSWORD;
 use super::support::{Bastion, Finished, Options, Postgres, wait_until};
 use super::{
-    FIRST, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
+    FIRST, TARGET, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
 };
 
 const NAME: &str = "ledger-app";
@@ -23,11 +23,13 @@ fn keep(bastion: &Bastion, password: &str) -> Finished {
     run_with_input(bastion.command(&arguments), password)
 }
 
-/// A program that changes the password as it is told by its input, unless there is a file that says not to.
+/// A program that changes the password as it is told by its input, unless there is a file that says not to; or later, while
+/// there is one that says to wait.
 fn command(postgres: &Postgres) -> PathBuf {
     let path = postgres.data().with_file_name("rotate");
     let script = format!(
-        "#!/usr/bin/env python3\nimport json, os, subprocess, sys\ntask = json.load(sys.stdin)\n\
+        "#!/usr/bin/env python3\nimport json, os, subprocess, sys, time\ntask = json.load(sys.stdin)\n\
+         while os.path.exists('{0}-waits'):\n    open('{0}-begun', 'w').close()\n    time.sleep(0.05)\n\
          if os.path.exists('{0}-refused'):\n    sys.exit('cannot change ' + task['password'] + ' to ' + task['new_password'])\n\
          if not os.path.exists('{0}-idle'):\n    subprocess.run(['psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', '127.0.0.1', \
          '-p', '{1}', '-U', 'postgres', '-d', 'postgres', '-c', 'ALTER ROLE ' + task['user'] + \" PASSWORD '\" + \
@@ -142,6 +144,37 @@ fn a_kept_password_is_changed_after_each_session() {
         destroyed() == 2
     });
     select(&bastion).success();
+    bastion.verify().success();
+}
+
+#[test]
+fn a_change_that_takes_its_time_delays_no_other_credentials_end() {
+    let postgres = shared_user();
+    let program = command(&postgres);
+    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
+    let bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
+    keep(&bastion, FIRST).success();
+    let slow = bastion.grant("alice", TARGET, "readonly", 60, &[]).session;
+    select(&bastion).success();
+    let quick = bastion.grant("alice", "ledger-dev", "dba", 120, &[]).session;
+    bastion.psql("alice", "ledger-dev", "SELECT 1").success();
+    let (waits, begun) = (program.with_file_name("rotate-waits"), program.with_file_name("rotate-begun"));
+    fs::write(&waits, "").unwrap();
+    let destroyed = || {
+        let events = bastion.events("credential_destroyed");
+        events.iter().map(|event| event["session"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    bastion.pass(60);
+    wait_until("the change has begun", || begun.exists());
+    bastion.pass(60);
+    wait_until("the other credential is destroyed", || {
+        bastion.pass(1);
+        destroyed() == [quick.as_str()]
+    });
+    assert!(postgres.session_roles().is_empty() && lets_in(&postgres, FIRST));
+    fs::remove_file(&waits).unwrap();
+    wait_until("the password is changed", || destroyed() == [quick.as_str(), slow.as_str()]);
+    assert!(!lets_in(&postgres, FIRST));
     bastion.verify().success();
 }
 

@@ -380,6 +380,13 @@ impl Bastion {
         assert_eq!(status, 200, "{body}");
     }
 
+    /// Moves the server's clock; what time brings comes with the server's own rounds.
+    pub fn pass(&self, seconds: u64) {
+        let body = json!({ "advance_seconds": seconds, "leave": true });
+        let (status, body) = self.api(None, "POST", "/testing/clock", Some(body));
+        assert_eq!(status, 200, "{body}");
+    }
+
     /// Asks without waiting for anybody; gives the request's id.
     #[track_caller]
     pub fn ask(&self, who: &str, target: &str, access: &str, seconds: u64) -> String {

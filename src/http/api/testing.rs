@@ -16,6 +16,9 @@ use crate::http::extract::Body;
 #[serde(deny_unknown_fields)]
 pub struct ClockBody {
     pub advance_seconds: u64,
+    /// Leaves what time brings to the server's own rounds.
+    #[serde(default)]
+    pub leave: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -24,7 +27,7 @@ pub struct ClockView {
     pub now: Timestamp,
 }
 
-/// Moves time forward and does what time brings.
+/// Moves time forward and, unless it is to be left, does what time brings.
 #[utoipa::path(
     post, path = "/testing/clock", tag = "testing", request_body = ClockBody, security(()),
     responses((status = 200, description = "What time it is now", body = ClockView))
@@ -34,6 +37,8 @@ pub async fn clock(
     Body(body): Body<ClockBody>,
 ) -> Result<Json<ClockView>, Problem> {
     state.access.clock.advance(Duration::from_secs(body.advance_seconds));
-    state.access.sweep().await?;
+    if !body.leave {
+        state.access.sweep().await?;
+    }
     Ok(Json(ClockView { now: state.access.now() }))
 }
