@@ -11,13 +11,13 @@
     reason = "a benchmark prints, and fails by panicking"
 )]
 
+#[path = "audit/bare.rs"]
+mod bare;
+
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-#[path = "audit/bare.rs"]
-mod bare;
 
 use sallyport::audit::record::{Context, How, Opened, Statement, StatementEnd, StatementOutcome};
 use sallyport::audit::verify::{Options, verify};

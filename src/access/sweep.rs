@@ -119,7 +119,9 @@ impl Access {
     async fn clean_up_leases_forever(&self) {
         let (mut under_way, mut targets) = (FuturesUnordered::new(), BTreeMap::new());
         loop {
-            let ended = self.ended_leases().await.unwrap_or_else(|error| {
+            let ended =
+                beside(self.ended_leases(), &mut under_way, |session| _ = targets.remove(&session)).await;
+            let ended = ended.unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot clean up");
                 Vec::new()
             });
@@ -133,18 +135,11 @@ impl Access {
                     });
                 }
             }
-            let mut pause = std::pin::pin!(self.clock.sleep(EVERY));
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    Some(session) = under_way.next() => {
-                        targets.remove(&session);
-                    }
-                }
-            }
+            beside(self.clock.sleep(EVERY), &mut under_way, |session| _ = targets.remove(&session)).await;
         }
     }
 
+    /// One round, with so many at a time of all targets.
     async fn clean_up_leases(&self) -> Result<(), Refusal> {
         futures_util::stream::iter(self.ended_leases().await?)
             .for_each_concurrent(AT_A_TIME, async |lease| {
@@ -230,6 +225,22 @@ impl Access {
     }
 }
 
+/// Does `work` while what is `under_way` goes on, and hands on what comes of it. One that stood still meanwhile would keep
+/// from all others what it holds or is next for: the outbox, a place in the store's queue.
+async fn beside<T, S>(
+    work: impl Future<Output = T>,
+    under_way: &mut FuturesUnordered<impl Future<Output = S>>,
+    mut done: impl FnMut(S),
+) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            outcome = &mut work => return outcome,
+            Some(one) = under_way.next() => done(one),
+        }
+    }
+}
+
 /// Somebody else was quicker: nothing to do.
 fn ignore_conflict(result: Result<(), StoreError>) -> Result<(), Refusal> {
     match result {
@@ -240,4 +251,24 @@ fn ignore_conflict(result: Result<(), StoreError>) -> Result<(), Refusal> {
 
 fn precise(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_under_way_keeps_nothing_from_the_work_beside_it() {
+        let outbox = tokio::sync::Mutex::new(());
+        let mut under_way = FuturesUnordered::new();
+        under_way.push(async { drop(outbox.lock().await) });
+        let held = outbox.lock().await;
+        assert!(futures_util::poll!(under_way.next()).is_pending());
+        // Given to the one that waits for it, and that nobody has looked after since.
+        drop(held);
+        let mut done = 0;
+        let work = beside(outbox.lock(), &mut under_way, |()| done += 1);
+        drop(tokio::time::timeout(Duration::from_secs(10), work).await.expect("it comes to its turn"));
+        assert_eq!(done, 1);
+    }
 }

@@ -43,6 +43,15 @@ fn command(postgres: &Postgres) -> PathBuf {
     path
 }
 
+/// A bastion that keeps the user's password and has it changed by a [`command`], which is given as well.
+fn changing(postgres: &Postgres) -> (PathBuf, Bastion) {
+    let program = command(postgres);
+    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
+    let bastion = Bastion::start_with(postgres, options(target(postgres, NAME, &credential)));
+    keep(&bastion, FIRST).success();
+    (program, bastion)
+}
+
 #[test]
 fn a_kept_password_is_injected_and_shown_nowhere() {
     let postgres = shared_user();
@@ -114,10 +123,7 @@ fn a_password_is_sent_as_an_md5_hash_only_where_that_is_allowed() {
 #[test]
 fn a_kept_password_is_changed_after_each_session() {
     let postgres = shared_user();
-    let program = command(&postgres);
-    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
-    let mut bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
-    keep(&bastion, FIRST).success();
+    let (program, mut bastion) = changing(&postgres);
     let session = grant(&bastion);
     select(&bastion).success();
     revoke(&bastion, &session).success();
@@ -150,10 +156,7 @@ fn a_kept_password_is_changed_after_each_session() {
 #[test]
 fn a_change_that_takes_its_time_delays_no_other_credentials_end() {
     let postgres = shared_user();
-    let program = command(&postgres);
-    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
-    let bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
-    keep(&bastion, FIRST).success();
+    let (program, bastion) = changing(&postgres);
     let slow = bastion.grant("alice", TARGET, "readonly", 60, &[]).session;
     select(&bastion).success();
     let quick = bastion.grant("alice", "ledger-dev", "dba", 120, &[]).session;
@@ -182,10 +185,7 @@ fn a_change_that_takes_its_time_delays_no_other_credentials_end() {
 #[test]
 fn wherever_the_server_dies_the_password_is_known_and_changed() {
     let postgres = shared_user();
-    let program = command(&postgres);
-    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
-    let mut bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
-    keep(&bastion, FIRST).success();
+    let (_, mut bastion) = changing(&postgres);
     let mut environment = super::support::amazon::ENVIRONMENT.to_vec();
     for (round, place) in failpoint::KEPT.into_iter().enumerate() {
         bastion.stop();
@@ -214,10 +214,7 @@ fn wherever_the_server_dies_the_password_is_known_and_changed() {
 #[test]
 fn a_command_that_changes_nothing_is_found_out() {
     let postgres = shared_user();
-    let program = command(&postgres);
-    let credential = ["kind = \"static\"".to_owned(), format!("rotate = [\"{}\"]", program.display())];
-    let bastion = Bastion::start_with(&postgres, options(target(&postgres, NAME, &credential)));
-    keep(&bastion, FIRST).success();
+    let (program, bastion) = changing(&postgres);
     let session = grant(&bastion);
     select(&bastion).success();
     fs::write(program.with_file_name("rotate-idle"), "").unwrap();
