@@ -32,7 +32,8 @@ use sallyport::domain::target::Environment;
 const MEASURE: Duration = Duration::from_secs(3);
 /// How often, one after the other; the median counts.
 const ROUNDS: usize = 3;
-const WRITERS: [usize; 3] = [1, 8, 64];
+/// How many write at once, unless `AUDIT_BENCH_WRITERS` says otherwise (with commas between).
+const WRITERS: &str = "1,8,64";
 const SQL: &[u8] = b"SELECT id, owner, balance FROM accounts WHERE owner = $1 AND balance > 100 ORDER BY id";
 /// Journal that is verified, in bytes.
 const VERIFIED: u64 = 256 << 20;
@@ -188,7 +189,8 @@ async fn group_commit() {
     let house = House::new();
     let (journal, lanes) = (house.journal(), Lanes::start());
     let (directory, line) = (house.directory.path(), line_bytes(&house, &journal).await);
-    for (round, writers) in WRITERS.into_iter().enumerate() {
+    let counts = std::env::var("AUDIT_BENCH_WRITERS").unwrap_or_else(|_| WRITERS.to_owned());
+    for (round, writers) in counts.split(',').map(|count| count.parse().unwrap()).enumerate() {
         let (mut rates, mut syncs, mut commits) = (Vec::new(), Vec::new(), Vec::new());
         for turn in 0..ROUNDS {
             syncs.push(bare::syncs(directory, line * writers) * writers as f64);

@@ -6,13 +6,14 @@ use std::io::Write as _;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
+use super::chain::{RecordingChain, record_hash};
 use super::clip::{NAME, TEXT, clip, clip_some, clipped, is_clipped};
 use super::line::push_number;
 use super::record::{
     Body, Context, ControlEntry, Data, Ended, Input, Opened, Output, Parameter, ParameterPart, Recovered,
     Sql, SqlPart,
 };
-use crate::crypto::{hex, sha256};
+use crate::crypto::{Hash, hex, sha256};
 use crate::domain::deny::EndReason;
 use crate::domain::event::Event;
 use crate::domain::id::NodeId;
@@ -25,14 +26,26 @@ const PIECE: usize = 128 << 10;
 const PARAMETERS: usize = 128 << 10;
 /// Longest detail of a control event, in bytes of JSON.
 const DETAIL: usize = 256 << 10;
+/// What a record has beside its context and its body, in bytes, at most.
+pub(super) const ENVELOPE: usize = 192;
 
 /// A record's own fields as JSON text, without the braces: `"kind":"…",…`.
 pub(super) type Fields = Vec<u8>;
 
-/// A body ready to be queued.
+/// A body that waits for its place in the recording.
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) fields: Fields,
+    pub(super) effect: Effect,
+}
+
+/// A record as it will be stored.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) json: Vec<u8>,
+    pub(super) hash: Hash,
+    /// Its recording's, with it.
+    pub(super) chain: RecordingChain,
     pub(super) effect: Effect,
 }
 
@@ -273,25 +286,26 @@ pub(super) struct Stamp {
     pub(super) mono: u64,
 }
 
-/// Puts a record together, in place of what is in `json`. `context` is empty or starts with a comma.
+/// Puts together what follows in a recording's chain, in `json`. `context` is empty or starts with a comma.
 pub(super) fn record(
-    json: &mut Vec<u8>,
-    (recording, seq): (&str, u64),
+    mut json: Vec<u8>,
+    (recording, chain): (&str, &RecordingChain),
     stamp: Stamp,
     node: &NodeId,
     context: &[u8],
-    fields: &[u8],
-) {
+    Encoded { fields, effect }: &Encoded,
+) -> Record {
     json.clear();
+    json.reserve(ENVELOPE + context.len() + fields.len());
     json.extend_from_slice(br#"{"v":1,"rec":""#);
     json.extend_from_slice(recording.as_bytes());
     json.extend_from_slice(br#"","seq":"#);
-    push_number(json, seq);
+    push_number(&mut json, chain.next());
     json.extend_from_slice(br#","at":""#);
     // Writing to memory does not fail.
     let _ = write!(json, "{}", stamp.at);
     json.extend_from_slice(br#"","mono":"#);
-    push_number(json, stamp.mono);
+    push_number(&mut json, stamp.mono);
     json.extend_from_slice(br#","node":""#);
     json.extend_from_slice(node.as_str().as_bytes());
     json.push(b'"');
@@ -299,4 +313,8 @@ pub(super) fn record(
     json.push(b',');
     json.extend_from_slice(fields);
     json.push(b'}');
+    let hash = record_hash(&json);
+    let mut chain = chain.clone();
+    chain.push(&hash);
+    Record { json, hash, chain, effect: *effect }
 }

@@ -23,9 +23,11 @@ use super::record::{ControlEntry, Opening, Recovered};
 use super::recorder::Recorder;
 use super::recover::{self, Damage};
 use super::signing::{Signing, newest_checkpoint};
+use super::spares::Spares;
 use super::tell::{Done, Messengers, Waiting};
 use super::writer::{Sizes, Writer};
 use crate::clock::Clock;
+use crate::domain::id::NodeId;
 use crate::domain::time::Timestamp;
 
 /// How many bytes may wait to be written.
@@ -107,6 +109,7 @@ pub(super) struct Handle {
     desk: Arc<dyn Work>,
     /// Those who do the writer's work.
     helping: TaskTracker,
+    pub(super) spares: Arc<Spares>,
     messengers: Arc<Messengers>,
     room: Arc<Semaphore>,
     failed: watch::Receiver<Option<Unrecordable>>,
@@ -159,7 +162,9 @@ impl Journal {
         let unreadable = |source| JournalError::Read { path: directory.to_owned(), source };
         let newest = newest_checkpoint(directory, &options.key.verify_key()).map_err(unreadable)?;
         let signed = newest.map(|checkpoint| checkpoint.size);
-        let mut writer = Writer::new(medium, options.key.clone(), (position, signed), sizes, backlog.clone());
+        let spares = Arc::new(Spares::default());
+        let shared = (backlog.clone(), spares.clone());
+        let mut writer = Writer::new(medium, options.key.clone(), (position, signed), sizes, shared);
         writer.settle().map_err(|broken| broken.unrecordable())?;
         if let Some(repaired) = &recovery.repaired {
             writer.recover(repaired, stamp).map_err(|broken| broken.unrecordable())?;
@@ -179,6 +184,7 @@ impl Journal {
             queue,
             desk,
             helping: TaskTracker::new(),
+            spares,
             messengers,
             room: Arc::new(Semaphore::new(QUEUE_BYTES)),
             failed,
@@ -202,8 +208,7 @@ impl Journal {
         let events: Vec<_> = entries.iter().map(|entry| (entry.at, encode::event(entry))).collect();
         let size = events.iter().map(|(_, fields)| fields.len()).sum();
         let room = self.handle.room(size).await?;
-        let task = || Ok(Task::Control { events });
-        self.handle.push_and_wait(Some(room), task).await.map(drop)
+        self.handle.push_and_wait(Some(room), Task::Control { events }).await.map(drop)
     }
 
     /// Starts a recording; its first record is durable on return. Call it before anything else
@@ -217,11 +222,8 @@ impl Journal {
         let rule = self.handle.stream.get(&opening.context.environment).copied();
         self.handle.within(rule.as_ref())?;
         let context: Arc<[u8]> = encode::context(&opening.context).into();
-        let fields = encode::opened(&opening.opened);
-        let room = self.handle.room(context.len() + fields.len()).await?;
-        let task = || Ok(Task::Begin { recording: recording.clone(), context, fields });
-        let written = self.handle.push_and_wait(Some(room), task);
-        let recorder = Recorder::new(recording.clone(), self.handle.clone(), rule);
+        let recorder = Recorder::new(recording, context, self.handle.clone(), rule);
+        let written = recorder.begin(encode::opened(&opening.opened));
         let confirmed = async { self.handle.confirmed(written.await?, rule.as_ref()).await };
         match confirmed.await {
             Ok(()) => Ok(recorder),
@@ -269,19 +271,9 @@ impl Journal {
     /// Ends recordings that are still open as [`crate::domain::deny::EndReason::Shutdown`], signs a
     /// last checkpoint and lets go of the directory. Every later call fails.
     pub async fn close(&self) -> Result<(), JournalError> {
-        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Close)))?;
-        self.handle.wait(waiting).await?;
+        self.handle.have_done(Task::Close).await?;
         self.handle.stop();
         Ok(())
-    }
-
-    /// Makes the two ends of a wait and hands one to `queue`.
-    pub(super) fn waiting(
-        queue: impl FnOnce(Done) -> Result<(), Unrecordable>,
-    ) -> Result<Waiting, Unrecordable> {
-        let (done, waiting) = Done::new();
-        queue(done)?;
-        Ok(waiting)
     }
 }
 
@@ -309,27 +301,18 @@ impl Handle {
         self.room.clone().try_acquire_many_owned(share(size)).map_err(|_| Unrecordable::Backlog)
     }
 
-    pub(super) fn push(
-        &self,
-        room: Option<Room>,
-        done: Option<Done>,
-        task: impl FnOnce() -> Result<Task, Unrecordable>,
-    ) -> Result<(), Unrecordable> {
-        self.queue.push(|| self.job(room, done, task))
+    /// Queues a job for the writer's thread.
+    pub(super) fn push(&self, job: Job) -> Result<(), Unrecordable> {
+        self.queue.push(job)
     }
 
-    /// As [`Self::push`], and waits; gives how many records are durable then. Where nobody else is at work, it is done on
-    /// the caller's thread, together with what others bring whom that thread serves. It has to be polled on a Tokio
-    /// runtime.
-    ///
-    /// Dropped after its first poll, the task is done all the same.
-    pub(super) async fn push_and_wait(
-        &self,
-        room: Option<Room>,
-        task: impl FnOnce() -> Result<Task, Unrecordable>,
-    ) -> Result<u64, Unrecordable> {
-        let (done, waiting) = self.messengers.done();
-        if let Some(pledge) = self.queue.push_or_pledge(|| self.job(room, Some(done), task))? {
+    /// Queues a job. Where somebody waits for it and nobody else is at work, it is done on the caller's thread, together
+    /// with what others bring whom that thread serves; it has to be called on a Tokio runtime then.
+    pub(super) fn push_or_help(&self, job: Job) -> Result<(), Unrecordable> {
+        if job.done.is_none() {
+            return self.queue.push(job);
+        }
+        if let Some(pledge) = self.queue.push_or_pledge(job)? {
             let desk = Arc::clone(&self.desk);
             // Not done here: whoever waits here may not be looked after for a while.
             self.helping.spawn(async move {
@@ -338,17 +321,41 @@ impl Handle {
                 }
             });
         }
+        Ok(())
+    }
+
+    /// As [`Self::push_or_help`], and waits; gives how many records are durable then.
+    ///
+    /// Dropped after its first poll, the task is done all the same.
+    async fn push_and_wait(&self, room: Option<Room>, task: Task) -> Result<u64, Unrecordable> {
+        let (done, waiting) = self.done();
+        self.push_or_help(self.job(task, room, Some(done)))?;
         self.wait(waiting).await
     }
 
-    fn job(
-        &self,
-        room: Option<Room>,
-        done: Option<Done>,
-        task: impl FnOnce() -> Result<Task, Unrecordable>,
-    ) -> Result<Job, Unrecordable> {
-        let task = task()?;
-        Ok(Job { task, stamp: Stamp { at: self.clock.now(), mono: self.mono() }, done, room })
+    /// Has the writer's thread do it, and waits.
+    pub(super) async fn have_done(&self, task: Task) -> Result<u64, Unrecordable> {
+        let (done, waiting) = Done::new();
+        self.push(self.job(task, None, Some(done)))?;
+        self.wait(waiting).await
+    }
+
+    /// The two ends of a wait, for one who waits on the runtime that it is called on.
+    pub(super) fn done(&self) -> (Done, Waiting) {
+        self.messengers.done()
+    }
+
+    pub(super) fn job(&self, task: Task, room: Option<Room>, done: Option<Done>) -> Job {
+        Job { task, stamp: self.stamp(), done, room }
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp { at: self.clock.now(), mono: self.mono() }
+    }
+
+    /// The node whose log it is.
+    pub(super) fn node(&self) -> &NodeId {
+        self.key.node()
     }
 
     /// Whether the stream is within the bounds of `rule`.
@@ -394,7 +401,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // What is queued is still written; this waits for one sync, on a thread that may have undertaken to do it.
         self.queue.end();
-        let _ = self.push(None, None, || Ok(Task::Close));
+        let _ = self.push(self.job(Task::Close, None, None));
         self.stop();
     }
 }

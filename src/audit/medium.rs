@@ -2,18 +2,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::blocks::{fill_with_zeros, make, private};
+use super::next_file::NextFile;
+
 pub(super) const CHECKPOINTS: &str = "checkpoints.log";
 pub(super) const NEWEST_CHECKPOINT: &str = "checkpoint";
 const NEW_CHECKPOINT: &str = "checkpoint.new";
-/// How far a journal file is written with zeros ahead of its records. What lies only allocated is made readable by the
-/// file system's own journal, after the data's sync; and there is ext4 saying that a sync is done while it turns
-/// read-only and has not done that. What has been written before is overwritten in its place, which a sync brings to
-/// the disk without the file system's journal, and faster.
+/// How far the current file is written with zeros ahead of its records ([`super::blocks`]), unless it comes written from
+/// [`NextFile`].
 const WRITTEN_AHEAD: u64 = 1 << 20;
 
 /// How far ahead of its end `checkpoints.log` is allocated, so that a last checkpoint can be
@@ -43,8 +44,11 @@ pub(super) struct Directory {
     /// Kept open to sync the names in it.
     handle: File,
     current: Option<File>,
+    /// The current file's length.
+    size: u64,
     /// The current file's blocks have been written and synced to here, as far as it is known.
     written: u64,
+    next: NextFile,
     checkpoints: File,
     checkpoints_end: u64,
     checkpoints_allocated: u64,
@@ -58,12 +62,15 @@ impl Directory {
         let current = current.map(|path| OpenOptions::new().read(true).write(true).open(path)).transpose()?;
         let checkpoints = private().create(true).truncate(false).open(path.join(CHECKPOINTS))?;
         let end = checkpoints.metadata()?.len();
+        let size = current.as_ref().map_or(Ok(0), |file| Ok::<_, io::Error>(file.metadata()?.len()))?;
         handle.sync_all()?;
         Ok(Self {
             path: path.to_owned(),
             handle,
             current,
+            size,
             written: 0,
+            next: NextFile::new(path),
             checkpoints,
             checkpoints_end: end,
             checkpoints_allocated: end,
@@ -75,26 +82,17 @@ impl Directory {
     }
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
-}
-
 impl Medium for Directory {
     fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
         let path = self.path.join(file_name(number));
-        let file = private().create(true).truncate(true).open(&path)?;
-        let reserved = reserve(&file, size);
-        let durable = reserved.and_then(|written| {
-            file.sync_all()?;
+        let made = self.next.take(&path, size).map_or_else(|| make(&path, size), Ok);
+        let durable = made.and_then(|made| {
             self.handle.sync_all()?;
-            Ok(written)
+            Ok(made)
         });
         match durable {
-            Ok(written) => {
-                self.current = Some(file);
-                self.written = written;
+            Ok((file, written)) => {
+                (self.current, self.size, self.written) = (Some(file), size, written);
                 Ok(())
             }
             Err(error) => {
@@ -108,14 +106,14 @@ impl Medium for Directory {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         if end > self.written {
-            let to = end.saturating_add(WRITTEN_AHEAD);
-            let file = self.current()?;
             // Not beyond what is allocated.
-            let to = to.min(file.metadata()?.len()).max(end);
-            fill_with_zeros(file, self.written.max(offset), to)?;
+            let to = end.saturating_add(WRITTEN_AHEAD).min(self.size).max(end);
+            fill_with_zeros(self.current()?, self.written.max(offset), to)?;
             self.written = to;
         }
-        self.current()?.write_all_at(bytes, offset)
+        self.current()?.write_all_at(bytes, offset)?;
+        self.next.goes_on(self.size, end);
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -155,24 +153,4 @@ impl Medium for Directory {
         fs::rename(&new, self.path.join(NEWEST_CHECKPOINT))?;
         self.handle.sync_all()
     }
-}
-
-/// Allocates, so that a full disk shows now and not at a write. Gives how much of it had to be written for that.
-fn reserve(file: &File, size: u64) -> io::Result<u64> {
-    match fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(file, 0, size).map(|()| size),
-        result => Ok(result.map(|()| 0)?),
-    }
-}
-
-pub(super) fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    let mut offset = from;
-    while offset < to {
-        let left = usize::try_from(to - offset).unwrap_or(usize::MAX).min(ZEROS.len());
-        let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
-        file.write_all_at(piece, offset)?;
-        offset = offset.saturating_add(u64::try_from(left).unwrap_or(u64::MAX));
-    }
-    file.sync_data()
 }

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Unrecordable;
 use super::chain::Log;
-use super::encode::{Encoded, Fields, Stamp};
+use super::encode::{Fields, Record, Stamp};
 use super::files::Place;
 use super::record::Totals;
 use super::tell::Done;
@@ -48,11 +48,13 @@ pub(super) enum Task {
     Begin {
         recording: ConnectionId,
         context: Arc<[u8]>,
-        fields: Fields,
+        record: Record,
     },
     Record {
         recording: ConnectionId,
-        bodies: Vec<Encoded>,
+        /// Mostly the only one.
+        first: Option<Record>,
+        rest: Vec<Record>,
     },
     End {
         recording: ConnectionId,
@@ -198,7 +200,9 @@ impl State {
 
     fn take_all(&mut self) -> VecDeque<Job> {
         (self.bytes, self.awaited) = (0, 0);
-        std::mem::take(&mut self.jobs)
+        // As many will come again.
+        let next = VecDeque::with_capacity(self.jobs.len());
+        std::mem::replace(&mut self.jobs, next)
     }
 
     fn give_up_pledge(&mut self) {
@@ -253,14 +257,12 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends the job that `make` gives. `make` runs under the queue's lock, so that what it reads
-    /// (the clock) is in the queue's order.
-    pub(super) fn push(&self, make: impl FnOnce() -> Result<Job, Unrecordable>) -> Result<(), Unrecordable> {
+    pub(super) fn push(&self, job: Job) -> Result<(), Unrecordable> {
         let mut state = self.lock();
         if let Some(why) = &state.shut {
             return Err(why.clone());
         }
-        state.push(make()?);
+        state.push(job);
         self.wake(state);
         Ok(())
     }
@@ -268,16 +270,12 @@ impl Queue {
     /// As [`Self::push`]. Where nobody is at work or waits, the caller undertakes to do what there is in a moment: others
     /// that its thread serves may have something to add. They wait for that: it must be a task of its own. Who comes on
     /// another thread does not, and has the writer's thread do it.
-    pub(super) fn push_or_pledge(
-        self: &Arc<Self>,
-        make: impl FnOnce() -> Result<Job, Unrecordable>,
-    ) -> Result<Option<Pledge>, Unrecordable> {
+    pub(super) fn push_or_pledge(self: &Arc<Self>, job: Job) -> Result<Option<Pledge>, Unrecordable> {
         let mut state = self.lock();
         if let Some(why) = &state.shut {
             return Err(why.clone());
         }
         let is_alone = state.is_alone();
-        let job = make()?;
         if is_alone {
             state.at_work = Worker::Pledged(thread::current().id());
         }

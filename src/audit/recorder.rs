@@ -1,14 +1,15 @@
 //! One connection's recording, as the gateway holds it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Unrecordable;
 use super::backlog::StreamRule;
-use super::encode::{self, Encoded};
+use super::chain::RecordingChain;
+use super::encode::{self, ENVELOPE, Effect, Encoded, Fields, Record, Stamp};
 use super::journal::{Handle, Room};
-use super::queue::Task;
+use super::queue::{Job, Task};
 use super::record::{Body, Totals};
+use super::tell::Done;
 use crate::domain::deny::EndReason;
 use crate::domain::id::ConnectionId;
 
@@ -25,20 +26,46 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Shared {
     recording: ConnectionId,
+    /// As it stands in every record.
+    context: Arc<[u8]>,
     journal: Arc<Handle>,
     /// What its environment asks of the stream.
     stream: Option<StreamRule>,
-    /// Set under the queue's lock, so that nothing is queued after the end.
-    ended: AtomicBool,
+    /// Held while something is queued: what is queued is in the order of its numbers, and nothing follows the end.
+    turn: Mutex<Turn>,
     /// What a call that did not wait could not record.
     failed: OnceLock<Unrecordable>,
 }
 
+#[derive(Debug)]
+struct Turn {
+    /// Of what has been queued.
+    chain: RecordingChain,
+    ended: bool,
+}
+
 impl Recorder {
-    pub(super) fn new(recording: ConnectionId, journal: Arc<Handle>, stream: Option<StreamRule>) -> Self {
-        let (ended, failed) = (AtomicBool::new(false), OnceLock::new());
-        let shared = Shared { recording, journal, stream, ended, failed };
+    /// Of a recording that [`Self::begin`] begins.
+    pub(super) fn new(
+        recording: ConnectionId,
+        context: Arc<[u8]>,
+        journal: Arc<Handle>,
+        stream: Option<StreamRule>,
+    ) -> Self {
+        let turn = Mutex::new(Turn { chain: RecordingChain::start(recording.as_str()), ended: false });
+        let shared = Shared { recording, context, journal, stream, turn, failed: OnceLock::new() };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Records the recording's first record; gives how many records are durable on return. Dropped after its first poll,
+    /// it may be recorded.
+    pub(super) async fn begin(&self, fields: Fields) -> Result<u64, Unrecordable> {
+        let body = Encoded { fields, effect: Effect::None };
+        let journal = &self.shared.journal;
+        let room = journal.room(self.shared.size(std::slice::from_ref(&body))).await?;
+        let (done, waiting) = journal.done();
+        self.shared.begin(&body, room, done)?;
+        journal.wait(waiting).await
     }
 
     pub fn connection(&self) -> &ConnectionId {
@@ -52,9 +79,11 @@ impl Recorder {
     /// recorded. They are never recorded in part.
     pub async fn record(&self, bodies: &[Body]) -> Result<(), Unrecordable> {
         let bodies = self.encode(bodies)?;
-        let room = self.shared.journal.room(size(&bodies)).await?;
         let journal = &self.shared.journal;
-        let records = journal.push_and_wait(Some(room), || self.shared.task(bodies)).await?;
+        let room = journal.room(self.shared.size(&bodies)).await?;
+        let (done, waiting) = journal.done();
+        self.shared.queue(&bodies, room, Some(done))?;
+        let records = journal.wait(waiting).await?;
         journal.confirmed(records, self.shared.stream.as_ref()).await
     }
 
@@ -63,8 +92,8 @@ impl Recorder {
     /// Prefer [`Recorder::note_wait`].
     pub fn note(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
-        let queued = self.shared.journal.try_room(size(&bodies));
-        queued.and_then(|room| self.shared.queue(bodies, room)).inspect_err(|why| {
+        let room = self.shared.journal.try_room(self.shared.size(&bodies));
+        room.and_then(|room| self.shared.queue(&bodies, room, None)).inspect_err(|why| {
             let _ = self.shared.failed.set(why.clone());
         })
     }
@@ -74,20 +103,21 @@ impl Recorder {
     /// returns, nothing was queued.
     pub async fn note_wait(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
-        let room = self.shared.journal.room(size(&bodies)).await?;
-        self.shared.queue(bodies, room)
+        let room = self.shared.journal.room(self.shared.size(&bodies)).await?;
+        self.shared.queue(&bodies, room, None)
     }
 
     /// Writes the recording's last record; durable on return. Statements that have no result get
     /// the outcome `unknown`. A recording that has ended already stays as it is.
     pub async fn end(self, reason: EndReason, totals: Totals) -> Result<(), Unrecordable> {
-        let task = || self.shared.finish(reason, Some(totals));
-        self.shared.journal.push_and_wait(None, task).await.map(drop)
+        let (done, waiting) = self.shared.journal.done();
+        self.shared.finish(reason, Some(totals), Some(done))?;
+        self.shared.journal.wait(waiting).await.map(drop)
     }
 
     /// Leaves a recording alone that did not begin.
     pub(super) fn forget(self) {
-        self.shared.ended.store(true, Ordering::Release);
+        self.shared.turn().ended = true;
     }
 
     fn encode(&self, bodies: &[Body]) -> Result<Vec<Encoded>, Unrecordable> {
@@ -99,35 +129,63 @@ impl Recorder {
     }
 }
 
-fn size(bodies: &[Encoded]) -> usize {
-    bodies.iter().map(|body| body.fields.len()).sum()
-}
-
 impl Shared {
-    fn queue(&self, bodies: Vec<Encoded>, room: Room) -> Result<(), Unrecordable> {
-        self.journal.push(Some(room), None, || self.task(bodies))
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        // It is whole between any two statements that hold the lock.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn task(&self, bodies: Vec<Encoded>) -> Result<Task, Unrecordable> {
-        if self.ended.load(Ordering::Acquire) {
-            return Err(Unrecordable::Ended);
-        }
-        Ok(Task::Record { recording: self.recording.clone(), bodies })
+    /// What the records of `bodies` take of the queue.
+    fn size(&self, bodies: &[Encoded]) -> usize {
+        bodies.iter().map(|body| ENVELOPE + self.context.len() + body.fields.len()).sum()
     }
 
-    fn finish(&self, reason: EndReason, totals: Option<Totals>) -> Result<Task, Unrecordable> {
-        if self.ended.swap(true, Ordering::AcqRel) {
+    /// Puts the records together here, and not on the writer's thread, for which all connections wait.
+    fn queue(&self, bodies: &[Encoded], room: Room, done: Option<Done>) -> Result<(), Unrecordable> {
+        let mut turn = self.turn();
+        if turn.ended {
             return Err(Unrecordable::Ended);
         }
-        Ok(Task::End { recording: self.recording.clone(), reason, totals })
+        let stamp = self.journal.stamp();
+        let mut records = bodies.iter().map(|body| self.put_together(&mut turn, body, stamp));
+        let (first, rest) = (records.next(), records.collect());
+        let task = Task::Record { recording: self.recording.clone(), first, rest };
+        self.journal.push_or_help(Job { task, stamp, done, room: Some(room) })
+    }
+
+    fn begin(&self, body: &Encoded, room: Room, done: Done) -> Result<(), Unrecordable> {
+        let mut turn = self.turn();
+        let stamp = self.journal.stamp();
+        let record = self.put_together(&mut turn, body, stamp);
+        let task = Task::Begin { recording: self.recording.clone(), context: self.context.clone(), record };
+        self.journal.push_or_help(Job { task, stamp, done: Some(done), room: Some(room) })
+    }
+
+    fn put_together(&self, turn: &mut Turn, body: &Encoded, stamp: Stamp) -> Record {
+        let (buffer, place) = (self.journal.spares.take(), (self.recording.as_str(), &turn.chain));
+        let record = encode::record(buffer, place, stamp, self.journal.node(), &self.context, body);
+        turn.chain = record.chain.clone();
+        record
+    }
+
+    fn finish(
+        &self,
+        reason: EndReason,
+        totals: Option<Totals>,
+        done: Option<Done>,
+    ) -> Result<(), Unrecordable> {
+        let mut turn = self.turn();
+        if std::mem::replace(&mut turn.ended, true) {
+            return Err(Unrecordable::Ended);
+        }
+        let task = Task::End { recording: self.recording.clone(), reason, totals };
+        self.journal.push_or_help(Job { task, stamp: self.journal.stamp(), done, room: None })
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.ended.load(Ordering::Acquire) {
-            // Fails only when the journal is closed or broken; recovery ends the recording then.
-            let _ = self.journal.push(None, None, || self.finish(EndReason::Internal, None));
-        }
+        // Fails when it has ended, or when the journal is closed or broken: recovery ends the recording then.
+        let _ = self.finish(EndReason::Internal, None, None);
     }
 }

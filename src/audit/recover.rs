@@ -13,10 +13,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::base;
+use super::blocks::fill_with_zeros;
 use super::checkpoints::{self, Checkpoints};
 use super::files::{self, Lines, Place, Read};
 use super::journal::{JournalError, Recovery};
-use super::medium::{CHECKPOINTS, file_name, fill_with_zeros};
+use super::medium::{CHECKPOINTS, file_name};
 use super::note::{Checkpoint, VerifyKey};
 use super::record::Recovered;
 use super::writer::{LARGEST_TEAR, Position};

@@ -69,9 +69,7 @@ impl Journal {
             note
         });
         let note = signed.await.map_err(|error| NotSigned::Failed(error.to_string()))??;
-        let task = || Ok(Task::Checkpoint { size, note });
-        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), task))?;
-        Ok(self.handle.wait(waiting).await.map(drop)?)
+        Ok(self.handle.have_done(Task::Checkpoint { size, note }).await.map(drop)?)
     }
 
     /// Signs a checkpoint every [`CHECKPOINT_EVERY`], until `stop`, and says in `signed` how that went. Fails only
@@ -108,8 +106,7 @@ impl Journal {
     /// Where the log stands; everything before is durable.
     pub(super) async fn head(&self) -> Result<Head, Unrecordable> {
         let (tell, head) = oneshot::channel();
-        let waiting = Self::waiting(|done| self.handle.push(None, done.into(), || Ok(Task::Head(tell))))?;
-        self.handle.wait(waiting).await?;
+        self.handle.have_done(Task::Head(tell)).await?;
         head.await.map_err(|_| Unrecordable::Closed)
     }
 }

@@ -60,15 +60,19 @@ impl Messengers {
 
     /// Tells all of `waiting`.
     pub(super) fn tell(&self, waiting: impl Iterator<Item = (Done, Answer)>) {
+        let at_most = waiting.size_hint().0;
         let mut by_runtime: Vec<(runtime::Id, News)> = Vec::new();
         for (done, answer) in waiting {
             let Some(at) = done.at else {
                 done.tell(answer);
                 continue;
             };
-            match by_runtime.iter_mut().find(|(id, _)| *id == at) {
-                Some((_, news)) => news.push((done.to, answer)),
-                None => by_runtime.push((at, vec![(done.to, answer)])),
+            if let Some((_, news)) = by_runtime.iter_mut().find(|(id, _)| *id == at) {
+                news.push((done.to, answer));
+            } else {
+                let mut news = Vec::with_capacity(at_most);
+                news.push((done.to, answer));
+                by_runtime.push((at, news));
             }
         }
         for (at, news) in by_runtime {

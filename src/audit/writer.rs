@@ -11,16 +11,17 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Unrecordable;
 use super::backlog::{Backlog, Mark};
-use super::chain::{Log, RecordingChain, record_hash};
-use super::encode::{self, Effect, Fields, Stamp};
+use super::chain::{Log, RecordingChain};
+use super::encode::{self, Effect, Encoded, Fields, Record, Stamp};
 use super::files::Place;
 use super::line::{LONGEST_RECORD, line_length, write_line};
 use super::medium::Medium;
 use super::note::SigningKey;
 use super::queue::{Head, Job, Pace, Task};
 use super::record::{Body, Ended, Recovered, StatementEnd, StatementOutcome, Totals};
+use super::spares::Spares;
 use super::tell::{Done, Messengers};
-use crate::crypto::hex;
+use crate::crypto::{Hash, hex};
 use crate::domain::deny::EndReason;
 use crate::domain::id::{ConnectionId, NodeId};
 
@@ -91,10 +92,11 @@ pub(super) struct Writer<M> {
     signed: Option<u64>,
     sizes: Sizes,
     backlog: Arc<Backlog>,
-    /// The record that is being put together.
-    json: Vec<u8>,
+    spares: Arc<Spares>,
     /// Lines not yet written; they belong at `position.offset - buffer.len()`.
     buffer: Vec<u8>,
+    /// Whose records are in `buffer`, or were.
+    spent: Vec<Vec<u8>>,
     /// What has been written since the last sync.
     unsynced: Option<Unsynced>,
     /// Write into the reserve: the next file could not be allocated.
@@ -133,7 +135,7 @@ pub(super) struct Batch {
     /// Who waits for it, and what becomes of their jobs if it is durable.
     pub(super) waiting: Vec<(Done, Result<(), Unrecordable>)>,
     /// The jobs' shares of the queue's bytes.
-    rooms: Vec<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
     /// The journal is closed with it: nothing may follow.
     pub(super) closed: bool,
 }
@@ -157,11 +159,24 @@ impl<M: Medium> Writer<M> {
         key: SigningKey,
         (position, signed): (Position, Option<u64>),
         sizes: Sizes,
-        backlog: Arc<Backlog>,
+        (backlog, spares): (Arc<Backlog>, Arc<Spares>),
     ) -> Self {
-        let (json, buffer, unsynced, last_gasp) = (Vec::new(), Vec::new(), None, false);
+        let (buffer, spent, unsynced, last_gasp) = (Vec::new(), Vec::new(), None, false);
         let last = (0, Duration::ZERO);
-        Self { medium, key, position, signed, sizes, backlog, json, buffer, unsynced, last_gasp, last }
+        Self {
+            medium,
+            key,
+            position,
+            signed,
+            sizes,
+            backlog,
+            spares,
+            buffer,
+            spent,
+            unsynced,
+            last_gasp,
+            last,
+        }
     }
 
     fn node(&self) -> &NodeId {
@@ -179,7 +194,7 @@ impl<M: Medium> Writer<M> {
 
     /// Writes what recovery has to say and ends the recordings that a crash left open.
     pub(super) fn recover(&mut self, recovered: &Recovered, stamp: Stamp) -> Result<(), Broken> {
-        self.control(stamp, &encode::recovered(recovered))?;
+        self.control(stamp, encode::recovered(recovered))?;
         for recording in &recovered.recordings {
             self.finish(recording, &EndReason::Crashed, None, stamp)?;
         }
@@ -204,13 +219,18 @@ impl<M: Medium> Writer<M> {
 
     /// Puts the records of `jobs` together. They are done when [`Self::complete`] says so.
     pub(super) fn prepare(&mut self, jobs: VecDeque<Job>, batch: &mut Batch) -> Result<(), Broken> {
+        batch.waiting.reserve(jobs.len());
         for job in jobs {
             if batch.closed {
                 reject([job].into(), &Unrecordable::Closed);
                 continue;
             }
             batch.closed = matches!(job.task, Task::Close);
-            batch.rooms.extend(job.room);
+            match (&mut batch.room, job.room) {
+                // Given back as one.
+                (Some(all), Some(room)) => all.merge(room),
+                (all, room) => *all = all.take().or(room),
+            }
             let result = match self.perform(job.task, job.stamp) {
                 Ok(()) => Ok(()),
                 Err(Undone::Refused(why)) => Err(why),
@@ -232,7 +252,8 @@ impl<M: Medium> Writer<M> {
         } else {
             self.flush()?;
         }
-        batch.rooms.clear();
+        batch.room = None;
+        self.spares.give_back(&mut self.spent);
         if !batch.waiting.is_empty() {
             self.last.0 = batch.waiting.len();
         }
@@ -243,30 +264,27 @@ impl<M: Medium> Writer<M> {
 
     fn perform(&mut self, task: Task, stamp: Stamp) -> Result<(), Undone> {
         match task {
-            Task::Begin { recording, context, fields } => {
+            Task::Begin { recording, context, record } => {
                 if self.position.recordings.contains_key(&recording) {
                     return Err(Undone::Refused(Unrecordable::Ended));
                 }
                 let chain = RecordingChain::start(recording.as_str());
                 let begun = Recording { chain, context, under_way: BTreeSet::new() };
                 self.position.recordings.insert(recording.clone(), begun);
-                let written = self.record(&recording, &fields, Effect::None, stamp);
+                let written = self.record(&recording, record);
                 if written.is_err() {
                     // Without its first record it is no recording that could be ended.
                     self.position.recordings.remove(&recording);
                 }
                 written
             }
-            Task::Record { recording, bodies } => {
-                for body in &bodies {
-                    self.record(&recording, &body.fields, body.effect, stamp)?;
-                }
-                Ok(())
+            Task::Record { recording, first, rest } => {
+                first.into_iter().chain(rest).try_for_each(|record| self.record(&recording, record))
             }
             Task::End { recording, reason, totals } => Ok(self.finish(&recording, &reason, totals, stamp)?),
             Task::Control { events } => {
-                for (at, fields) in &events {
-                    self.control(Stamp { at: *at, ..stamp }, fields)?;
+                for (at, fields) in events {
+                    self.control(Stamp { at, ..stamp }, fields)?;
                 }
                 Ok(())
             }
@@ -287,21 +305,18 @@ impl<M: Medium> Writer<M> {
         }
     }
 
-    fn record(
-        &mut self,
-        recording: &ConnectionId,
-        fields: &[u8],
-        effect: Effect,
-        stamp: Stamp,
-    ) -> Result<(), Undone> {
+    fn record(&mut self, recording: &ConnectionId, record: Record) -> Result<(), Undone> {
         let Some(state) = self.position.recordings.get(recording) else {
             return Err(Undone::Refused(Unrecordable::Ended));
         };
-        let place = (recording.as_str(), state.chain.next());
-        encode::record(&mut self.json, place, stamp, self.key.node(), &state.context, fields);
-        let hash = self.append()?;
+        if record.chain.next() != state.chain.next().saturating_add(1) {
+            let detail = format!("a record of {recording} came out of its turn");
+            return Err(Broken { detail, reserve_usable: false }.into());
+        }
+        let Record { json, hash, chain, effect } = record;
+        self.append(json, &hash)?;
         if let Some(state) = self.position.recordings.get_mut(recording) {
-            state.chain.push(&hash);
+            state.chain = chain;
             match effect {
                 Effect::None => {}
                 Effect::Starts(statement) => _ = state.under_way.insert(statement),
@@ -309,6 +324,16 @@ impl<M: Medium> Writer<M> {
             }
         }
         Ok(())
+    }
+
+    /// Adds a record of the writer's own to a recording.
+    fn follow(&mut self, recording: &ConnectionId, encoded: &Encoded, stamp: Stamp) -> Result<(), Undone> {
+        let Some(state) = self.position.recordings.get(recording) else {
+            return Err(Undone::Refused(Unrecordable::Ended));
+        };
+        let place = (recording.as_str(), &state.chain);
+        let record = encode::record(Vec::new(), place, stamp, self.key.node(), &state.context, encoded);
+        self.record(recording, record)
     }
 
     /// Ends a recording: every statement gets a result, the recording its last record. One that has
@@ -324,53 +349,54 @@ impl<M: Medium> Writer<M> {
         for statement in state.under_way.clone() {
             let end = StatementEnd::new(statement, StatementOutcome::Unknown);
             for encoded in encode::bodies(&[Body::StatementEnd(end)]) {
-                self.must_record(recording, &encoded.fields, encoded.effect, stamp)?;
+                self.must_follow(recording, &encoded, stamp)?;
             }
         }
         let Some(state) = self.position.recordings.get(recording) else { return Ok(()) };
         let ended = Ended { reason: reason.clone(), totals, chain: hex(state.chain.head()) };
-        self.must_record(recording, &encode::ended(&ended), Effect::None, stamp)?;
+        let ended = Encoded { fields: encode::ended(&ended), effect: Effect::None };
+        self.must_follow(recording, &ended, stamp)?;
         self.position.recordings.remove(recording);
         Ok(())
     }
 
-    fn must_record(
+    fn must_follow(
         &mut self,
         recording: &ConnectionId,
-        fields: &Fields,
-        effect: Effect,
+        encoded: &Encoded,
         stamp: Stamp,
     ) -> Result<(), Broken> {
-        match self.record(recording, fields, effect, stamp) {
+        match self.follow(recording, encoded, stamp) {
             Ok(()) | Err(Undone::Refused(_)) => Ok(()),
             Err(Undone::Broken(broken)) => Err(broken),
         }
     }
 
-    fn control(&mut self, stamp: Stamp, fields: &[u8]) -> Result<(), Broken> {
-        let node = self.node().clone();
-        let place = (node.as_str(), self.position.control.next());
-        encode::record(&mut self.json, place, stamp, &node, &[], fields);
-        let hash = self.append()?;
-        self.position.control.push(&hash);
+    fn control(&mut self, stamp: Stamp, fields: Fields) -> Result<(), Broken> {
+        let place = (self.node().as_str(), &self.position.control);
+        let event = Encoded { fields, effect: Effect::None };
+        let Record { json, hash, chain, .. } =
+            encode::record(Vec::new(), place, stamp, self.node(), &[], &event);
+        self.append(json, &hash)?;
+        self.position.control = chain;
         Ok(())
     }
 
-    /// Puts the record in `json` at the log's end, in the buffer.
-    fn append(&mut self) -> Result<crate::crypto::Hash, Broken> {
-        let hash = record_hash(&self.json);
-        let (n, after) = (self.position.log.size(), self.position.log.after(&hash));
-        let length = u64::try_from(line_length(n, self.json.len())).unwrap_or(u64::MAX);
+    /// Puts the record at the log's end, in the buffer.
+    fn append(&mut self, json: Vec<u8>, hash: &Hash) -> Result<(), Broken> {
+        let (n, after) = (self.position.log.size(), self.position.log.after(hash));
+        let length = u64::try_from(line_length(n, json.len())).unwrap_or(u64::MAX);
         self.make_room(length)?;
-        write_line(&mut self.buffer, n, &after, &self.json);
+        write_line(&mut self.buffer, n, &after, &json);
+        self.spent.push(json);
         self.position.offset = self.position.offset.saturating_add(length);
         self.position.bytes = self.position.bytes.saturating_add(length);
-        self.position.log.push_with(&hash, after);
+        self.position.log.push_with(hash, after);
         let unsynced = self.unsynced.map_or(0, |unsynced| unsynced.bytes);
         if self.buffer.len().saturating_add(unsynced) >= LARGEST_BATCH {
             self.flush()?;
         }
-        Ok(hash)
+        Ok(())
     }
 
     /// Goes to the next file when `length` bytes do not fit in this one before its reserve.

@@ -17,10 +17,24 @@ pub type Hash = [u8; HASH_LENGTH];
 
 /// What is no longer is hashed in one call. A context costs more than hashing a few hundred bytes.
 const SHORT: usize = 1024;
+/// What links one hash to the next is no longer: not even a kilobyte is cleared for it.
+const LINK: usize = 96;
 
 /// SHA-256 over the concatenation of `parts`.
 pub fn sha256(parts: &[&[u8]]) -> Hash {
-    let mut whole = [0; SHORT];
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length <= LINK {
+        sha256_short::<LINK>(parts)
+    } else if length <= SHORT {
+        sha256_short::<SHORT>(parts)
+    } else {
+        sha256_long(parts)
+    }
+}
+
+/// Of no more than `N` bytes.
+fn sha256_short<const N: usize>(parts: &[&[u8]]) -> Hash {
+    let mut whole = [0; N];
     let mut end = 0_usize;
     for part in parts {
         let Some(place) = whole.get_mut(end..end.saturating_add(part.len())) else {

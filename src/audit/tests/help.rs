@@ -214,7 +214,7 @@ async fn nobody_keeps_a_checkpoint_in_the_middle_of_something_else() {
         let bodies = [statement(1_000_000, "SELECT 'undertaken'")];
         let mut undertaken = Box::pin(recorder.record(&bodies));
         let _polled = futures_util::poll!(&mut undertaken);
-        journal.handle.push(None, None, || Ok(Task::Checkpoint { size, note })).unwrap();
+        journal.handle.push(journal.handle.job(Task::Checkpoint { size, note }, None, None)).unwrap();
         undertaken.await.unwrap();
     }
     journal.close().await.unwrap();
