@@ -117,8 +117,9 @@ impl OpenState {
         drop(slot);
         shut.map_err(|error| {
             let detail = error_chain(&error);
+            access.look_soon();
             metrics::counter!("sallyport_credentials_left_open_total").increment(1);
-            tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the next connection or the session's end");
+            tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
             Deny::CredentialUnavailable { detail }
         })
     }
@@ -285,7 +286,11 @@ impl Access {
         }
         quiet.store(true, Ordering::Release);
         let opened = source.open(&request, is_issued, &ended).await;
-        let opened = opened.map_err(|error| not_issued(session, error))?;
+        let opened = opened.map_err(|error| {
+            // What was not confirmed may have been done.
+            self.look_soon();
+            not_issued(session, error)
+        })?;
         failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), slot };

@@ -1,5 +1,5 @@
 //! The janitor: compares what the targets hold of ours with what there should be, at the start and every
-//! [`EVERY`]. What no session has is destroyed; what was left open is shut. It goes by names and marks at the source
+//! [`EVERY`], and soon after a credential was not seen to be shut. What no session has is destroyed; what was left open is shut. It goes by names and marks at the source
 //! alone, so it also finds what the store has forgotten (restored from a backup, say). Credentials that the store knows
 //! to be over are the sweep's; what another installation has made at the same target is left alone.
 
@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_mins(5);
 /// How soon it looks again where something is wrong.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How soon it looks where a credential may have been left open.
+const SOON: Duration = Duration::from_secs(5);
 
 /// How many targets it looks at at a time.
 const AT_A_TIME: usize = 4;
@@ -35,11 +37,32 @@ const AT_A_TIME: usize = 4;
 pub(super) struct Janitor {
     /// One look at a time: what one has found, another would find as well.
     at_work: tokio::sync::Mutex<()>,
-    next: Mutex<Option<Timestamp>>,
+    next: Mutex<Next>,
     /// What could not be destroyed, by handle: where, and why. Said once each.
     undead: Mutex<HashMap<String, Undead>>,
     /// Of another installation, by where and handle: said once each.
     foreign: Mutex<BTreeSet<(String, String)>>,
+}
+
+/// When it looks next: at once where nothing is said.
+#[derive(Debug, Default)]
+struct Next(Option<Timestamp>);
+
+impl Next {
+    /// Whether it is time for a look; the next one is in a while then.
+    fn begins(&mut self, now: Timestamp) -> bool {
+        let is_due = self.0.is_none_or(|next| next <= now);
+        if is_due {
+            self.0 = Some(now.plus(EVERY));
+        }
+        is_due
+    }
+
+    /// The next look is after `pause`, unless it is to be sooner.
+    fn after(&mut self, pause: Duration, now: Timestamp) {
+        let then = now.plus(pause);
+        self.0 = Some(self.0.map_or(then, |next| next.min(then)));
+    }
 }
 
 #[derive(Debug)]
@@ -70,11 +93,18 @@ impl Access {
     /// Looks at all targets, if it is time to.
     pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
         let _at_work = self.credentials.janitor.at_work.lock().await;
-        let now = self.now();
-        let due = |next: Option<Timestamp>| next.is_none_or(|next| next <= now);
-        if !due(*lock(&self.credentials.janitor.next)) {
+        if !lock(&self.credentials.janitor.next).begins(self.now()) {
             return Ok(());
         }
+        let look = self.look().await;
+        if !matches!(look, Ok(Look::Clean)) {
+            lock(&self.credentials.janitor.next).after(AGAIN, self.now());
+        }
+        metrics::gauge!("sallyport_credentials_orphaned").set(count(&lock(&self.credentials.janitor.undead)));
+        look.map(drop)
+    }
+
+    async fn look(&self) -> Result<Look, Refusal> {
         let looks = futures_util::stream::iter(self.servers())
             .map(|target| async move { self.look_after(&target).await })
             .buffer_unordered(AT_A_TIME)
@@ -85,10 +115,12 @@ impl Access {
         for outcome in looks {
             look = if outcome? == Look::Clean { look } else { Look::Trouble };
         }
-        let pause = if look == Look::Clean { EVERY } else { AGAIN };
-        *lock(&self.credentials.janitor.next) = Some(self.now().plus(pause));
-        metrics::gauge!("sallyport_credentials_orphaned").set(count(&lock(&self.credentials.janitor.undead)));
-        Ok(())
+        Ok(look)
+    }
+
+    /// A credential may have been left open at its target: looks soon.
+    pub(super) fn look_soon(&self) {
+        lock(&self.credentials.janitor.next).after(SOON, self.now());
     }
 
     /// One target of each server: several may be databases of one.
@@ -279,4 +311,24 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn count(undead: &HashMap<String, Undead>) -> f64 {
     f64::from(u32::try_from(undead.len()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_looked_at_soon_is_whatever_goes_on_meanwhile() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let at = |seconds| start.plus(Duration::from_secs(seconds));
+        let mut next = Next::default();
+        assert!(next.begins(at(0)));
+        // While that look is under way, something is left open, and the look itself finds trouble.
+        next.after(SOON, at(1));
+        next.after(AGAIN, at(2));
+        assert!(!next.begins(at(5)));
+        assert!(next.begins(at(6)));
+        assert!(!next.begins(at(305)));
+        assert!(next.begins(at(306)));
+    }
 }

@@ -249,23 +249,30 @@ impl Access {
         is_denied.then_some(in_force)
     }
 
-    /// Ends what was handed out in sessions that are over or no longer permit it, and removes what is no longer
-    /// needed. Safe to repeat.
+    /// One round of [`Self::end_what_is_due`], with so many at a time.
     pub(super) async fn clean_up_roles(&self) -> Result<(), Refusal> {
+        futures_util::stream::iter(self.due_roles().await?)
+            .for_each_concurrent(AT_A_TIME, async |role| self.end_what_is_due(&role.session).await)
+            .await;
+        Ok(())
+    }
+
+    /// What was handed out in sessions that are over or no longer permit it, or is no longer needed.
+    pub(super) async fn due_roles(&self) -> Result<Vec<RoleSession>, Refusal> {
         let mut due = Vec::new();
         for role in self.store.open_role_sessions().await? {
             let tried_just_now = role.last_error.is_some() && self.now().since(role.changed_at) < RETRY_AFTER;
             if !tried_just_now && self.is_due(&role).await? {
-                due.push(role.session);
+                due.push(role);
             }
         }
-        futures_util::stream::iter(due)
-            .for_each_concurrent(AT_A_TIME, async |session| {
-                self.release_role(&session).await;
-                self.try_denied(&session).await;
-            })
-            .await;
-        Ok(())
+        Ok(due)
+    }
+
+    /// Ends what was handed out in the session, and removes what is no longer needed. Safe to repeat.
+    pub(super) async fn end_what_is_due(&self, session: &SessionId) {
+        self.release_role(session).await;
+        self.try_denied(session).await;
     }
 
     async fn is_due(&self, role: &RoleSession) -> Result<bool, Refusal> {

@@ -3,9 +3,9 @@
 //! - **Watch** ([`Access::watch_forever`]): the node makes sure that its store still answers, requests
 //!   lapse, sessions end, what is live is checked anew, strays are closed. A store that does not
 //!   answer for [`LEASE`] ends every connection.
-//! - **Clean up** ([`Access::clean_up_forever`]): credentials of ended sessions are destroyed, and
-//!   destroyed again until they are gone. Apart from the watch and from each other, so that a target that does not
-//!   answer delays nothing but its own.
+//! - **Clean up** ([`Access::clean_up_forever`]): credentials of ended sessions are destroyed, and destroyed again until
+//!   they are gone. Apart from the watch and from each other, so that a target or an AWS role that does not answer
+//!   delays nothing but its own.
 //! - **Look after the targets** ([`Access::look_after_targets_forever`]): what they hold of ours and should not.
 //!
 //! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
@@ -21,6 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::domain::connection::Ended;
 use crate::domain::deny::EndReason;
 use crate::domain::event::{Action, Event};
+use crate::domain::id::SessionId;
 use crate::domain::lease::LeaseRecord;
 use crate::domain::request::RequestState;
 use crate::domain::session::SessionStatus;
@@ -68,15 +69,23 @@ impl Access {
     /// Cleans up once a second; runs until dropped. What is slow at databases holds up nothing at AWS, nor the other way
     /// round.
     pub async fn clean_up_forever(&self) {
-        let roles = async {
-            loop {
-                if let Err(error) = self.clean_up_roles().await {
-                    tracing::error!(%error, "cannot clean up at AWS");
-                }
-                self.clock.sleep(EVERY).await;
-            }
+        let leases = || async {
+            let ended = self.ended_leases().await?;
+            Ok(ended.into_iter().map(|lease| (lease.session, lease.target)).collect())
         };
-        tokio::join!(self.clean_up_leases_forever(), roles);
+        let release = |session: SessionId| async move {
+            self.release_credential(&session).await;
+            session
+        };
+        let roles = || async {
+            let due = self.due_roles().await?;
+            Ok(due.into_iter().map(|role| (role.session, role.role)).collect())
+        };
+        let end = |session: SessionId| async move {
+            self.end_what_is_due(&session).await;
+            session
+        };
+        tokio::join!(self.as_they_come(leases, release), self.as_they_come(roles, end));
     }
 
     /// One round of all, in order: what a test calls after it has moved the clock.
@@ -115,27 +124,28 @@ impl Access {
         leases.and(roles)
     }
 
-    /// Looks once a second for what is to be destroyed, and goes on meanwhile with what takes longer.
-    async fn clean_up_leases_forever(&self) {
-        let (mut under_way, mut targets) = (FuturesUnordered::new(), BTreeMap::new());
+    /// Looks once a second for which sessions something is `due`, and where, and goes on meanwhile with the `work` that
+    /// takes longer, which gives the session back.
+    async fn as_they_come<P: PartialEq, D, W>(&self, due: impl Fn() -> D, work: impl Fn(SessionId) -> W)
+    where
+        D: Future<Output = Result<Vec<(SessionId, P)>, Refusal>>,
+        W: Future<Output = SessionId>,
+    {
+        let (mut under_way, mut places) = (FuturesUnordered::new(), BTreeMap::new());
         loop {
-            let ended =
-                beside(self.ended_leases(), &mut under_way, |session| _ = targets.remove(&session)).await;
-            let ended = ended.unwrap_or_else(|error| {
+            let found = beside(due(), &mut under_way, |session| _ = places.remove(&session)).await;
+            let found = found.unwrap_or_else(|error| {
                 tracing::error!(%error, "cannot clean up");
                 Vec::new()
             });
-            for LeaseRecord { session, target, .. } in ended {
-                let at_target = targets.values().filter(|other| **other == target).count();
-                if at_target < AT_A_TIME && !targets.contains_key(&session) {
-                    targets.insert(session.clone(), target);
-                    under_way.push(async move {
-                        self.release_credential(&session).await;
-                        session
-                    });
+            for (session, place) in found {
+                let at_place = places.values().filter(|other| **other == place).count();
+                if at_place < AT_A_TIME && !places.contains_key(&session) {
+                    places.insert(session.clone(), place);
+                    under_way.push(work(session));
                 }
             }
-            beside(self.clock.sleep(EVERY), &mut under_way, |session| _ = targets.remove(&session)).await;
+            beside(self.clock.sleep(EVERY), &mut under_way, |session| _ = places.remove(&session)).await;
         }
     }
 
