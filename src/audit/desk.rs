@@ -50,6 +50,8 @@ impl<M: Medium> Desk<M> {
             let (due, pace) = self.with_writer(|writer| (writer.due(), writer.pace()));
             let taken = self.queue.take(due, pace.helps);
             if matches!(taken, Taken::Shut) || !self.work(taken, true) {
+                // Before the directory may be another process's.
+                self.with_writer(Writer::ends_here);
                 self.queue.finished(None);
                 return;
             }

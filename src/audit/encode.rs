@@ -47,6 +47,8 @@ pub(super) struct Record {
     /// Its recording's, with it.
     pub(super) chain: RecordingChain,
     pub(super) effect: Effect,
+    /// As its stamp has it.
+    pub(super) mono: u64,
 }
 
 /// What a record means for which statements are under way.
@@ -278,7 +280,7 @@ fn fields(value: &impl Serialize) -> Fields {
     json
 }
 
-/// When something was queued.
+/// When something was put together, or asked of the writer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stamp {
     pub(super) at: Timestamp,
@@ -316,5 +318,5 @@ pub(super) fn record(
     let hash = record_hash(&json);
     let mut chain = chain.clone();
     chain.push(&hash);
-    Record { json, hash, chain, effect: *effect }
+    Record { json, hash, chain, effect: *effect, mono: stamp.mono }
 }

@@ -223,15 +223,12 @@ impl Journal {
         self.handle.within(rule.as_ref())?;
         let context: Arc<[u8]> = encode::context(&opening.context).into();
         let recorder = Recorder::new(recording, context, self.handle.clone(), rule);
-        let written = recorder.begin(encode::opened(&opening.opened));
-        let confirmed = async { self.handle.confirmed(written.await?, rule.as_ref()).await };
-        match confirmed.await {
-            Ok(()) => Ok(recorder),
-            Err(why) => {
-                recorder.forget();
-                Err(why)
-            }
+        let written = recorder.begin(encode::opened(&opening.opened)).await?;
+        if let Err(why) = self.handle.confirmed(written, rule.as_ref()).await {
+            recorder.give_up(&why);
+            return Err(why);
         }
+        Ok(recorder)
     }
 
     /// Resolves once the journal is broken, with why: every connection must end then. Never

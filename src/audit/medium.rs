@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::blocks::{fill_with_zeros, make, private};
-use super::next_file::NextFile;
+use super::next_file::{NEXT_FILE, NextFile};
 
 pub(super) const CHECKPOINTS: &str = "checkpoints.log";
 pub(super) const NEWEST_CHECKPOINT: &str = "checkpoint";
@@ -35,6 +35,8 @@ pub(super) trait Medium: std::fmt::Debug + Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Appends to the checkpoints and replaces the newest one; durable on return.
     fn checkpoint(&mut self, note: &str) -> io::Result<()>;
+    /// No file follows the current one: nothing is made beforehand any more, and what was is gone on return.
+    fn ends_here(&mut self);
 }
 
 /// The journal's directory.
@@ -62,6 +64,11 @@ impl Directory {
         let current = current.map(|path| OpenOptions::new().read(true).write(true).open(path)).transpose()?;
         let checkpoints = private().create(true).truncate(false).open(path.join(CHECKPOINTS))?;
         let end = checkpoints.metadata()?.len();
+        // A crash's: it may be all the room that there is.
+        match fs::remove_file(path.join(NEXT_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let size = current.as_ref().map_or(Ok(0), |file| Ok::<_, io::Error>(file.metadata()?.len()))?;
         handle.sync_all()?;
         Ok(Self {
@@ -96,8 +103,9 @@ impl Medium for Directory {
                 Ok(())
             }
             Err(error) => {
-                // An empty file left behind would be harmless: opening the journal takes it up again.
-                let _ = fs::remove_file(&path);
+                // Left behind it would be harmless but for a write to the current file that a power failure tears: that
+                // is the end of the log only where no other file follows.
+                let _ = fs::remove_file(&path).and_then(|()| self.handle.sync_all());
                 Err(error)
             }
         }
@@ -152,5 +160,8 @@ impl Medium for Directory {
         file.sync_all()?;
         fs::rename(&new, self.path.join(NEWEST_CHECKPOINT))?;
         self.handle.sync_all()
+    }
+    fn ends_here(&mut self) {
+        self.next.end();
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct NextFile {
     thread: Option<JoinHandle<()>>,
     /// What was last said of the current file.
     told: u64,
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -57,14 +58,15 @@ impl NextFile {
     pub(super) fn new(directory: &Path) -> Self {
         let path = directory.join(NEXT_FILE);
         let (made, wanted, changed) = (Mutex::new(None), Mutex::default(), Condvar::new());
-        Self { shared: Arc::new(Shared { path, made, wanted, changed }), thread: None, told: 0 }
+        let shared = Arc::new(Shared { path, made, wanted, changed });
+        Self { shared, thread: None, told: 0, is_over: false }
     }
 
     /// The current file of `size` bytes is filled to `filled`. The next one is begun when a quarter is, and done when
     /// three are: a node that does little writes nothing twice at once.
     pub(super) fn goes_on(&mut self, size: u64, filled: u64) {
         let to = filled.saturating_sub(size / 4).saturating_mul(2).min(size);
-        if to <= self.told || (to < size && to - self.told < TOLD_EVERY) {
+        if self.is_over || to <= self.told || (to < size && to - self.told < TOLD_EVERY) {
             return;
         }
         self.told = to;
@@ -80,15 +82,27 @@ impl NextFile {
         }
     }
 
+    /// Nothing is made any more, and nothing is left.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+        let Some(thread) = self.thread.take() else { return };
+        self.shared.wanted().over = true;
+        self.shared.changed.notify_one();
+        let _ = thread.join();
+        if self.shared.made().take().is_some() {
+            let _ = fs::remove_file(&self.shared.path);
+        }
+    }
+
     /// Names what there is `path`, if it is of `size` bytes; gives how far it is written. The name is not durable yet.
     pub(super) fn take(&mut self, path: &Path, size: u64) -> Option<(File, u64)> {
-        let mut made = self.shared.made();
-        // Nothing is wanted for the file after this one so far.
         {
+            // Of the file after this one nothing is wanted so far; and so that only one step more is waited for.
             let mut wanted = self.shared.wanted();
             (wanted.to, wanted.given_up) = (0, false);
         }
         self.told = 0;
+        let mut made = self.shared.made();
         let Made { file, size: made, written } = made.take()?;
         let named = if made == size {
             fs::rename(&self.shared.path, path)
@@ -106,13 +120,7 @@ impl NextFile {
 
 impl Drop for NextFile {
     fn drop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.shared.wanted().over = true;
-        self.shared.changed.notify_one();
-        let _ = thread.join();
-        if self.shared.made().take().is_some() {
-            let _ = fs::remove_file(&self.shared.path);
-        }
+        self.end();
     }
 }
 
@@ -173,12 +181,6 @@ impl Shared {
     }
 
     fn begin(&self, size: u64) -> io::Result<Made> {
-        match fs::remove_file(&self.path) {
-            // A crash's.
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
         let file = private().create_new(true).open(&self.path)?;
         let begun = has_room(&file, size).and_then(|()| {
             let written = reserve(&file, size)?;
@@ -252,8 +254,6 @@ mod tests {
     fn what_is_half_made_is_used_as_far_as_it_is() {
         let directory = tempfile::tempdir().unwrap();
         let mut next = NextFile::new(directory.path());
-        // A crash's, of another size.
-        fs::write(directory.path().join(NEXT_FILE), [7; 100]).unwrap();
         next.goes_on(SIZE, SIZE / 2);
         wait_until(|| written(&next) > 0);
         let path = directory.path().join("journal-00000002.log");
@@ -261,6 +261,38 @@ mod tests {
         assert!((STEP..=SIZE / 2).contains(&part));
         assert_eq!(file.metadata().unwrap().len(), SIZE);
         assert!(fs::read(path).unwrap().iter().all(|byte| *byte == 0));
+    }
+
+    /// Else whoever needs the file would wait until all of it is written: the lock goes to the thread that just had it.
+    #[test]
+    fn no_more_than_one_step_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut next = NextFile::new(directory.path());
+        next.goes_on(SIZE, SIZE / 2);
+        wait_until(|| written(&next) == SIZE / 2);
+        next.goes_on(SIZE, SIZE / 2 + TOLD_EVERY);
+        let shared = Arc::clone(&next.shared);
+        let step = shared.made();
+        let path = directory.path().join("journal-00000002.log");
+        std::thread::scope(|scope| {
+            let taking = scope.spawn(|| next.take(&path, SIZE).unwrap());
+            wait_until(|| shared.wanted().to == 0);
+            drop(step);
+            assert!(taking.join().unwrap().1 < SIZE);
+        });
+    }
+
+    #[test]
+    fn nothing_is_made_after_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut next = NextFile::new(directory.path());
+        next.goes_on(SIZE, SIZE / 2);
+        wait_until(|| written(&next) > 0);
+        next.end();
+        next.goes_on(SIZE, SIZE);
+        assert!(next.thread.is_none());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        assert!(next.take(&directory.path().join("journal-00000002.log"), SIZE).is_none());
     }
 
     #[test]
@@ -285,7 +317,7 @@ mod tests {
     fn where_it_cannot_be_made_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
         let mut next = NextFile::new(directory.path());
-        // In its place there is what cannot be removed as a file.
+        // Its place is taken.
         fs::create_dir(directory.path().join(NEXT_FILE)).unwrap();
         next.goes_on(SIZE, SIZE / 2);
         wait_until(|| next.shared.wanted().given_up);

@@ -52,7 +52,8 @@ impl Recorder {
         journal: Arc<Handle>,
         stream: Option<StreamRule>,
     ) -> Self {
-        let turn = Mutex::new(Turn { chain: RecordingChain::start(recording.as_str()), ended: false });
+        // Nor is it ended before it has begun.
+        let turn = Mutex::new(Turn { chain: RecordingChain::start(recording.as_str()), ended: true });
         let shared = Shared { recording, context, journal, stream, turn, failed: OnceLock::new() };
         Self { shared: Arc::new(shared) }
     }
@@ -65,7 +66,16 @@ impl Recorder {
         let room = journal.room(self.shared.size(std::slice::from_ref(&body))).await?;
         let (done, waiting) = journal.done();
         self.shared.begin(&body, room, done)?;
-        journal.wait(waiting).await
+        drop(body);
+        // Refused, it may be another's.
+        journal.wait(waiting).await.inspect_err(|_| self.shared.turn().ended = true)
+    }
+
+    /// Ends a recording that began and cannot go on.
+    pub(super) fn give_up(self, why: &Unrecordable) {
+        let reason = EndReason::Unrecordable { detail: why.to_string() };
+        // Fails when it has ended, or when nothing can be recorded any more.
+        let _ = self.shared.finish(reason, None, None);
     }
 
     pub fn connection(&self) -> &ConnectionId {
@@ -82,7 +92,7 @@ impl Recorder {
         let journal = &self.shared.journal;
         let room = journal.room(self.shared.size(&bodies)).await?;
         let (done, waiting) = journal.done();
-        self.shared.queue(&bodies, room, Some(done))?;
+        self.shared.queue(bodies, room, Some(done))?;
         let records = journal.wait(waiting).await?;
         journal.confirmed(records, self.shared.stream.as_ref()).await
     }
@@ -93,7 +103,7 @@ impl Recorder {
     pub fn note(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
         let room = self.shared.journal.try_room(self.shared.size(&bodies));
-        room.and_then(|room| self.shared.queue(&bodies, room, None)).inspect_err(|why| {
+        room.and_then(|room| self.shared.queue(bodies, room, None)).inspect_err(|why| {
             let _ = self.shared.failed.set(why.clone());
         })
     }
@@ -104,7 +114,7 @@ impl Recorder {
     pub async fn note_wait(&self, body: Body) -> Result<(), Unrecordable> {
         let bodies = self.encode(&[body])?;
         let room = self.shared.journal.room(self.shared.size(&bodies)).await?;
-        self.shared.queue(&bodies, room, None)
+        self.shared.queue(bodies, room, None)
     }
 
     /// Writes the recording's last record; durable on return. Statements that have no result get
@@ -115,7 +125,8 @@ impl Recorder {
         self.shared.journal.wait(waiting).await.map(drop)
     }
 
-    /// Leaves a recording alone that did not begin.
+    /// Leaves the recording open, as a crash does.
+    #[cfg(test)]
     pub(super) fn forget(self) {
         self.shared.turn().ended = true;
     }
@@ -131,7 +142,7 @@ impl Recorder {
 
 impl Shared {
     fn turn(&self) -> MutexGuard<'_, Turn> {
-        // It is whole between any two statements that hold the lock.
+        // It changes as a whole, once the queue has what it tells of.
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,30 +152,34 @@ impl Shared {
     }
 
     /// Puts the records together here, and not on the writer's thread, for which all connections wait.
-    fn queue(&self, bodies: &[Encoded], room: Room, done: Option<Done>) -> Result<(), Unrecordable> {
+    fn queue(&self, bodies: Vec<Encoded>, room: Room, done: Option<Done>) -> Result<(), Unrecordable> {
         let mut turn = self.turn();
         if turn.ended {
             return Err(Unrecordable::Ended);
         }
-        let stamp = self.journal.stamp();
-        let mut records = bodies.iter().map(|body| self.put_together(&mut turn, body, stamp));
+        let (stamp, mut chain) = (self.journal.stamp(), turn.chain.clone());
+        let mut records = bodies.into_iter().map(|body| self.put_together(&mut chain, &body, stamp));
         let (first, rest) = (records.next(), records.collect());
         let task = Task::Record { recording: self.recording.clone(), first, rest };
-        self.journal.push_or_help(Job { task, stamp, done, room: Some(room) })
+        self.journal.push_or_help(Job { task, stamp, done, room: Some(room) })?;
+        turn.chain = chain;
+        Ok(())
     }
 
     fn begin(&self, body: &Encoded, room: Room, done: Done) -> Result<(), Unrecordable> {
         let mut turn = self.turn();
-        let stamp = self.journal.stamp();
-        let record = self.put_together(&mut turn, body, stamp);
+        let (stamp, mut chain) = (self.journal.stamp(), turn.chain.clone());
+        let record = self.put_together(&mut chain, body, stamp);
         let task = Task::Begin { recording: self.recording.clone(), context: self.context.clone(), record };
-        self.journal.push_or_help(Job { task, stamp, done: Some(done), room: Some(room) })
+        self.journal.push_or_help(Job { task, stamp, done: Some(done), room: Some(room) })?;
+        *turn = Turn { chain, ended: false };
+        Ok(())
     }
 
-    fn put_together(&self, turn: &mut Turn, body: &Encoded, stamp: Stamp) -> Record {
-        let (buffer, place) = (self.journal.spares.take(), (self.recording.as_str(), &turn.chain));
+    fn put_together(&self, chain: &mut RecordingChain, body: &Encoded, stamp: Stamp) -> Record {
+        let (buffer, place) = (self.journal.spares.take(), (self.recording.as_str(), &*chain));
         let record = encode::record(buffer, place, stamp, self.journal.node(), &self.context, body);
-        turn.chain = record.chain.clone();
+        *chain = record.chain.clone();
         record
     }
 
@@ -175,11 +190,13 @@ impl Shared {
         done: Option<Done>,
     ) -> Result<(), Unrecordable> {
         let mut turn = self.turn();
-        if std::mem::replace(&mut turn.ended, true) {
+        if turn.ended {
             return Err(Unrecordable::Ended);
         }
         let task = Task::End { recording: self.recording.clone(), reason, totals };
-        self.journal.push_or_help(Job { task, stamp: self.journal.stamp(), done, room: None })
+        self.journal.push_or_help(Job { task, stamp: self.journal.stamp(), done, room: None })?;
+        turn.ended = true;
+        Ok(())
     }
 }
 

@@ -95,7 +95,7 @@ pub(super) struct Writer<M> {
     spares: Arc<Spares>,
     /// Lines not yet written; they belong at `position.offset - buffer.len()`.
     buffer: Vec<u8>,
-    /// Whose records are in `buffer`, or were.
+    /// What the records in `buffer` were in.
     spent: Vec<Vec<u8>>,
     /// What has been written since the last sync.
     unsynced: Option<Unsynced>,
@@ -103,6 +103,8 @@ pub(super) struct Writer<M> {
     last_gasp: bool,
     /// How many waited for the last batch, and how long its sync took.
     last: (usize, Duration),
+    /// The latest instant of a record, by the clock that nobody can set: none that the writer adds is before it.
+    mono: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +178,7 @@ impl<M: Medium> Writer<M> {
             unsynced,
             last_gasp,
             last,
+            mono: 0,
         }
     }
 
@@ -217,7 +220,7 @@ impl<M: Medium> Writer<M> {
         Pace { again, helps }
     }
 
-    /// Puts the records of `jobs` together. They are done when [`Self::complete`] says so.
+    /// Gives the records of `jobs` their places in the log. They are done when [`Self::complete`] says so.
     pub(super) fn prepare(&mut self, jobs: VecDeque<Job>, batch: &mut Batch) -> Result<(), Broken> {
         batch.waiting.reserve(jobs.len());
         for job in jobs {
@@ -253,7 +256,6 @@ impl<M: Medium> Writer<M> {
             self.flush()?;
         }
         batch.room = None;
-        self.spares.give_back(&mut self.spent);
         if !batch.waiting.is_empty() {
             self.last.0 = batch.waiting.len();
         }
@@ -313,8 +315,9 @@ impl<M: Medium> Writer<M> {
             let detail = format!("a record of {recording} came out of its turn");
             return Err(Broken { detail, reserve_usable: false }.into());
         }
-        let Record { json, hash, chain, effect } = record;
+        let Record { json, hash, chain, effect, mono } = record;
         self.append(json, &hash)?;
+        self.mono = self.mono.max(mono);
         if let Some(state) = self.position.recordings.get_mut(recording) {
             state.chain = chain;
             match effect {
@@ -332,6 +335,7 @@ impl<M: Medium> Writer<M> {
             return Err(Undone::Refused(Unrecordable::Ended));
         };
         let place = (recording.as_str(), &state.chain);
+        let stamp = Stamp { mono: stamp.mono.max(self.mono), ..stamp };
         let record = encode::record(Vec::new(), place, stamp, self.key.node(), &state.context, encoded);
         self.record(recording, record)
     }
@@ -374,10 +378,12 @@ impl<M: Medium> Writer<M> {
 
     fn control(&mut self, stamp: Stamp, fields: Fields) -> Result<(), Broken> {
         let place = (self.node().as_str(), &self.position.control);
+        let stamp = Stamp { mono: stamp.mono.max(self.mono), ..stamp };
         let event = Encoded { fields, effect: Effect::None };
-        let Record { json, hash, chain, .. } =
+        let Record { json, hash, chain, mono, .. } =
             encode::record(Vec::new(), place, stamp, self.node(), &[], &event);
         self.append(json, &hash)?;
+        self.mono = mono;
         self.position.control = chain;
         Ok(())
     }
@@ -441,6 +447,7 @@ impl<M: Medium> Writer<M> {
             self.unsynced.get_or_insert_with(|| Unsynced { bytes: 0, due: Instant::now() + SYNC_WITHIN });
         unsynced.bytes = unsynced.bytes.saturating_add(self.buffer.len());
         self.buffer.clear();
+        self.spares.give_back(&mut self.spent);
         Ok(())
     }
 
@@ -502,8 +509,14 @@ impl<M: Medium> Writer<M> {
         Ok(())
     }
 
+    /// Nothing is recorded any more, but for ends in the current file.
+    pub(super) fn ends_here(&mut self) {
+        self.medium.ends_here();
+    }
+
     /// There is no room for a next file: ends the open recordings in this one's reserve.
     pub(super) fn use_reserve(&mut self, why: &Unrecordable, stamp: Stamp) {
+        self.ends_here();
         self.last_gasp = true;
         let reason = EndReason::Unrecordable { detail: why.to_string() };
         let open: Vec<_> = self.position.recordings.keys().cloned().collect();

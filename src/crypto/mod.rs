@@ -10,6 +10,8 @@ pub mod sign;
 pub mod ssh;
 pub mod tls;
 
+use std::io::Write as _;
+
 use aws_lc_rs::{digest, hmac, rand};
 
 pub const HASH_LENGTH: usize = 32;
@@ -35,15 +37,13 @@ pub fn sha256(parts: &[&[u8]]) -> Hash {
 /// Of no more than `N` bytes.
 fn sha256_short<const N: usize>(parts: &[&[u8]]) -> Hash {
     let mut whole = [0; N];
-    let mut end = 0_usize;
+    let mut rest = whole.as_mut_slice();
     for part in parts {
-        let Some(place) = whole.get_mut(end..end.saturating_add(part.len())) else {
-            return sha256_long(parts);
-        };
-        place.copy_from_slice(part);
-        end += part.len();
+        // It fits.
+        let _ = rest.write_all(part);
     }
-    to_hash(digest::digest(&digest::SHA256, whole.get(..end).unwrap_or_default()).as_ref())
+    let length = N.saturating_sub(rest.len());
+    to_hash(digest::digest(&digest::SHA256, whole.get(..length).unwrap_or_default()).as_ref())
 }
 
 fn sha256_long(parts: &[&[u8]]) -> Hash {

@@ -68,6 +68,10 @@ impl Medium for Seen {
         }
         self.inner.checkpoint(note)
     }
+
+    fn ends_here(&mut self) {
+        self.inner.ends_here();
+    }
 }
 
 fn open(house: &House) -> (Journal, Arc<Told>) {

@@ -3,12 +3,14 @@
 mod commit;
 mod crash;
 mod help;
+mod next;
 mod reading;
 mod signing;
 mod ssh;
 mod ssh_replay;
 mod stream;
 mod trim;
+mod turn;
 
 use std::fs;
 use std::io;
@@ -226,5 +228,9 @@ impl Medium for Faulty {
     fn checkpoint(&mut self, note: &str) -> io::Result<()> {
         self.faults.step()?;
         self.inner.checkpoint(note)
+    }
+
+    fn ends_here(&mut self) {
+        self.inner.ends_here();
     }
 }
