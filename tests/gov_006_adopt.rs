@@ -13,7 +13,7 @@ use std::process::Command;
 use serde_json::Value;
 use support::amazon::{ENVIRONMENT, Emulator, FaultProxy, Faults, REGION};
 use support::calls::psql_at_work;
-use support::{Bastion, Finished, Options, Postgres, wait_until};
+use support::{Bastion, Finished, Options, Postgres};
 
 const STREAM: &str = "audit";
 
@@ -86,7 +86,7 @@ fn a_dead_nodes_log_is_ended_sent_and_proved_elsewhere() {
     let mut bastion = Bastion::start_for(&postgres, options, &["alice", "erin"]);
     bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]);
     bastion.psql("alice", "ledger-dev", "SELECT 'sent in time'").success();
-    wait_until("the stream has it", || bastion.metric("sallyport_stream_backlog_records") == 0.0);
+    bastion.until_sent();
     proxy.set(Faults { down: true, ..Faults::default() });
     let running = psql_at_work(&bastion, &postgres, "alice", "ledger-dev");
     bastion.psql("alice", "ledger-dev", "SELECT 'never sent'").success();

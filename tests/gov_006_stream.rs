@@ -75,7 +75,7 @@ fn an_outage_raises_the_alarm_then_ends_what_may_not_lag_behind_and_loses_nothin
     bastion.grant_prod("readonly");
     bastion.grant("alice", "ledger-dev", "readonly", 7200, &[]);
     bastion.psql("alice", "ledger-prod", "SELECT 'before'").success();
-    wait_until("the stream has it", || bastion.metric("sallyport_stream_backlog_records") == 0.0);
+    bastion.until_sent();
     let confirmed = bastion.metric("sallyport_stream_confirmed_total");
     assert!(confirmed > 0.0, "{confirmed}");
 
@@ -331,7 +331,7 @@ fn journal_files_that_the_stream_has_are_removed_and_what_is_left_proves_itself(
     }
     let first = bastion.audit_dir().join("journal-00000001.log");
     assert!(first.exists());
-    wait_until("the stream has it", || bastion.metric("sallyport_stream_backlog_records") == 0.0);
+    bastion.until_sent();
     bastion.advance(2);
     bastion.psql("alice", "ledger-dev", "SELECT 'so that the position is kept'").success();
     wait_until("the first file is gone", || {

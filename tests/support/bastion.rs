@@ -373,6 +373,20 @@ impl Bastion {
         values.next().map_or(f64::NAN, |value| value.parse().unwrap())
     }
 
+    /// Waits until the stream has all that is durable. A call that fails is made again after a while by the server's clock,
+    /// which therefore moves.
+    #[track_caller]
+    pub fn until_sent(&self) {
+        let mut looks = 0;
+        wait_until("the stream has it", || {
+            looks += 1;
+            if looks % 50 == 0 {
+                self.pass(1);
+            }
+            self.metric("sallyport_stream_backlog_records") == 0.0
+        });
+    }
+
     /// Moves the server's clock and lets it do what time brings.
     pub fn advance(&self, seconds: u64) {
         let (status, body) =
