@@ -1,7 +1,8 @@
 //! The janitor: compares what the targets hold of ours with what there should be, at the start and every
-//! [`EVERY`], and soon after a credential was not seen to be shut. What no session has is destroyed; what was left open is shut. It goes by names and marks at the source
-//! alone, so it also finds what the store has forgotten (restored from a backup, say). Credentials that the store knows
-//! to be over are the sweep's; what another installation has made at the same target is left alone.
+//! [`EVERY`], and soon after a credential was not seen to be shut. What no session has is destroyed; what was left open
+//! is shut. It goes by names and marks at the source alone, so it also finds what the store has forgotten (restored
+//! from a backup, say). Credentials that the store knows to be over are the sweep's; what another installation has made
+//! at the same target is left alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -32,6 +32,7 @@ pub mod role;
 pub mod role_end;
 mod role_janitor;
 pub mod roles;
+mod rounds;
 pub mod search;
 pub mod second_factor;
 pub mod ssh_identity;

@@ -25,6 +25,7 @@ use super::credential::{InForce, Released};
 use super::refusal::Refusal;
 use super::role::is_moved;
 use super::roles::Held;
+use super::rounds::AT_A_TIME;
 
 /// How long a deny stays once nothing is left to be denied: AWS's clock may be behind ours.
 pub(super) const LIFT_AFTER: Duration = Duration::from_mins(5);
@@ -37,8 +38,6 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 const FIRST_TRY_WITHIN: Duration = Duration::from_secs(1);
 /// After so long without one it is said that no deny came into force.
 const GIVE_UP_AFTER: Duration = Duration::from_mins(5);
-/// How many are ended at a time.
-const AT_A_TIME: usize = 32;
 
 impl Access {
     /// Ends what was handed out in the session. Safe to repeat; what fails is retried by the sweep.

@@ -11,12 +11,10 @@
 //! Nothing waits for either to be refused: lapses and expiries are derived from the clock wherever
 //! they matter.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 
 use crate::domain::connection::Ended;
 use crate::domain::deny::EndReason;
@@ -30,6 +28,7 @@ use crate::store::{Filter, StoreError};
 
 use super::Access;
 use super::refusal::Refusal;
+use super::rounds::{AT_A_TIME, as_they_come};
 
 /// How often it looks.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -37,9 +36,6 @@ pub const EVERY: Duration = Duration::from_secs(1);
 pub const LEASE: Duration = Duration::from_secs(5);
 /// How long a destruction that failed waits for its next try.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// How many credentials are destroyed at a time at one target.
-const AT_A_TIME: usize = 32;
 
 impl Access {
     /// Watches once a second; runs until dropped.
@@ -73,19 +69,13 @@ impl Access {
             let ended = self.ended_leases().await?;
             Ok(ended.into_iter().map(|lease| (lease.session, lease.target)).collect())
         };
-        let release = |session: SessionId| async move {
-            self.release_credential(&session).await;
-            session
-        };
+        let release = |session: SessionId| async move { _ = self.release_credential(&session).await };
         let roles = || async {
             let due = self.due_roles().await?;
             Ok(due.into_iter().map(|role| (role.session, role.role)).collect())
         };
-        let end = |session: SessionId| async move {
-            self.end_what_is_due(&session).await;
-            session
-        };
-        tokio::join!(self.as_they_come(leases, release), self.as_they_come(roles, end));
+        let end = |session: SessionId| async move { self.end_what_is_due(&session).await };
+        tokio::join!(as_they_come(&self.clock, leases, release), as_they_come(&self.clock, roles, end));
     }
 
     /// One round of all, in order: what a test calls after it has moved the clock.
@@ -122,31 +112,6 @@ impl Access {
     async fn clean_up(&self) -> Result<(), Refusal> {
         let (leases, roles) = tokio::join!(self.clean_up_leases(), self.clean_up_roles());
         leases.and(roles)
-    }
-
-    /// Looks once a second for which sessions something is `due`, and where, and goes on meanwhile with the `work` that
-    /// takes longer, which gives the session back.
-    async fn as_they_come<P: PartialEq, D, W>(&self, due: impl Fn() -> D, work: impl Fn(SessionId) -> W)
-    where
-        D: Future<Output = Result<Vec<(SessionId, P)>, Refusal>>,
-        W: Future<Output = SessionId>,
-    {
-        let (mut under_way, mut places) = (FuturesUnordered::new(), BTreeMap::new());
-        loop {
-            let found = beside(due(), &mut under_way, |session| _ = places.remove(&session)).await;
-            let found = found.unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot clean up");
-                Vec::new()
-            });
-            for (session, place) in found {
-                let at_place = places.values().filter(|other| **other == place).count();
-                if at_place < AT_A_TIME && !places.contains_key(&session) {
-                    places.insert(session.clone(), place);
-                    under_way.push(work(session));
-                }
-            }
-            beside(self.clock.sleep(EVERY), &mut under_way, |session| _ = places.remove(&session)).await;
-        }
     }
 
     /// One round, with so many at a time of all targets.
@@ -235,22 +200,6 @@ impl Access {
     }
 }
 
-/// Does `work` while what is `under_way` goes on, and hands on what comes of it. One that stood still meanwhile would keep
-/// from all others what it holds or is next for: the outbox, a place in the store's queue.
-async fn beside<T, S>(
-    work: impl Future<Output = T>,
-    under_way: &mut FuturesUnordered<impl Future<Output = S>>,
-    mut done: impl FnMut(S),
-) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            outcome = &mut work => return outcome,
-            Some(one) = under_way.next() => done(one),
-        }
-    }
-}
-
 /// Somebody else was quicker: nothing to do.
 fn ignore_conflict(result: Result<(), StoreError>) -> Result<(), Refusal> {
     match result {
@@ -261,24 +210,4 @@ fn ignore_conflict(result: Result<(), StoreError>) -> Result<(), Refusal> {
 
 fn precise(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_under_way_keeps_nothing_from_the_work_beside_it() {
-        let outbox = tokio::sync::Mutex::new(());
-        let mut under_way = FuturesUnordered::new();
-        under_way.push(async { drop(outbox.lock().await) });
-        let held = outbox.lock().await;
-        assert!(futures_util::poll!(under_way.next()).is_pending());
-        // Given to the one that waits for it, and that nobody has looked after since.
-        drop(held);
-        let mut done = 0;
-        let work = beside(outbox.lock(), &mut under_way, |()| done += 1);
-        drop(tokio::time::timeout(Duration::from_secs(10), work).await.expect("it comes to its turn"));
-        assert_eq!(done, 1);
-    }
 }
