@@ -3,8 +3,8 @@
 
 mod support;
 
-use support::Hosts;
 use support::sshd::{ACCESS, HOST};
+use support::{Hosts, wait_until};
 
 #[test]
 fn a_command_runs_on_the_host_under_a_session_and_is_on_record() {
@@ -15,6 +15,8 @@ fn a_command_runs_on_the_host_under_a_session_and_is_on_record() {
     let program = &hosts.records("program")[0];
     assert_eq!(program["txt"], "echo out; echo err >&2; exit 7");
     assert_eq!((program["target"].as_str(), program["access"].as_str()), (Some(HOST), Some(ACCESS)));
+    // The client may be gone before it is written: nobody waits for that record.
+    wait_until("the channel's end is on record", || !hosts.records("channel_ended").is_empty());
     let ended = &hosts.records("channel_ended")[0];
     assert_eq!(ended["exit_status"], 7, "{ended}");
     let told: Vec<_> = hosts.records("output").iter().map(|record| record["txt"].clone()).collect();
