@@ -288,7 +288,7 @@ impl Access {
         let opened = source.open(&request, is_issued, &ended).await;
         let opened = opened.map_err(|error| {
             // What was not confirmed may have been done.
-            self.look_soon();
+            self.look_again();
             not_issued(session, error)
         })?;
         failpoint::reached("credential_opened");

@@ -62,7 +62,7 @@ impl Next {
     /// The next look is after `pause`, unless it is to be sooner.
     fn after(&mut self, pause: Duration, now: Timestamp) {
         let then = now.plus(pause);
-        self.0 = Some(self.0.map_or(then, |next| next.min(then)));
+        self.0 = self.0.map(|next| next.min(then));
     }
 }
 
@@ -122,6 +122,11 @@ impl Access {
     /// A credential may have been left open at its target: looks soon.
     pub(super) fn look_soon(&self) {
         lock(&self.credentials.janitor.next).after(SOON, self.now());
+    }
+
+    /// A credential may have been made and not confirmed, or not: looks as where something is wrong.
+    pub(super) fn look_again(&self) {
+        lock(&self.credentials.janitor.next).after(AGAIN, self.now());
     }
 
     /// One target of each server: several may be databases of one.
@@ -323,6 +328,8 @@ mod tests {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let at = |seconds| start.plus(Duration::from_secs(seconds));
         let mut next = Next::default();
+        // The first look is at once all the same.
+        next.after(SOON, at(0));
         assert!(next.begins(at(0)));
         // While that look is under way, something is left open, and the look itself finds trouble.
         next.after(SOON, at(1));
