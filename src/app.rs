@@ -279,7 +279,8 @@ impl App {
         upkeep.spawn({
             let (access, stop) = (Arc::clone(&self.access), until(stop));
             async move {
-                stop.run_until_cancelled(access.look_after_targets_forever()).await;
+                // On the heap, as is what it awaits.
+                stop.run_until_cancelled(Box::pin(access.look_after_targets_forever())).await;
             }
         });
         self.keep_signing(upkeep, &stop.hard);

@@ -3,6 +3,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
 
+#[path = "fr_281_credentials/janitor.rs"]
+mod janitor;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +18,6 @@ use support::postgres::ADMIN_PASSWORD;
 use support::process::Running;
 use support::secrets::assert_nowhere;
 use support::{Bastion, Options, Postgres, wait_until};
-
-/// How often the janitor looks, and a little more, in seconds.
-const JANITOR: u64 = 301;
 
 fn handle(session: &str) -> String {
     format!("sp_{}", session.replace('-', "_"))
@@ -44,64 +43,6 @@ fn lives(bastion: &Bastion) -> BTreeMap<String, Vec<String>> {
         }
     }
     lives
-}
-
-/// Who makes the roles, at the target. From PostgreSQL 16 on nobody else's may be changed.
-const ADMIN: &str = "sallyport_admin";
-
-/// A role such as a session has, that nobody knows of.
-fn orphan(postgres: &Postgres, handle: &str, mark: &str) {
-    let make = format!(
-        "SET SESSION AUTHORIZATION {ADMIN}; CREATE ROLE {handle} LOGIN PASSWORD 'left behind'; \
-         GRANT ledger_owner TO {handle}; COMMENT ON ROLE {handle} IS '{mark}'; RESET SESSION AUTHORIZATION; \
-         SET ROLE {handle}; CREATE TABLE left_behind (id int)"
-    );
-    postgres.query("ledger", "GRANT CREATE ON SCHEMA public TO ledger_owner").success();
-    postgres.query("ledger", &make).success();
-}
-
-/// As [`orphan`], with something in `archive` alone.
-fn orphan_stuck(postgres: &Postgres, handle: &str) {
-    let mark = mark(postgres);
-    let make = format!(
-        "SET SESSION AUTHORIZATION {ADMIN}; CREATE ROLE {handle}; COMMENT ON ROLE {handle} IS '{mark}'"
-    );
-    postgres.query("archive", &make).success();
-    postgres.query("archive", &format!("CREATE SCHEMA stuck AUTHORIZATION {handle}")).success();
-}
-
-/// What the installation writes on its roles.
-fn mark(postgres: &Postgres) -> String {
-    postgres.value(
-        "postgres",
-        "SELECT DISTINCT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname LIKE 'sp\\_%'",
-    )
-}
-
-#[test]
-fn what_no_session_has_is_found_recorded_and_destroyed() {
-    let postgres = Postgres::start();
-    let mut bastion = Bastion::start(&postgres);
-    let granted = bastion.grant_prod("dba");
-    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
-    let mark = mark(&postgres);
-    let lost = "sp_ses_0123456789abcdef";
-    orphan(&postgres, lost, &mark);
-    bastion.advance(JANITOR);
-    assert_eq!(postgres.session_roles(), [handle(&granted.session)], "what a session has stays");
-    let owner = "SELECT relowner::regrole FROM pg_class WHERE relname = 'left_behind'";
-    assert_eq!(postgres.value("ledger", owner), "ledger_owner", "what it owned is not lost");
-    let story = ["credential_orphaned", "credential_destroyed"].map(str::to_owned);
-    assert_eq!(lives(&bastion)[lost], story);
-    assert_eq!(bastion.events("credential_orphaned")[0]["session"], json!("ses-0123456789abcdef"));
-
-    // A crash of the server at the source, just then: found at the next start.
-    bastion.stop();
-    postgres.query("ledger", "DROP TABLE left_behind").success();
-    orphan(&postgres, lost, &mark);
-    bastion.boot();
-    wait_until("the start has looked", || postgres.session_roles() == [handle(&granted.session)]);
-    bastion.verify().success();
 }
 
 const SLEEPING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
@@ -163,45 +104,6 @@ fn what_a_crash_left_running_is_ended_before_the_session_goes_on() {
 }
 
 #[test]
-fn what_cannot_be_destroyed_is_said_once_and_tried_until_it_is_gone() {
-    let postgres = Postgres::start();
-    let bastion = Bastion::start(&postgres);
-    bastion.grant_prod("dba");
-    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
-    let lost = "sp_ses_0123456789abcdef";
-    orphan(&postgres, lost, &mark(&postgres));
-    // In a database where the admin cannot go.
-    postgres.query("archive", "ALTER DATABASE archive CONNECTION LIMIT 0").success();
-    postgres
-        .query("archive", &format!("CREATE TABLE stuck (id int); ALTER TABLE stuck OWNER TO {lost}"))
-        .success();
-    for _ in 0..3 {
-        bastion.advance(JANITOR);
-    }
-    assert!(postgres.session_roles().contains(&lost.to_owned()));
-    let can_log_in = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{lost}'");
-    assert_eq!(postgres.value("postgres", &can_log_in), "f", "it opens nothing while it is there");
-    let story = ["credential_orphaned", "credential_destruction_failed"].map(str::to_owned);
-    assert_eq!(lives(&bastion)[lost], story, "once, not at every try");
-    assert!((bastion.metric("sallyport_credentials_orphaned") - 1.0).abs() < 0.1);
-
-    // A second one, which somebody drops by hand.
-    orphan_stuck(&postgres, "sp_ses_fedcba9876543210");
-    bastion.advance(JANITOR);
-    assert!((bastion.metric("sallyport_credentials_orphaned") - 2.0).abs() < 0.1);
-    postgres.query("archive", "DROP OWNED BY sp_ses_fedcba9876543210").success();
-    postgres.query("archive", "DROP ROLE sp_ses_fedcba9876543210").success();
-    bastion.advance(JANITOR);
-    assert!((bastion.metric("sallyport_credentials_orphaned") - 1.0).abs() < 0.1);
-
-    postgres.query("archive", "ALTER DATABASE archive CONNECTION LIMIT -1").success();
-    bastion.advance(JANITOR);
-    assert!(!postgres.session_roles().contains(&lost.to_owned()));
-    assert_eq!(lives(&bastion)[lost].last().unwrap(), "credential_destroyed");
-    assert!(bastion.metric("sallyport_credentials_orphaned").abs() < 0.1);
-}
-
-#[test]
 fn an_access_whose_role_lets_somebody_log_in_is_refused() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);
@@ -242,22 +144,6 @@ fn no_secret_is_written_or_told_anywhere() {
     assert!(!postgres.log().contains(ADMIN_PASSWORD));
 }
 
-#[test]
-fn what_somebody_left_open_is_shut() {
-    let postgres = Postgres::start();
-    let bastion = Bastion::start(&postgres);
-    let granted = bastion.grant_prod("readonly");
-    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
-    let role = handle(&granted.session);
-    postgres.query("postgres", &format!("ALTER ROLE {role} LOGIN")).success();
-    bastion.advance(JANITOR);
-    let can_log_in = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = '{role}'");
-    assert_eq!(postgres.value("postgres", &can_log_in), "f");
-    let shut = bastion.events("credential_shut");
-    assert_eq!((shut.len(), &shut[0]["detail"]["why"]), (1, &json!("found_open")));
-    bastion.psql("alice", "ledger-prod", "SELECT 'goes on'").success().says("goes on");
-}
-
 /// As two nodes and more would be at work; each installation's janitor sees the other's roles.
 #[test]
 fn two_hundred_sessions_of_two_installations_leave_the_server_as_it_was() {
@@ -296,7 +182,7 @@ fn two_hundred_sessions_of_two_installations_leave_the_server_as_it_was() {
     });
     let roles: BTreeSet<String> = postgres.session_roles().into_iter().collect();
     assert_eq!(roles, sessions.iter().map(|session| handle(session)).collect::<BTreeSet<_>>());
-    installations[0].advance(JANITOR);
+    installations[0].advance(janitor::EVERY);
     assert_eq!(postgres.session_roles().len(), sessions.len(), "each leaves the other's alone");
     std::thread::scope(|scope| {
         for bastion in &installations {
@@ -387,7 +273,7 @@ fn what_bootstrap_prints_prepares_a_server_for_an_admin_that_is_no_superuser() {
 /// The process dies at one place after the other, while a session is used and revoked.
 #[test]
 fn wherever_the_server_dies_no_credential_outlives_its_session() {
-    let postgres = Postgres::start();
+    let postgres = Postgres::start_with(&["max_prepared_transactions=5"]);
     let before = catalogue(&postgres);
     let mut bastion = Bastion::start_with(&postgres, Options::default());
     let places = failpoint::CREDENTIAL.map(str::to_owned);
@@ -412,10 +298,12 @@ fn dies_at(place: &str, postgres: &Postgres, bastion: &mut Bastion) {
     bastion.set_environment(&[(failpoint::VARIABLE, place)]);
     bastion.boot();
     let granted = bastion.grant("alice", "ledger-dev", "dba", 900, &[]);
-    // It may die at either, and at the revocation.
-    for n in 0..2 {
-        let owned = format!("SET ROLE NONE; CREATE TABLE own_{n} (id int)");
-        let _died = bastion.psql_in("ledger", "alice", "ledger-dev", &owned);
+    // It may die at any of them, and at the revocation.
+    let made = |n| format!("SET ROLE NONE; CREATE TABLE own_{n} (id int)");
+    let prepared =
+        "SET ROLE NONE; BEGIN; ALTER TABLE own_0 ADD lost int; PREPARE TRANSACTION 'left'".to_owned();
+    for sql in [made(0), made(1), prepared] {
+        let _died = bastion.psql_in("ledger", "alice", "ledger-dev", &sql);
     }
     let _died = bastion.run_as("bob", &["revoke", &granted.session, "--why", "over"]);
     wait_until(&format!("it dies at {place}"), || !bastion.server().is_running());

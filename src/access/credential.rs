@@ -9,10 +9,10 @@
 //! was begun. Opening and destroying one session's credential exclude each other, and before it is
 //! opened the session is looked at once more: nothing is made for a session that has ended.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::PostgresTarget;
 use crate::credentials::sources::Sources;
 use crate::credentials::{
-    Credential, CredentialSource, Destroyed, Destruction, Opened, Replication, SourceError, SourceRequest,
+    Credential, CredentialSource, Destroyed, Destruction, Holder, Opened, Replication, SourceError,
+    SourceRequest,
 };
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
@@ -38,6 +39,7 @@ use crate::failpoint;
 use super::Access;
 use super::janitor::Janitor;
 use super::refusal::{Refusal, deny_from_store};
+use super::slots::Slots;
 use super::targets::Route;
 
 /// Where credentials are made, and who is at work on which.
@@ -45,21 +47,21 @@ pub struct Credentials {
     sources: Sources,
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
-    slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
+    pub(super) slots: Slots<Slot>,
     pub(super) janitor: Janitor,
     /// Owns what must come to its end once begun.
     tasks: TaskTracker,
 }
 
 /// One session's credential.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Slot {
     /// Held by whoever changes it.
     pub work: Arc<Mutex<()>>,
     /// Cancelled when it is to be destroyed: what is still being made is not waited for.
     ended: CancellationToken,
     /// Whether nothing runs at the target that an earlier process left there.
-    quiet: Arc<AtomicBool>,
+    quiet: AtomicBool,
 }
 
 /// A credential that opens the target until it is shut. Dropped unshut, it is shut all the same, by
@@ -76,8 +78,10 @@ struct OpenState {
     opened: Opened,
     target: Arc<PostgresTarget>,
     lease: LeaseRecord,
-    /// Last: nobody else touches the credential until it is shut.
-    slot: OwnedMutexGuard<()>,
+    /// Nobody else touches the credential until it is shut.
+    held: OwnedMutexGuard<()>,
+    /// Last: it is not forgotten before.
+    slot: Arc<Slot>,
 }
 
 impl OpenCredential {
@@ -94,8 +98,9 @@ impl OpenCredential {
     /// if the caller gives up.
     pub async fn shut(mut self) -> Result<(), Deny> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let tasks = open.access.credentials.tasks.clone();
-        tasks.spawn(open.shut()).await.unwrap_or_else(|error| {
+        let (access, target) = (Arc::clone(&open.access), Arc::clone(&open.target));
+        access.credentials.tasks.spawn(open.shut()).await.unwrap_or_else(|error| {
+            access.look_soon(&target);
             Err(Deny::CredentialUnavailable { detail: format!("shutting it failed: {error}") })
         })
     }
@@ -112,12 +117,12 @@ impl Drop for OpenCredential {
 
 impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
-        let Self { access, opened, target, lease, slot } = self;
+        let Self { access, opened, target, lease, held, slot } = self;
         let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
-        drop(slot);
+        drop((held, slot));
         shut.map_err(|error| {
             let detail = error_chain(&error);
-            access.look_soon();
+            access.look_soon(&target);
             metrics::counter!("sallyport_credentials_left_open_total").increment(1);
             tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
             Deny::CredentialUnavailable { detail }
@@ -181,7 +186,7 @@ impl InForce {
 
 impl Credentials {
     pub fn new(sources: Sources, fingerprint_key: Secret<Vec<u8>>) -> Self {
-        let (slots, janitor) = Default::default();
+        let (slots, janitor) = (Slots::default(), Janitor::default());
         Self { sources, fingerprint_key, slots, janitor, tasks: TaskTracker::new() }
     }
 
@@ -198,15 +203,6 @@ impl Credentials {
             "target `{}` has credentials of another kind now than `{}`: put the old `credential` back until it is destroyed",
             lease.target, lease.handle
         ))
-    }
-
-    pub(super) fn slot(&self, session: &SessionId) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.entry(session.clone()).or_default().clone()
-    }
-
-    pub(super) fn forget(&self, session: &SessionId) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(session);
     }
 
     /// Waits for what has been begun, as long as one operation may take; nothing new may begin.
@@ -249,11 +245,60 @@ impl Access {
 
     async fn open_now(self: Arc<Self>, permit: &Permit, replicates: bool) -> Result<OpenCredential, Deny> {
         let session = permit.session();
-        let Slot { work, ended, quiet } = self.credentials.slot(&session.id);
-        let slot = work.lock_owned().await;
+        let slot = self.credentials.slots.of(&session.id);
+        let held = Arc::clone(&slot.work).lock_owned().await;
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
-        self.recheck(permit).await?;
+        if let Err(deny) = self.recheck(permit).await {
+            drop(held);
+            self.credentials.slots.forget(&session.id, slot);
+            return Err(deny);
+        }
+        let (target, lease) = self.lease_for(permit).await?;
+        let is_issued = lease.state == LeaseState::Issued;
+        let source = self.credentials.source(&target);
+        let replication = match self.may_replicate(permit) {
+            Ok(()) if replicates => Replication::Now,
+            // Should it be withdrawn, these are cut: no others may have what was given for one that is gone.
+            Ok(()) if self.hub.has_replicated(&session.id) => Replication::May,
+            Err(deny) if replicates => return Err(deny),
+            Ok(()) | Err(_) => Replication::No,
+        };
+        let holder = Some(Holder { principal: &permit.principal().name, request: &session.request });
+        let request = SourceRequest { holder, replication, ..source_request(&target, &lease) };
+        // What a crash left running ends before the session goes on.
+        if is_issued && !slot.quiet.load(Ordering::Acquire) {
+            self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
+        }
+        slot.quiet.store(true, Ordering::Release);
+        let opened = source.open(&request, is_issued, &slot.ended).await;
+        let opened = opened.map_err(|error| {
+            if may_be_open(&error) {
+                self.look_soon(&target);
+            }
+            not_issued(session, error)
+        })?;
+        failpoint::reached("credential_opened");
+        let fingerprint = self.credentials.fingerprint(&opened.credential);
+        let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), held, slot };
+        // From here on it is shut whatever happens.
+        let open = OpenCredential { open: Some(state), fingerprint };
+        let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
+        let valid_until = open.credential().and_then(|credential| credential.valid_until);
+        let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
+            .with("fingerprint", open.fingerprint.as_str())
+            .with("renewed", is_issued)
+            .with("valid_until", valid_until.map(|until| until.to_string()));
+        let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
+        stepped.map_err(|error| deny_from_store(&error))?;
+        failpoint::reached("credential_issued");
+        self.publish().await.map_err(refusal_to_deny)?;
+        Ok(open)
+    }
+
+    /// What the session's credential is or is to be, and where.
+    async fn lease_for(&self, permit: &Permit) -> Result<(Arc<PostgresTarget>, LeaseRecord), Deny> {
+        let session = permit.session();
         let rules = self.rules();
         let target = Arc::clone(rules.targets.find(&session.target)?.route.postgres()?);
         let lease = match self.store.lease_of_session(&session.id).await.map_err(|e| deny_from_store(&e))? {
@@ -270,43 +315,7 @@ impl Access {
         self.credentials
             .same_kind(&target, &lease)
             .map_err(|detail| Deny::CredentialUnavailable { detail })?;
-        let is_issued = lease.state == LeaseState::Issued;
-        let source = self.credentials.source(&target);
-        let replication = match self.may_replicate(permit) {
-            Ok(()) if replicates => Replication::Now,
-            // Should it be withdrawn, these are cut: no others may have what was given for one that is gone.
-            Ok(()) if self.hub.has_replicated(&session.id) => Replication::May,
-            Err(deny) if replicates => return Err(deny),
-            Ok(()) | Err(_) => Replication::No,
-        };
-        let request = SourceRequest { replication, ..source_request(&target, &lease) };
-        // What a crash left running ends before the session goes on.
-        if is_issued && !quiet.load(Ordering::Acquire) {
-            self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
-        }
-        quiet.store(true, Ordering::Release);
-        let opened = source.open(&request, is_issued, &ended).await;
-        let opened = opened.map_err(|error| {
-            // What was not confirmed may have been done.
-            self.look_again();
-            not_issued(session, error)
-        })?;
-        failpoint::reached("credential_opened");
-        let fingerprint = self.credentials.fingerprint(&opened.credential);
-        let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), slot };
-        // From here on it is shut whatever happens.
-        let open = OpenCredential { open: Some(state), fingerprint };
-        let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
-        let valid_until = open.credential().and_then(|credential| credential.valid_until);
-        let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
-            .with("fingerprint", open.fingerprint.as_str())
-            .with("renewed", is_issued)
-            .with("valid_until", valid_until.map(|until| until.to_string()));
-        let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
-        stepped.map_err(|error| deny_from_store(&error))?;
-        failpoint::reached("credential_issued");
-        self.publish().await.map_err(refusal_to_deny)?;
-        Ok(open)
+        Ok((target, lease))
     }
 
     async fn intend(&self, permit: &Permit, target: &PostgresTarget) -> Result<LeaseRecord, Deny> {
@@ -339,15 +348,16 @@ impl Access {
     /// Destroys the session's credential at its source. Safe to repeat; what fails is retried by
     /// the sweep.
     pub async fn release_credential(&self, session: &SessionId) -> Released {
-        let slot = self.credentials.slot(session);
+        let slot = self.credentials.slots.of(session);
         slot.ended.cancel();
-        let _held = slot.work.lock().await;
-        let released = match self.destroy(session).await {
-            Ok(released) => released,
-            Err(error) => Released::Pending { handle: session.to_string(), error },
+        let released = {
+            let _held = slot.work.lock().await;
+            self.destroy(session).await
         };
+        let released =
+            released.unwrap_or_else(|error| Released::Pending { handle: session.to_string(), error });
         if !matches!(released, Released::Pending { .. }) {
-            self.credentials.forget(session);
+            self.credentials.slots.forget(session, slot);
         }
         released
     }
@@ -490,7 +500,7 @@ impl Access {
         if target.source.admin().is_none() || moved(target, lease).is_some() {
             return true;
         }
-        let slot = self.credentials.slot(&lease.session);
+        let slot = self.credentials.slots.of(&lease.session);
         let _held = slot.work.lock().await;
         // Whoever has connected meanwhile has seen to it.
         if slot.quiet.load(Ordering::Acquire) {
@@ -548,6 +558,15 @@ fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
     })
 }
 
+/// Whether a credential that was not seen to be opened may be open: the target was asked for it, and has not answered.
+fn may_be_open(error: &SourceError) -> bool {
+    match error {
+        SourceError::TimedOut => true,
+        SourceError::Statement { source, .. } => source.as_db_error().is_none(),
+        _ => false,
+    }
+}
+
 fn not_issued(session: &Session, error: SourceError) -> Deny {
     let detail = error_chain(&error);
     tracing::error!(session = %session.id, target = %session.target, error = detail, "credential could not be issued");
@@ -570,6 +589,8 @@ pub(super) fn source_request<'a>(target: &'a PostgresTarget, lease: &'a LeaseRec
     SourceRequest {
         target,
         access_role: &lease.access_role,
+        session: &lease.session,
+        holder: None,
         lease: lease.id.as_str(),
         handle: &lease.handle,
         ends_at: lease.ends_at,

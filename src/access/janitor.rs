@@ -1,5 +1,5 @@
-//! The janitor: compares what the targets hold of ours with what there should be, at the start and every
-//! [`EVERY`], and soon after a credential was not seen to be shut. What no session has is destroyed; what was left open
+//! The janitor: compares what the targets hold of ours with what there should be, at the start, every five minutes, and
+//! soon after a credential was not seen to be shut ([`super::looks`]). What no session has is destroyed; what was left open
 //! is shut. It goes by names and marks at the source alone, so it also finds what the store has forgotten (restored
 //! from a backup, say). Credentials that the store knows to be over are the sweep's; what another installation has made
 //! at the same target is left alone.
@@ -14,21 +14,17 @@ use crate::config::PostgresTarget;
 use crate::credentials::{Destroyed, Destruction, Found, Replication, SourceRequest};
 use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::lease::{LeaseRecord, LeaseState};
+use crate::domain::leftover::{Leftover, LeftoverKind};
 use crate::domain::session::SessionStatus;
-use crate::domain::time::Timestamp;
+use crate::failpoint;
 
 use super::Access;
 use super::credential::{error_chain, source_request};
+use super::looks::{Look, Looks};
 use super::refusal::Refusal;
 
 /// How often it asks itself whether it is time to.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it looks.
-const EVERY: Duration = Duration::from_mins(5);
-/// How soon it looks again where something is wrong.
-const AGAIN: Duration = Duration::from_secs(30);
-/// How soon it looks where a credential may have been left open.
-const SOON: Duration = Duration::from_secs(5);
 
 /// How many targets it looks at at a time.
 const AT_A_TIME: usize = 4;
@@ -36,97 +32,105 @@ const AT_A_TIME: usize = 4;
 /// What it remembers from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Janitor {
-    /// One look at a time: what one has found, another would find as well.
-    at_work: tokio::sync::Mutex<()>,
-    next: Mutex<Next>,
-    /// What could not be destroyed, by handle: where, and why. Said once each.
-    undead: Mutex<HashMap<String, Undead>>,
+    looks: Mutex<Looks>,
+    /// One look at everything at a time.
+    round: tokio::sync::Mutex<()>,
+    /// One look at a server at a time: what one has found, another would find as well.
+    at_work: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Of another installation, by where and handle: said once each.
     foreign: Mutex<BTreeSet<(String, String)>>,
-}
-
-/// When it looks next: at once where nothing is said.
-#[derive(Debug, Default)]
-struct Next(Option<Timestamp>);
-
-impl Next {
-    /// Whether it is time for a look; the next one is in a while then.
-    fn begins(&mut self, now: Timestamp) -> bool {
-        let is_due = self.0.is_none_or(|next| next <= now);
-        if is_due {
-            self.0 = Some(now.plus(EVERY));
-        }
-        is_due
-    }
-
-    /// The next look is after `pause`, unless it is to be sooner.
-    fn after(&mut self, pause: Duration, now: Timestamp) {
-        let then = now.plus(pause);
-        self.0 = self.0.map(|next| next.min(then));
-    }
-}
-
-#[derive(Debug)]
-struct Undead {
-    address: String,
-    error: String,
-}
-
-/// What a look at one target came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
-    Clean,
-    /// Something could not be seen or destroyed.
-    Trouble,
 }
 
 impl Access {
     /// Looks whenever it is time to; runs until dropped.
     pub async fn look_after_targets_forever(&self) {
+        // What one server is looked at for waits for no look at all the others.
+        tokio::join!(self.again(|| self.look_everywhere()), self.again(|| self.look_where_asked()));
+    }
+
+    async fn again<W: Future<Output = Result<(), Refusal>>>(&self, look: impl Fn() -> W) {
         loop {
-            if let Err(error) = self.look_after_targets().await {
+            if let Err(error) = look().await {
                 tracing::error!(%error, "cannot look for credentials that were left at targets");
             }
             self.clock.sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Looks at all targets, if it is time to.
+    /// Looks wherever it is time to.
     pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
-        let _at_work = self.credentials.janitor.at_work.lock().await;
-        if !lock(&self.credentials.janitor.next).begins(self.now()) {
-            return Ok(());
-        }
-        let look = self.look().await;
-        if !matches!(look, Ok(Look::Clean)) {
-            lock(&self.credentials.janitor.next).after(AGAIN, self.now());
-        }
-        metrics::gauge!("sallyport_credentials_orphaned").set(count(&lock(&self.credentials.janitor.undead)));
-        look.map(drop)
+        self.look_everywhere().await?;
+        self.look_where_asked().await
     }
 
-    async fn look(&self) -> Result<Look, Refusal> {
-        let looks = futures_util::stream::iter(self.servers())
-            .map(|target| async move { self.look_after(&target).await })
+    async fn look_everywhere(&self) -> Result<(), Refusal> {
+        let janitor = &self.credentials.janitor;
+        let _round = janitor.round.lock().await;
+        if !lock(&janitor.looks).is_round_due(self.now()) {
+            return Ok(());
+        }
+        let (targets, roles) = tokio::join!(self.look_at(self.servers(), |_| true), self.look_after_roles());
+        let looked = targets.and(roles);
+        lock(&janitor.looks).went_round(looked.is_ok(), self.now());
+        looked
+    }
+
+    async fn look_where_asked(&self) -> Result<(), Refusal> {
+        let due = lock(&self.credentials.janitor.looks).due(self.now());
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut servers = self.servers();
+        servers.retain(|target| due.contains(&target.hosts.to_string()));
+        for gone in
+            due.iter().filter(|server| !servers.iter().any(|target| target.hosts.to_string() == **server))
+        {
+            lock(&self.credentials.janitor.looks).forget(gone);
+        }
+        let is_due = |server: &str| lock(&self.credentials.janitor.looks).is_due(server, self.now());
+        self.look_at(servers, is_due).await
+    }
+
+    /// `is_due`: asked when it comes to the server's turn; somebody else may have looked meanwhile.
+    async fn look_at(
+        &self,
+        targets: Vec<Arc<PostgresTarget>>,
+        is_due: impl Fn(&str) -> bool,
+    ) -> Result<(), Refusal> {
+        let is_due = &is_due;
+        let looks = futures_util::stream::iter(targets)
+            .map(|target| async move { self.look_at_one(&target, is_due).await })
             .buffer_unordered(AT_A_TIME)
             .collect::<Vec<_>>()
             .await;
-        self.look_after_roles().await?;
-        let mut look = Look::Clean;
-        for outcome in looks {
-            look = if outcome? == Look::Clean { look } else { Look::Trouble };
+        looks.into_iter().collect()
+    }
+
+    async fn look_at_one(
+        &self,
+        target: &Arc<PostgresTarget>,
+        is_due: impl Fn(&str) -> bool,
+    ) -> Result<(), Refusal> {
+        let (janitor, server) = (&self.credentials.janitor, target.hosts.to_string());
+        let at_work = Arc::clone(lock(&janitor.at_work).entry(server.clone()).or_default());
+        let _at_work = at_work.lock().await;
+        if !is_due(&server) {
+            return Ok(());
         }
-        Ok(look)
+        let began = self.now();
+        let look = self.look_after(target).await;
+        let came_to = *look.as_ref().unwrap_or(&Look::Trouble);
+        lock(&janitor.looks).looked(&server, began, came_to, self.now());
+        self.count_orphans().await;
+        look.map(drop)
     }
 
-    /// A credential may have been left open at its target: looks soon.
-    pub(super) fn look_soon(&self) {
-        lock(&self.credentials.janitor.next).after(SOON, self.now());
-    }
-
-    /// A credential may have been made and not confirmed, or not: looks as where something is wrong.
-    pub(super) fn look_again(&self) {
-        lock(&self.credentials.janitor.next).after(AGAIN, self.now());
+    /// A credential may have been left open at the target: looks there soon.
+    pub(super) fn look_soon(&self, target: &PostgresTarget) {
+        // Of other kinds there is nothing to be found at the server.
+        if target.source.admin().is_some() {
+            lock(&self.credentials.janitor.looks).ask(&target.hosts.to_string(), self.now());
+        }
     }
 
     /// One target of each server: several may be databases of one.
@@ -156,32 +160,58 @@ impl Access {
     }
 
     async fn look_after(&self, target: &Arc<PostgresTarget>) -> Result<Look, Refusal> {
-        let all = match self.credentials.source(target).list(target).await {
-            Ok(all) => all,
-            Err(error) => {
-                let error = error_chain(&error);
-                tracing::warn!(target = %target.target.name, error, "cannot look for credentials left at the target");
-                metrics::counter!("sallyport_janitor_failures_total").increment(1);
-                return Ok(Look::Trouble);
-            }
-        };
-        // What is not there any more was dropped by somebody else.
+        // Read before the target is asked: what that does not have any more is gone.
+        let is_here = |kept: &Leftover| kept.kind != LeftoverKind::Deny && target.hosts.include(&kept.place);
+        let kept = self.leftovers(is_here).await?;
+        let Some(all) = self.list(target).await else { return Ok(Look::Trouble) };
         let address = target.hosts.to_string();
-        let is_left = |handle: &str| all.iter().any(|found| found.handle == handle);
-        lock(&self.credentials.janitor.undead)
-            .retain(|handle, undead| undead.address != address || is_left(handle));
-        lock(&self.credentials.janitor.foreign).retain(|(at, handle)| *at != address || is_left(handle));
+        let now = |handle: &str| all.iter().find(|found| found.handle == handle);
+        lock(&self.credentials.janitor.foreign)
+            .retain(|(at, handle)| *at != address || now(handle).is_some());
+        for kept in &kept {
+            let is_over = |found: &Found| kept.kind == LeftoverKind::Open && !found.open;
+            if now(&kept.handle).is_none_or(is_over) {
+                self.leftover_is_gone(target, kept).await?;
+            }
+        }
         let mut look = Look::Clean;
-        for found in all {
+        for found in &all {
+            let kept = kept.iter().find(|kept| kept.handle == found.handle);
             // Seen before the store was asked, so what is made meanwhile has its intent there.
-            if self.reconcile(target, &found).await? == Look::Trouble {
+            if self.reconcile(target, found, kept).await? == Look::Trouble {
                 look = Look::Trouble;
             }
         }
         Ok(look)
     }
 
-    async fn reconcile(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
+    async fn list(&self, target: &PostgresTarget) -> Option<Vec<Found>> {
+        let all = self.credentials.source(target).list(target).await;
+        all.inspect_err(|error| {
+            let error = error_chain(error);
+            tracing::warn!(target = %target.target.name, error, "cannot look for credentials left at the target");
+            metrics::counter!("sallyport_janitor_failures_total").increment(1);
+        })
+        .ok()
+    }
+
+    /// Ended before that could be recorded, or by somebody else.
+    async fn leftover_is_gone(&self, target: &PostgresTarget, kept: &Leftover) -> Result<(), Refusal> {
+        let event = match kept.kind {
+            LeftoverKind::Open => self.shut_event(target, kept).await?,
+            LeftoverKind::Orphan | LeftoverKind::Deny => {
+                self.orphan_event(Action::CredentialDestroyed, target, kept).await?.with("how", "gone")
+            }
+        };
+        self.end_leftover(kept, event).await
+    }
+
+    async fn reconcile(
+        &self,
+        target: &Arc<PostgresTarget>,
+        found: &Found,
+        kept: Option<&Leftover>,
+    ) -> Result<Look, Refusal> {
         let session = self.store.session(&found.session).await?;
         if !found.ours && session.is_none() {
             let which = (target.hosts.to_string(), found.handle.clone());
@@ -190,28 +220,52 @@ impl Access {
             }
             return Ok(Look::Clean);
         }
-        let slot = self.credentials.slot(&found.session);
+        let slot = self.credentials.slots.of(&found.session);
         let held = slot.work.lock().await;
-        let Some(lease) = self.store.lease_of_session(&found.session).await? else {
-            let look = match self.credentials.source(target).list(target).await {
-                // A release that was under way while we looked.
-                Ok(now) if !now.iter().any(|one| one.handle == found.handle) => Ok(Look::Clean),
-                _ => self.destroy_orphan(target, found).await,
-            };
-            drop(held);
-            self.credentials.forget(&found.session);
-            return look;
-        };
+        let lease = self.store.lease_of_session(&found.session).await?;
         let is_active = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
-        if !found.open || lease.state == LeaseState::Releasing || !is_active {
-            // The sweep destroys it.
-            return Ok(Look::Clean);
+        let look = match &lease {
+            None => self.destroy_orphan(target, found, kept).await,
+            Some(lease) if found.open && lease.state != LeaseState::Releasing && is_active => {
+                self.shut_found_open(target, found, kept, lease).await
+            }
+            // As it should be, or the sweep destroys it.
+            Some(_) => Ok(Look::Clean),
+        };
+        drop(held);
+        if lease.is_none() {
+            self.credentials.slots.forget(&found.session, slot);
         }
-        // Whoever opened it while we looked has shut it by now: it is done under the slot.
+        look
+    }
+
+    /// What is still so under the slot; else somebody was at work while we looked.
+    async fn still(&self, target: &PostgresTarget, found: &Found) -> Option<Result<Found, Look>> {
+        let Some(all) = self.list(target).await else { return Some(Err(Look::Trouble)) };
+        all.into_iter().find(|one| one.handle == found.handle).map(Ok)
+    }
+
+    async fn shut_found_open(
+        &self,
+        target: &PostgresTarget,
+        found: &Found,
+        kept: Option<&Leftover>,
+        lease: &LeaseRecord,
+    ) -> Result<Look, Refusal> {
+        match self.still(target, found).await {
+            Some(Ok(now)) if now.open => {}
+            Some(Err(look)) => return Ok(look),
+            // Whoever opened it has shut it.
+            Some(Ok(_)) | None => return Ok(Look::Clean),
+        }
         tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
-        match self.credentials.source(target).lock(&source_request(target, &lease)).await {
+        let leftover = self.leftover(LeftoverKind::Open, target, found, kept);
+        self.keep_leftover(&leftover, None).await?;
+        failpoint::reached("open_kept");
+        match self.credentials.source(target).lock(&source_request(target, lease)).await {
             Ok(()) => {
-                self.record_shut(&lease, "found_open", None).await;
+                failpoint::reached("open_shut");
+                self.end_leftover(&leftover, self.shut_event(target, &leftover).await?).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {
@@ -225,22 +279,24 @@ impl Access {
         }
     }
 
-    async fn destroy_orphan(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
-        let undead = |error: Option<&str>| {
-            let mut undead = lock(&self.credentials.janitor.undead);
-            match error {
-                Some(error) => {
-                    let (address, error) = (target.hosts.to_string(), error.to_owned());
-                    undead.insert(found.handle.clone(), Undead { address, error })
-                }
-                None => undead.remove(&found.handle),
-            }
-            .map(|before| before.error)
-        };
-        let known = lock(&self.credentials.janitor.undead).contains_key(&found.handle);
-        if !known {
+    async fn destroy_orphan(
+        &self,
+        target: &Arc<PostgresTarget>,
+        found: &Found,
+        kept: Option<&Leftover>,
+    ) -> Result<Look, Refusal> {
+        match self.still(target, found).await {
+            Some(Ok(_)) => {}
+            Some(Err(look)) => return Ok(look),
+            // A release that was under way while we looked.
+            None => return Ok(Look::Clean),
+        }
+        let leftover = self.leftover(LeftoverKind::Orphan, target, found, kept);
+        if kept.is_none_or(|kept| kept.kind != LeftoverKind::Orphan) {
             tracing::error!(target = %target.target.name, handle = found.handle, "found a credential that no session has: destroying it");
-            self.record(self.orphan(Action::CredentialOrphaned, Outcome::Done, target, found).await?).await?;
+            let event = self.orphan_event(Action::CredentialOrphaned, target, &leftover).await?;
+            self.keep_leftover(&leftover, Some(event)).await?;
+            failpoint::reached("orphan_kept");
         }
         // Without a trace of what it was for, what it owns goes to whom we are there.
         let (target, access_role) = self.made_for(target, found);
@@ -250,6 +306,8 @@ impl Access {
         let request = SourceRequest {
             target,
             access_role,
+            session: &found.session,
+            holder: None,
             lease: handle,
             handle,
             ends_at,
@@ -258,28 +316,54 @@ impl Access {
         match self.credentials.source(target).destroy(&request).await {
             Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
             Ok(Destruction::Done(Destroyed { how, terminated })) => {
-                undead(None);
-                let event = self.orphan(Action::CredentialDestroyed, Outcome::Done, target, found).await?;
+                failpoint::reached("orphan_destroyed");
+                let event = self.orphan_event(Action::CredentialDestroyed, target, &leftover).await?;
                 let event = event.with("how", how.as_str()).with("backends_terminated", terminated);
-                self.record(event).await?;
+                self.end_leftover(&leftover, event).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {
-                let error = error_chain(&error);
-                metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
-                tracing::error!(
-                    handle = found.handle,
-                    error,
-                    "an orphaned credential could not be destroyed, will retry"
-                );
-                if undead(Some(&error)).as_ref() != Some(&error) {
-                    let action = Action::CredentialDestructionFailed;
-                    let event = self.orphan(action, Outcome::Failed, target, found).await?;
-                    self.record(event.with("error", error)).await?;
-                }
+                self.orphan_stays(target, leftover, error_chain(&error)).await?;
                 Ok(Look::Trouble)
             }
         }
+    }
+
+    async fn orphan_stays(
+        &self,
+        target: &PostgresTarget,
+        leftover: Leftover,
+        error: String,
+    ) -> Result<(), Refusal> {
+        metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
+        let handle = leftover.handle.as_str();
+        tracing::error!(handle, error, "an orphaned credential could not be destroyed, will retry");
+        // Retries of the same failure are not worth a record each.
+        if leftover.last_error.as_ref() == Some(&error) {
+            return Ok(());
+        }
+        let event = self.orphan_event(Action::CredentialDestructionFailed, target, &leftover).await?;
+        let event = Event { outcome: Outcome::Failed, ..event.with("error", error.as_str()) };
+        self.keep_leftover(&Leftover { last_error: Some(error), ..leftover }, Some(event)).await
+    }
+
+    /// As it was kept, or as it is to be.
+    fn leftover(
+        &self,
+        kind: LeftoverKind,
+        target: &PostgresTarget,
+        found: &Found,
+        kept: Option<&Leftover>,
+    ) -> Leftover {
+        kept.filter(|kept| kept.kind == kind).cloned().unwrap_or_else(|| Leftover {
+            kind,
+            place: kept.map_or_else(|| target.hosts.to_string(), |kept| kept.place.clone()),
+            handle: found.handle.clone(),
+            session: found.session.clone(),
+            target: target.target.name.clone(),
+            found_at: self.now(),
+            last_error: None,
+        })
     }
 
     /// Records that a credential of a session that goes on was shut, because of `why`. It is done and cannot be found
@@ -295,48 +379,36 @@ impl Access {
         self.record_even_so(event.with("why", why).with("backends_terminated", terminated)).await;
     }
 
-    async fn orphan(
+    async fn shut_event(&self, target: &PostgresTarget, kept: &Leftover) -> Result<Event, Refusal> {
+        let event = self.leftover_event(Action::CredentialShut, target, kept).await?;
+        let lease = self.store.lease_of_session(&kept.session).await?;
+        Ok(event.with("lease", lease.map(|lease| lease.id.to_string())).with("why", "found_open"))
+    }
+
+    async fn orphan_event(
         &self,
         action: Action,
-        outcome: Outcome,
         target: &PostgresTarget,
-        found: &Found,
+        kept: &Leftover,
     ) -> Result<Event, Refusal> {
-        let mut event = Event::new(action, outcome);
-        event.session = Some(found.session.clone());
-        if let Some(session) = self.store.session(&found.session).await? {
+        Ok(self.leftover_event(action, target, kept).await?.with("orphan", true))
+    }
+
+    async fn leftover_event(
+        &self,
+        action: Action,
+        target: &PostgresTarget,
+        kept: &Leftover,
+    ) -> Result<Event, Refusal> {
+        let mut event = Event::done(action);
+        event.session = Some(kept.session.clone());
+        if let Some(session) = self.store.session(&kept.session).await? {
             event = event.about_session(&session).with("holder", session.principal.name.as_str());
         }
-        Ok(event.on(&target.target).with("handle", found.handle.as_str()).with("orphan", true))
+        Ok(event.on(&target.target).with("handle", kept.handle.as_str()))
     }
 }
 
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn count(undead: &HashMap<String, Undead>) -> f64 {
-    f64::from(u32::try_from(undead.len()).unwrap_or(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_to_be_looked_at_soon_is_whatever_goes_on_meanwhile() {
-        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let at = |seconds| start.plus(Duration::from_secs(seconds));
-        let mut next = Next::default();
-        // The first look is at once all the same.
-        next.after(SOON, at(0));
-        assert!(next.begins(at(0)));
-        // While that look is under way, something is left open, and the look itself finds trouble.
-        next.after(SOON, at(1));
-        next.after(AGAIN, at(2));
-        assert!(!next.begins(at(5)));
-        assert!(next.begins(at(6)));
-        assert!(!next.begins(at(305)));
-        assert!(next.begins(at(306)));
-    }
 }

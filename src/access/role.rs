@@ -15,11 +15,9 @@ use std::time::Duration;
 
 use crate::amazon::REQUEST_TIMEOUT;
 use crate::config::AwsTarget;
-use crate::credentials::aws_role::{AssumeOrder, RoleCredential, RoleError};
+use crate::credentials::aws_role::{AssumeOrder, RoleCredential, RoleError, SHORTEST, identity, tags};
 use crate::domain::deny::Deny;
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::id::SessionId;
-use crate::domain::name::UserName;
 use crate::domain::role_session::{RoleSession, RoleState};
 use crate::domain::session::{Permit, Session};
 use crate::domain::time::Timestamp;
@@ -31,8 +29,6 @@ use super::refusal::{Refusal, deny_from_store};
 use super::roles::Held;
 use super::{Access, Caller};
 
-/// AWS issues nothing shorter.
-const SHORTEST: Duration = Duration::from_mins(15);
 /// What AWS issues at most to who is in a role itself.
 const LONGEST_IN_A_ROLE: Duration = Duration::from_hours(1);
 /// A credential ends so much before its session, so that it is over by then however long STS took to answer.
@@ -43,8 +39,6 @@ const UNANSWERED: Duration = REQUEST_TIMEOUT.saturating_mul(3);
 const HARDLY_GOOD: Duration = Duration::from_secs(30);
 /// What would be good for so little longer is not issued.
 const HARDLY_LONGER: Duration = Duration::from_mins(1);
-/// The longest name of a role session, and source identity.
-const LONGEST_IDENTITY: usize = 64;
 
 /// A credential for the person, with what it is for.
 #[derive(Debug)]
@@ -107,11 +101,15 @@ impl Access {
 
     async fn issue_role(&self, caller: &Caller, permit: &Permit) -> Result<HandedOut, Deny> {
         let session = permit.session();
-        let slot = self.roles.slot(&session.id);
-        let _held = slot.lock().await;
+        let slot = self.roles.slots.of(&session.id);
+        let held = slot.lock().await;
         // A revocation that came first has marked the session by now; one that comes later waits for the slot and
         // denies what is issued here.
-        self.recheck(permit).await?;
+        if let Err(deny) = self.recheck(permit).await {
+            drop(held);
+            self.roles.slots.forget(&session.id, slot);
+            return Err(deny);
+        }
         let target = Arc::clone(self.rules().targets.find(&session.target)?.route.aws()?);
         let before = self.role_session_of(permit, &target).await?;
         let duration = self.duration(&target, session).await?;
@@ -216,7 +214,7 @@ impl Access {
             endpoint: target.endpoint.clone(),
             iam_endpoint: target.iam_endpoint.clone(),
             deny_as: target.deny_as.clone(),
-            identity: identity(&session.principal.name, &session.id),
+            identity: identity(session.principal.name.as_str(), &session.id),
             policy: format!("{}-{}", self.roles.policy_prefix, session.id),
             // Nothing yet.
             expires_at: session.granted_at,
@@ -249,11 +247,7 @@ impl Access {
         duration: Duration,
     ) -> Result<RoleCredential, RoleError> {
         let session = permit.session();
-        let tags = [
-            ("sallyport:session", session.id.to_string()),
-            ("sallyport:request", session.request.to_string()),
-            ("sallyport:principal", permit.principal().name.to_string()),
-        ];
+        let tags = tags(&session.id, Some((&session.request, &permit.principal().name)));
         let order = AssumeOrder {
             region: &target.region,
             endpoint: target.endpoint.as_deref(),
@@ -307,13 +301,6 @@ fn duration(left: Duration, most: Duration) -> Duration {
     left.saturating_sub(BEFORE_THE_END).min(most).max(SHORTEST)
 }
 
-/// Says in AWS's own log who it was and in which session. No two sessions share one.
-fn identity(name: &UserName, session: &SessionId) -> String {
-    let room = LONGEST_IDENTITY.saturating_sub(session.as_str().len()).saturating_sub(1);
-    let name: String = name.as_str().chars().take(room).collect();
-    format!("{name}@{session}")
-}
-
 /// Whether the configuration has come to say something else of the role.
 pub(super) fn is_moved(target: &AwsTarget, role: &RoleSession) -> bool {
     target.roles.get(&role.access) != Some(&role.role)
@@ -358,14 +345,5 @@ mod tests {
         ] {
             assert_eq!(duration(left, most), expected, "{left:?} {most:?}");
         }
-    }
-
-    #[test]
-    fn an_identity_names_person_and_session_in_what_aws_accepts() {
-        let session: SessionId = "ses-0123456789abcdef".parse().unwrap();
-        assert_eq!(identity(&"alice".parse().unwrap(), &session), "alice@ses-0123456789abcdef");
-        let long = identity(&"a".repeat(63).parse().unwrap(), &session);
-        assert_eq!(long.len(), LONGEST_IDENTITY);
-        assert!(long.ends_with("@ses-0123456789abcdef"), "{long}");
     }
 }

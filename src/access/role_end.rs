@@ -42,27 +42,34 @@ const GIVE_UP_AFTER: Duration = Duration::from_mins(5);
 impl Access {
     /// Ends what was handed out in the session. Safe to repeat; what fails is retried by the sweep.
     pub async fn release_role(&self, session: &SessionId) -> Released {
-        let slot = self.roles.slot(session);
-        let _held = slot.lock().await;
+        let slot = self.roles.slots.of(session);
+        let released = {
+            let _held = slot.lock().await;
+            self.end_role_of(session).await
+        };
+        if matches!(released, Released::None | Released::Destroyed { .. }) {
+            self.roles.slots.forget(session, slot);
+        }
+        released
+    }
+
+    async fn end_role_of(&self, session: &SessionId) -> Released {
         let stored = match self.store.role_session(session).await {
-            Ok(Some(role)) => role,
-            Ok(None) => return self.forget_role(session, Released::None),
+            Ok(stored) => stored,
             Err(error) => {
                 return Released::Pending { handle: session.to_string(), error: error.to_string() };
             }
         };
-        match self.end_role(&stored).await {
-            Ok(released @ (Released::None | Released::Destroyed { .. })) => {
-                self.forget_role(session, released)
-            }
-            Ok(released) => released,
-            Err(error) => Released::Pending { handle: stored.identity, error },
+        let released = match stored {
+            Some(stored) => match self.end_role(&stored).await {
+                Ok(released) => released,
+                Err(error) => Released::Pending { handle: stored.identity, error },
+            },
+            None => Released::None,
+        };
+        if matches!(released, Released::None | Released::Destroyed { .. }) {
+            self.roles.let_go(session);
         }
-    }
-
-    fn forget_role(&self, session: &SessionId, released: Released) -> Released {
-        self.roles.let_go(session);
-        self.roles.forget_slot(session);
         released
     }
 

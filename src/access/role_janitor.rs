@@ -7,10 +7,11 @@ use super::refusal::Refusal;
 use super::role_end::LIFT_AFTER;
 use crate::config::AwsTarget;
 use crate::credentials::aws_role::Deny as RoleDeny;
-use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::event::{Action, Event};
 use crate::domain::id::SessionId;
+use crate::domain::leftover::{Leftover, LeftoverKind};
 use crate::domain::role_session::RoleState;
-use crate::domain::time::Timestamp;
+use crate::failpoint;
 
 impl Access {
     /// Looks at all roles that targets name.
@@ -26,63 +27,108 @@ impl Access {
     }
 
     async fn look_after_role(&self, target: &AwsTarget, role: &str) -> Result<(), Refusal> {
-        let prefix = format!("{}-", self.roles.policy_prefix);
-        let names = match self.roles.aws.policies(&deny(target, role, ""), &prefix).await {
-            Ok(names) => names,
-            Err(error) => {
-                tracing::warn!(target = %target.target.name, %error, "cannot look for denies left on a role");
-                metrics::counter!("sallyport_janitor_failures_total").increment(1);
-                return Ok(());
+        // Read before AWS is asked: what is not there any more is gone.
+        let kept = self.leftovers(|kept| kept.kind == LeftoverKind::Deny && kept.place == role).await?;
+        let Some(policies) = self.policies_left(target, role).await else { return Ok(()) };
+        for gone in kept.iter().filter(|kept| !policies.contains(&kept.handle)) {
+            self.deny_is_gone(target, gone, "it is not there any more").await?;
+        }
+        for policy in policies {
+            let Some(session) = self.session_of(&policy) else { continue };
+            let slot = self.roles.slots.of(&session);
+            let held = slot.lock().await;
+            let done = self.reconcile_deny(target, role, &policy, &session, &kept).await;
+            drop(held);
+            if matches!(done, Ok(RoleState::Over)) {
+                self.roles.slots.forget(&session, slot);
             }
-        };
-        for policy in names {
-            let Some(session) = policy.strip_prefix(&prefix).and_then(|rest| rest.parse::<SessionId>().ok())
-            else {
-                continue;
-            };
-            let stored = self.store.role_session(&session).await?;
-            let is_over = match &stored {
-                // The clean-up removes it when it is time.
-                Some(known) if known.state != RoleState::Over => continue,
-                Some(_) => true,
-                None => false,
-            };
-            let (since, is_new) = self.roles.found_left(role, &policy, self.now());
-            // What was removed while we looked is not there the next time.
-            if is_over && is_new {
-                continue;
-            }
-            if is_new || is_over {
-                tracing::error!(role, policy, "found a deny that no session has");
-                self.record(left(Action::CredentialOrphaned, target, role, &policy, &session)).await?;
-            }
-            let good_until = since.plus(target.maximum).plus(LIFT_AFTER);
-            if is_over || good_until <= self.now() {
-                self.lift_left(target, role, &policy, &session, since).await?;
-            }
+            done?;
         }
         Ok(())
     }
 
-    async fn lift_left(
+    /// Our policies on the role, whatever they are for.
+    async fn policies_left(&self, target: &AwsTarget, role: &str) -> Option<Vec<String>> {
+        let prefix = format!("{}-", self.roles.policy_prefix);
+        let names = self.roles.aws.policies(&deny(target, role, ""), &prefix).await;
+        names
+            .inspect_err(|error| {
+                tracing::warn!(target = %target.target.name, %error, "cannot look for denies left on a role");
+                metrics::counter!("sallyport_janitor_failures_total").increment(1);
+            })
+            .ok()
+    }
+
+    /// The session that a policy of ours is named after.
+    fn session_of(&self, policy: &str) -> Option<SessionId> {
+        policy.strip_prefix(&self.roles.policy_prefix)?.strip_prefix('-')?.parse().ok()
+    }
+
+    /// Under the session's slot. Gives how far the session's own end is.
+    async fn reconcile_deny(
         &self,
         target: &AwsTarget,
         role: &str,
         policy: &str,
         session: &SessionId,
-        since: Timestamp,
-    ) -> Result<(), Refusal> {
+        kept: &[Leftover],
+    ) -> Result<RoleState, Refusal> {
+        let stored = self.store.role_session(session).await?;
+        let is_over = match &stored {
+            // The clean-up removes it when it is time.
+            Some(known) if known.state != RoleState::Over => return Ok(known.state),
+            Some(_) => true,
+            None => false,
+        };
+        let known = kept.iter().find(|kept| kept.handle == policy);
+        let leftover = if let Some(kept) = known {
+            kept.clone()
+        } else {
+            // What was removed while we looked.
+            let now = self.policies_left(target, role).await;
+            if !now.is_some_and(|now| now.iter().any(|one| one == policy)) {
+                return Ok(RoleState::Over);
+            }
+            tracing::error!(role, policy, "found a deny that no session has");
+            let leftover = Leftover {
+                kind: LeftoverKind::Deny,
+                place: role.to_owned(),
+                handle: policy.to_owned(),
+                session: session.clone(),
+                target: target.target.name.clone(),
+                found_at: self.now(),
+                last_error: None,
+            };
+            let event = left(Action::CredentialOrphaned, target, &leftover);
+            self.keep_leftover(&leftover, Some(event)).await?;
+            failpoint::reached("deny_kept");
+            leftover
+        };
+        let good_until = leftover.found_at.plus(target.maximum).plus(LIFT_AFTER);
+        if is_over || good_until <= self.now() {
+            self.lift_left(target, &leftover).await?;
+        }
+        Ok(RoleState::Over)
+    }
+
+    async fn lift_left(&self, target: &AwsTarget, leftover: &Leftover) -> Result<(), Refusal> {
+        let (role, policy) = (leftover.place.as_str(), leftover.handle.as_str());
         match self.roles.aws.lift(&deny(target, role, policy)).await {
             Ok(()) => {
-                self.roles.forget_left(role, policy);
-                let event = left(Action::CredentialDestroyed, target, role, policy, session);
-                self.record(event.with("why", format!("no session has it, found {since}"))).await
+                failpoint::reached("deny_lifted");
+                let why = format!("no session has it, found {}", leftover.found_at);
+                self.deny_is_gone(target, leftover, &why).await
             }
             Err(error) => {
                 tracing::error!(role, policy, %error, "a deny that no session has cannot be removed, will retry");
                 Ok(())
             }
         }
+    }
+
+    async fn deny_is_gone(&self, target: &AwsTarget, leftover: &Leftover, why: &str) -> Result<(), Refusal> {
+        let event = left(Action::CredentialDestroyed, target, leftover);
+        self.end_leftover(leftover, event.with("why", why)).await
     }
 }
 
@@ -98,8 +144,9 @@ fn deny<'a>(target: &'a AwsTarget, role: &'a str, policy: &'a str) -> RoleDeny<'
     }
 }
 
-fn left(action: Action, target: &AwsTarget, role: &str, policy: &str, session: &SessionId) -> Event {
-    let mut event = Event::new(action, Outcome::Done).on(&target.target);
-    event.session = Some(session.clone());
+fn left(action: Action, target: &AwsTarget, leftover: &Leftover) -> Event {
+    let mut event = Event::done(action).on(&target.target);
+    event.session = Some(leftover.session.clone());
+    let (role, policy) = (leftover.place.as_str(), leftover.handle.as_str());
     event.with("handle", policy).with("policy", policy).with("role", role).with("orphan", true)
 }

@@ -16,6 +16,8 @@ use crate::domain::id::SessionId;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
+use super::slots::Slots;
+
 /// How long a stop waits for what was asked of AWS.
 const SETTLE_WITHIN: Duration = REQUEST_TIMEOUT.saturating_mul(3);
 
@@ -26,16 +28,13 @@ pub struct Roles {
     pub(super) policy_prefix: String,
     /// Key of the fingerprints by which records name a credential without telling it.
     fingerprint_key: Secret<Vec<u8>>,
-    slots: std::sync::Mutex<HashMap<SessionId, Slot>>,
+    /// Held by whoever issues or ends a session's.
+    pub(super) slots: Slots<Mutex<()>>,
     /// The latest credential of each session, to find out when a deny has come into force.
     held: std::sync::Mutex<HashMap<SessionId, Held>>,
-    /// Denies on roles that no session has, and since when that is known: by role and policy.
-    left: std::sync::Mutex<HashMap<(String, String), Timestamp>>,
     /// Owns what must come to its end once begun.
     pub(super) tasks: TaskTracker,
 }
-
-type Slot = Arc<Mutex<()>>;
 
 /// A credential that was handed out.
 #[derive(Debug, Clone)]
@@ -60,19 +59,10 @@ impl Roles {
             aws: AwsRoles::default(),
             policy_prefix: format!("sallyport-{installation}"),
             fingerprint_key,
-            slots: std::sync::Mutex::default(),
+            slots: Slots::default(),
             held: std::sync::Mutex::default(),
-            left: std::sync::Mutex::default(),
             tasks: TaskTracker::new(),
         }
-    }
-
-    pub(super) fn slot(&self, session: &SessionId) -> Slot {
-        Arc::clone(lock(&self.slots).entry(session.clone()).or_default())
-    }
-
-    pub(super) fn forget_slot(&self, session: &SessionId) {
-        lock(&self.slots).remove(session);
     }
 
     pub(super) fn held(&self, session: &SessionId) -> Option<Held> {
@@ -86,18 +76,6 @@ impl Roles {
     /// Forgets the credential; whoever did so first is told.
     pub(super) fn let_go(&self, session: &SessionId) -> Option<Held> {
         lock(&self.held).remove(session)
-    }
-
-    /// Since when this deny is known to be left, and whether that is news.
-    pub(super) fn found_left(&self, role: &str, policy: &str, now: Timestamp) -> (Timestamp, bool) {
-        let mut left = lock(&self.left);
-        let key = (role.to_owned(), policy.to_owned());
-        let is_new = !left.contains_key(&key);
-        (*left.entry(key).or_insert(now), is_new)
-    }
-
-    pub(super) fn forget_left(&self, role: &str, policy: &str) {
-        lock(&self.left).remove(&(role.to_owned(), policy.to_owned()));
     }
 
     /// Waits for what has been begun; nothing new may begin.

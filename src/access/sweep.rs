@@ -67,7 +67,7 @@ impl Access {
     pub async fn clean_up_forever(&self) {
         let leases = || async {
             let ended = self.ended_leases().await?;
-            Ok(ended.into_iter().map(|lease| (lease.session, lease.target)).collect())
+            Ok(ended.into_iter().map(|lease| (lease.session, lease.address)).collect())
         };
         let release = |session: SessionId| async move { _ = self.release_credential(&session).await };
         let roles = || async {

@@ -1,37 +1,71 @@
-//! As whom Amazon is asked: what its SDK finds on this machine, or a role that is assumed in the session's name.
+//! As whom Amazon is asked: what its SDK finds on this machine, or a role that is assumed in the session's name and for no
+//! longer than the session.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use aws_config::SdkConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_sdk_sts::config::SharedCredentialsProvider;
+use std::time::Duration;
 
+use aws_config::SdkConfig;
+use aws_sdk_sts::config::{IdentityCache, SharedCredentialsProvider};
+
+use super::aws_role::{AssumeOrder, AwsRoles, SHORTEST, identity, provided, tags};
+use super::{SourceError, SourceRequest};
 use crate::amazon::sdk_config;
 use crate::config::Aws;
+use crate::domain::time::Timestamp;
+
+/// What AWS issues at most to who is in a role itself, as the gateway may be.
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Amazon's configurations, loaded once, so that credentials of this machine are not asked for again and again.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     loaded: Mutex<HashMap<(String, Option<String>), SdkConfig>>,
+    roles: AwsRoles,
 }
 
 impl Accounts {
-    /// For `session`, whose name Amazon's own log shows where a role is assumed (at most 64 letters, digits and
-    /// `_+=,.@-`: AWS STS, `RoleSessionName`).
-    pub(super) async fn config(&self, aws: &Aws, session: &str) -> SdkConfig {
+    /// For a session's credential. Where a role is assumed, Amazon's own log shows for whom and in which session.
+    pub(super) async fn config(
+        &self,
+        aws: &Aws,
+        request: &SourceRequest<'_>,
+        now: Timestamp,
+    ) -> Result<SdkConfig, SourceError> {
+        let config = self.loaded(aws).await;
+        let Some(role) = &aws.role else { return Ok(config) };
+        // What is done once the session is over takes a moment.
+        let not_after = if request.holder.is_some() { request.ends_at } else { now.plus(SHORTEST) };
+        let who = request.holder.map_or("sallyport", |holder| holder.principal.as_str());
+        let (session, holder) = (request.session, request.holder);
+        let order = AssumeOrder {
+            region: &aws.region,
+            endpoint: aws.endpoint.as_deref(),
+            role,
+            identity: &identity(who, session),
+            tags: &tags(session, holder.map(|holder| (holder.request, holder.principal))),
+            session_policy: None,
+            not_after,
+            duration: not_after.since(now).clamp(SHORTEST, LONGEST),
+        };
+        let assumed = self.roles.assume(&order).await;
+        let assumed = assumed.map_err(|error| SourceError::Amazon(error.to_string()))?;
+        Ok(config
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(provided(&assumed)))
+            .identity_cache(IdentityCache::no_cache())
+            .build())
+    }
+
+    async fn loaded(&self, aws: &Aws) -> SdkConfig {
         let key = (aws.region.clone(), aws.endpoint.clone());
         let known = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let config = if let Some(config) = known {
-            config
-        } else {
-            let config = sdk_config(Some(&aws.region), aws.endpoint.as_deref()).await;
-            self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, config.clone());
-            config
-        };
-        let Some(role) = &aws.role else { return config };
-        let provider =
-            AssumeRoleProvider::builder(role).session_name(session).configure(&config).build().await;
-        config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build()
+        if let Some(config) = known {
+            return config;
+        }
+        let config = sdk_config(Some(&aws.region), aws.endpoint.as_deref()).await;
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(key, config.clone());
+        config
     }
 }

@@ -17,12 +17,19 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::amazon::{explain_answer, sdk_config};
+use crate::domain::id::{RequestId, SessionId};
+use crate::domain::name::UserName;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
 /// What AWS says of a call that an inline or attached policy denies in so many words, unlike of one that none allows
 /// (IAM User Guide, "Troubleshoot access denied error messages").
 const EXPLICITLY_DENIED: &str = "explicit deny in an identity-based policy";
+
+/// AWS issues nothing shorter (AWS STS, `AssumeRole`, `DurationSeconds`).
+pub const SHORTEST: Duration = Duration::from_mins(15);
+/// The longest name of a role session, and source identity (AWS STS, `AssumeRole`).
+const LONGEST_IDENTITY: usize = 64;
 
 /// A credential that was handed out. Its two secrets are never written down.
 pub struct RoleCredential {
@@ -233,8 +240,24 @@ fn credential(
     })
 }
 
+/// Says in AWS's own log who it was and in which session. No two sessions share one.
+pub fn identity(who: &str, session: &SessionId) -> String {
+    let room = LONGEST_IDENTITY.saturating_sub(session.as_str().len()).saturating_sub(1);
+    let who: String = who.chars().take(room).collect();
+    format!("{who}@{session}")
+}
+
+/// The tags of a session, and of who has it by which request.
+pub fn tags(session: &SessionId, of: Option<(&RequestId, &UserName)>) -> Vec<(&'static str, String)> {
+    let session = [("sallyport:session", session.to_string())];
+    let of = of.map(|(request, principal)| {
+        [("sallyport:request", request.to_string()), ("sallyport:principal", principal.to_string())]
+    });
+    session.into_iter().chain(of.into_iter().flatten()).collect()
+}
+
 /// As the SDK takes it.
-fn provided(credential: &RoleCredential) -> Credentials {
+pub(super) fn provided(credential: &RoleCredential) -> Credentials {
     let token = Some(credential.session_token.expose().clone());
     let (id, secret) = (&credential.access_key_id, credential.secret_access_key.expose());
     Credentials::new(id, secret, token, None, "role")
@@ -306,6 +329,15 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_names_person_and_session_in_what_aws_accepts() {
+        let session: SessionId = "ses-0123456789abcdef".parse().unwrap();
+        assert_eq!(identity("alice", &session), "alice@ses-0123456789abcdef");
+        let long = identity(&"a".repeat(63), &session);
+        assert_eq!(long.len(), LONGEST_IDENTITY);
+        assert!(long.ends_with("@ses-0123456789abcdef"), "{long}");
+    }
 
     #[test]
     fn a_session_policy_ends_with_the_session() {

@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::PostgresTarget;
-use crate::domain::id::SessionId;
-use crate::domain::name::TargetName;
+use crate::domain::id::{RequestId, SessionId};
+use crate::domain::name::{TargetName, UserName};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 
@@ -113,6 +113,9 @@ pub struct SourceRequest<'a> {
     pub target: &'a PostgresTarget,
     /// What the access stood for when the credential was intended: a database role, a user, a secret's name.
     pub access_role: &'a str,
+    pub session: &'a SessionId,
+    /// For whom it is opened; `None` where the gateway works for itself, once the session is over.
+    pub holder: Option<Holder<'a>>,
     /// Names this credential's life, the same at every repetition.
     pub lease: &'a str,
     /// What the credential is called at the source.
@@ -120,6 +123,13 @@ pub struct SourceRequest<'a> {
     /// The session's end; the credential is worth nothing after it.
     pub ends_at: Timestamp,
     pub replication: Replication,
+}
+
+/// Who has the session, by which request.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    pub principal: &'a UserName,
+    pub request: &'a RequestId,
 }
 
 /// What a session may do with replication, at the moment.

@@ -230,6 +230,7 @@ async fn roll_back_prepared(request: &SourceRequest<'_>, admin: &Admin) -> Resul
         there.batch_execute(&format!("GRANT {role} TO CURRENT_USER; SET ROLE {role}")).await.map_err(what)?;
         // Not in a transaction, so in a message of its own.
         there.batch_execute(&format!("ROLLBACK PREPARED {}", literal_of_theirs(&gid))).await.map_err(what)?;
+        failpoint::reached("role_rolled_back");
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl RdsIam {
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
         let failed = SourceError::Amazon;
-        let config = self.accounts.config(aws, request.lease).await;
+        let config = self.accounts.config(aws, request, self.clock.now()).await?;
         let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| failed("nothing says as whom to sign".to_owned()))?;
         let signer = provider.provide_credentials().await.map_err(|error| failed(explain(&error)))?;

@@ -103,7 +103,7 @@ impl SecretsManager {
             let target = request.target.target.name.clone();
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
-        let client = Client::new(&self.accounts.config(aws, request.lease).await);
+        let client = Client::new(&self.accounts.config(aws, request, self.clock.now()).await?);
         Ok(Vault { client, clock: &self.clock, secret: request.access_role })
     }
 }

@@ -13,6 +13,7 @@ pub mod deny;
 pub mod event;
 pub mod id;
 pub mod lease;
+pub mod leftover;
 pub mod name;
 pub mod principal;
 pub mod request;

@@ -19,6 +19,7 @@ use crate::domain::connection::{Connection, Ended};
 use crate::domain::event::Event;
 use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, RequestId, SessionId, TokenId};
 use crate::domain::lease::LeaseRecord;
+use crate::domain::leftover::Leftover;
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
 use crate::domain::role_session::{RoleSession, RoleState};
@@ -236,6 +237,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn role_session(&self, session: &SessionId) -> StoreResult<Option<RoleSession>>;
     /// All that are not yet `over`.
     async fn open_role_sessions(&self) -> StoreResult<Vec<RoleSession>>;
+
+    // What the janitor has found at a source: one row a place and handle.
+    /// Keeps it, or what has changed of it; when it was first found stays.
+    async fn keep_leftover(&self, leftover: &Leftover, at: Timestamp, events: &[Event]) -> StoreResult<()>;
+    /// `NotFound` when there is none.
+    async fn end_leftover(
+        &self,
+        place: &str,
+        handle: &str,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()>;
+    async fn leftovers(&self) -> StoreResult<Vec<Leftover>>;
 
     // The outbox. Events appended alone are for what changes no state (a refusal, a read).
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()>;

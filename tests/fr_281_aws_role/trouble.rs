@@ -153,3 +153,44 @@ fn a_deny_that_no_session_has_is_found_recorded_and_removed_when_nothing_needs_i
     assert!(gone.iter().any(|event| event["detail"]["handle"] == lost.as_str()), "{gone:?}");
     world.bastion.verify().success();
 }
+
+/// The process dies at one place after the other, while the janitor removes a deny that no session has.
+#[test]
+fn wherever_the_janitor_dies_a_deny_is_found_and_removed_once() {
+    let mut world = World::start();
+    let granted = world.grant_dev(900);
+    world.credential();
+    world.revoke(&granted.session);
+    let ours = world.policies("ReadOnly").into_keys().next().unwrap();
+    let all_is_over = "the clean-up has removed its own";
+    world.bastion.advance(900 + LIFTED);
+    wait_until(all_is_over, || world.policies("ReadOnly").is_empty());
+    for place in failpoint::FOUND_DENY {
+        world.bastion.stop();
+        world.bastion.set_environment(&[(failpoint::VARIABLE, place)]);
+        world.bastion.boot();
+        // Of a session whose credentials are all over: removed at once.
+        let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
+        let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+        let put = format!(
+            "c.put_role_policy(RoleName='ReadOnly', PolicyName='{ours}', PolicyDocument='{document}')"
+        );
+        world.amazon.python("iam", &put);
+        world.bastion.pass(301);
+        wait_until(&format!("it dies at {place}"), || !world.bastion.server().is_running());
+        world.bastion.kill();
+        world.bastion.set_environment(&[]);
+        world.bastion.boot();
+        let of_it = |action: &str| {
+            let events = world.bastion.events(action);
+            events.iter().filter(|event| event["detail"]["handle"] == ours.as_str()).count()
+        };
+        let times = 1 + usize::from(place == failpoint::FOUND_DENY[1]);
+        wait_until(&format!("it is gone after {place}"), || {
+            world.policies("ReadOnly").is_empty() && of_it("credential_destroyed") == times
+        });
+        assert_eq!(of_it("credential_orphaned"), times, "{place}");
+    }
+    world.bastion.stop();
+    world.bastion.verify().success();
+}

@@ -94,18 +94,24 @@ fn a_secret_is_rotated_for_each_session_and_away_at_its_end() {
 }
 
 #[test]
-fn a_role_is_assumed_in_the_name_of_the_sessions_lease() {
+fn a_role_is_assumed_in_the_sessions_name_and_for_no_longer() {
     let house = House::with(&["role = \"arn:aws:iam::123456789012:role/rotates-ledger\""]);
     let session = grant(&house.bastion);
     select(&house.bastion).success();
     revoke(&house.bastion, &session).success();
-    let lease = last(&house.bastion, "credential_issued")["detail"]["lease"].as_str().unwrap().to_owned();
     let assumed = house.rotation.roles_assumed();
     assert_eq!(assumed.len(), 2, "{assumed:?}");
-    for asked in assumed {
-        assert!(asked.contains(&format!("RoleSessionName={lease}")), "{asked}");
-        assert!(asked.contains("rotates-ledger"), "{asked}");
+    for (asked, who) in assumed.iter().zip(["alice", "sallyport"]) {
+        for named in ["RoleSessionName", "SourceIdentity"] {
+            assert!(asked.contains(&format!("{named}={who}%40{session}")), "{asked}");
+        }
+        assert!(asked.contains("rotates-ledger") && asked.contains("DateGreaterThan"), "{asked}");
+        let seconds = asked.split('&').find_map(|one| one.strip_prefix("DurationSeconds="));
+        let seconds: u64 = seconds.and_then(|seconds| seconds.parse().ok()).unwrap();
+        assert!((900..=3600).contains(&seconds), "{asked}");
     }
+    let principal = "sallyport%3Aprincipal&Tags.member.3.Value=alice";
+    assert!(assumed[0].contains(principal), "{}", assumed[0]);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 
 mod access;
 mod evidence;
+mod leftovers;
 mod people;
 mod role;
 mod ssh;
 
 pub use access::*;
 pub use evidence::*;
+pub use leftovers::*;
 pub use people::*;
 pub use role::*;
 pub use ssh::*;

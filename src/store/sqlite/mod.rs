@@ -10,6 +10,7 @@ mod blocks;
 mod connections;
 mod failure;
 mod leases;
+mod leftovers;
 mod open;
 mod outbox;
 mod requests;
@@ -41,6 +42,7 @@ use crate::domain::connection::{Connection, Ended};
 use crate::domain::event::Event;
 use crate::domain::id::{BlockId, ConnectionId, LeaseId, NodeId, PrincipalId, RequestId, SessionId, TokenId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
+use crate::domain::leftover::Leftover;
 use crate::domain::name::UserName;
 use crate::domain::request::Request;
 use crate::domain::role_session::{RoleSession, RoleState};
@@ -454,6 +456,26 @@ impl Store for SqliteStore {
 
     async fn open_role_sessions(&self) -> StoreResult<Vec<RoleSession>> {
         self.read(roles::open).await
+    }
+
+    async fn keep_leftover(&self, leftover: &Leftover, at: Timestamp, events: &[Event]) -> StoreResult<()> {
+        let leftover = leftover.clone();
+        self.write(at, events, move |db| leftovers::keep(db, &leftover)).await
+    }
+
+    async fn end_leftover(
+        &self,
+        place: &str,
+        handle: &str,
+        at: Timestamp,
+        events: &[Event],
+    ) -> StoreResult<()> {
+        let (place, handle) = (place.to_owned(), handle.to_owned());
+        self.write(at, events, move |db| leftovers::end(db, &place, &handle)).await
+    }
+
+    async fn leftovers(&self) -> StoreResult<Vec<Leftover>> {
+        self.read(leftovers::all).await
     }
 
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()> {

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_start", include_str!("migrations/0001_start.sql")),
     ("0002_ssh", include_str!("migrations/0002_ssh.sql")),
     ("0003_aws", include_str!("migrations/0003_aws.sql")),
+    ("0004_leftovers", include_str!("migrations/0004_leftovers.sql")),
 ];
 
 /// Why the store's file cannot be used.
