@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
+#[path = "fr_281_aws_role/delays.rs"]
+mod delays;
 #[path = "fr_281_aws_role/trouble.rs"]
 mod trouble;
 #[path = "fr_281_aws_role/world.rs"]
@@ -140,7 +142,7 @@ fn what_was_handed_out_is_denied_from_the_revocation_until_it_has_expired() {
 }
 
 /// What AWS says before and once it applies the deny.
-fn probed(is_denied: bool) -> Vec<u8> {
+pub(crate) fn probed(is_denied: bool) -> Vec<u8> {
     let why = if is_denied {
         "with an explicit deny in an identity-based policy"
     } else {
