@@ -19,6 +19,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use support::bastion::run_with_input;
 use support::process::PATIENCE;
 use support::wire::Wire;
 use support::{Bastion, Options, Postgres};
@@ -34,6 +35,7 @@ const SINGLES: usize = 50;
 /// Before memory is measured, so that what the process allocates once does not count.
 const WARM_UP: usize = 20;
 const TARGET: &str = "ledger-dev";
+const KEPT: &str = "ledger-kept";
 
 /// Somebody who may revoke, with an HTTPS connection that is open already.
 struct Revoker {
@@ -158,24 +160,58 @@ fn answer(mut psql: std::process::Command) -> Duration {
     begun.elapsed()
 }
 
+/// A target of the same server where nothing is made for a session: what a connection takes without that.
+fn kept_target(postgres: &Postgres) -> String {
+    let make = "CREATE ROLE ledger_app LOGIN PASSWORD 'kept'; GRANT ledger_readonly TO ledger_app";
+    postgres.query("ledger", make).success();
+    format!(
+        "[[target]]\nname = \"{KEPT}\"\nkind = \"postgres\"\naddress = \"localhost:{}\"\nconnect_to = \"127.0.0.1\"\n\
+         ca_file = \"{}\"\nenvironment = \"dev\"\ndomain = \"bank-core\"\ndatabases = [\"ledger\"]\n\
+         accesses = {{ readonly = \"{KEPT}\" }}\n[target.credential]\nkind = \"static\"\n\n",
+        postgres.port,
+        postgres.ca_file().display(),
+    )
+}
+
+fn keep_password(bastion: &Bastion) {
+    let config = bastion.config_file();
+    let set = [
+        "secret",
+        "set",
+        KEPT,
+        "--user",
+        "ledger_app",
+        "--password-stdin",
+        "--config",
+        config.to_str().unwrap(),
+    ];
+    run_with_input(bastion.command(&set), "kept").success();
+}
+
 /// Interleaved, each first connection in a session of its own.
 fn connecting((bastion, postgres): &(Bastion, Postgres)) {
-    let (mut first, mut again, mut direct) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut again, mut kept, mut direct) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    bastion.grant("alice", KEPT, "readonly", 3600, &[]);
+    answer(bastion.client("psql", "alice", KEPT));
     for _ in 0..SINGLES {
         let session = session(bastion);
         first.push(answer(bastion.client("psql", "alice", TARGET)));
         again.push(answer(bastion.client("psql", "alice", TARGET)));
+        kept.push(answer(bastion.client("psql", "alice", KEPT)));
         direct.push(answer(postgres.client("psql", "ledger")));
         bastion.run_as("erin", &["revoke", &session, "--why", "measured"]).success();
     }
     row("psql to its end, directly", direct);
+    row("psql to its end, with a kept password, nothing made", kept);
     row("psql to its end, the first of a session", first);
     row("psql to its end, another of the session", again);
 }
 
 fn main() {
     let postgres = Postgres::start();
-    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice", "erin"]);
+    let options = Options { targets: kept_target(&postgres), ..Options::default() };
+    let bastion = Bastion::start_for(&postgres, options, &["alice", "erin"]);
+    keep_password(&bastion);
     let both = (bastion, postgres);
     let bastion = &both.0;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -27,11 +27,16 @@ pub(super) fn make(path: &Path, size: u64) -> io::Result<(File, u64)> {
 }
 
 /// Allocates, so that a full disk shows now and not at a write. Gives how much of it had to be written for that.
-pub(super) fn reserve(file: &File, size: u64) -> io::Result<u64> {
-    match fallocate(file, FallocateFlags::empty(), 0, size) {
+fn reserve(file: &File, size: u64) -> io::Result<u64> {
+    match allocate(file, size) {
         Err(rustix::io::Errno::OPNOTSUPP) => fill_with_zeros(file, 0, size).map(|()| size),
         result => Ok(result.map(|()| 0)?),
     }
+}
+
+/// Allocates without writing, where the file system can.
+pub(super) fn allocate(file: &File, size: u64) -> rustix::io::Result<()> {
+    fallocate(file, FallocateFlags::empty(), 0, size)
 }
 
 pub(super) fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {

@@ -143,6 +143,8 @@ impl<M: Medium> Drop for Watch<'_, M> {
             let why = Unrecordable::Failed { detail: "the audit log's writer panicked".into() };
             reject(self.0.queue.shut(why.clone()), &why);
             self.0.report(&why);
+            // Before the directory may be another process's.
+            self.0.with_writer(Writer::ends_here);
             self.0.queue.finished(None);
         }
     }

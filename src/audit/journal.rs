@@ -17,6 +17,7 @@ use super::backlog::{Backlog, StreamRule, StreamRules};
 use super::desk::{Desk, Work};
 use super::encode::{self, Stamp};
 use super::medium::{Directory, Medium};
+use super::next_file;
 use super::note::{SigningKey, VerifyKey};
 use super::queue::{Job, Queue, Task};
 use super::record::{ControlEntry, Opening, Recovered};
@@ -150,6 +151,7 @@ impl Journal {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(directory).map_err(unusable)?;
         let lock = lock(directory)?;
+        next_file::remove_left(directory);
         let opened = Instant::now();
         let stamp = Stamp { at: clock.now(), mono: 0 };
         let key = options.key.verify_key();
@@ -216,7 +218,8 @@ impl Journal {
     /// verification takes an opened connection without a recording for a removed recording.
     ///
     /// Dropped before it returns, the recording may exist; it is then ended as
-    /// [`crate::domain::deny::EndReason::Internal`].
+    /// [`crate::domain::deny::EndReason::Internal`]. Not confirmed by the stream in time, it exists, and is ended as
+    /// [`crate::domain::deny::EndReason::Unrecordable`].
     pub async fn begin(&self, opening: Opening) -> Result<Recorder, Unrecordable> {
         let recording = opening.context.connection.clone();
         let rule = self.handle.stream.get(&opening.context.environment).copied();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::blocks::{fill_with_zeros, make, private};
-use super::next_file::{NEXT_FILE, NextFile};
+use super::next_file::NextFile;
 
 pub(super) const CHECKPOINTS: &str = "checkpoints.log";
 pub(super) const NEWEST_CHECKPOINT: &str = "checkpoint";
@@ -25,12 +25,26 @@ pub(super) fn file_name(number: u32) -> String {
     format!("journal-{number:08}.log")
 }
 
+/// Why a file was not allocated.
+#[derive(Debug)]
+pub(super) struct NotAllocated {
+    pub(super) error: io::Error,
+    /// Nothing is left of it, so that the current file is still the last.
+    pub(super) is_gone: bool,
+}
+
+impl From<io::Error> for NotAllocated {
+    fn from(error: io::Error) -> Self {
+        Self { error, is_gone: true }
+    }
+}
+
 /// Durable storage as the writer sees it. After `write` or `sync` failed, what is on the disk is
 /// not known, and nothing more may be written.
 pub(super) trait Medium: std::fmt::Debug + Send {
     /// Creates journal file `number` with `size` bytes allocated, all zero, and makes it the current
     /// one. When this fails, the current file stays.
-    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()>;
+    fn allocate(&mut self, number: u32, size: u64) -> Result<(), NotAllocated>;
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
     /// Appends to the checkpoints and replaces the newest one; durable on return.
@@ -64,11 +78,6 @@ impl Directory {
         let current = current.map(|path| OpenOptions::new().read(true).write(true).open(path)).transpose()?;
         let checkpoints = private().create(true).truncate(false).open(path.join(CHECKPOINTS))?;
         let end = checkpoints.metadata()?.len();
-        // A crash's: it may be all the room that there is.
-        match fs::remove_file(path.join(NEXT_FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let size = current.as_ref().map_or(Ok(0), |file| Ok::<_, io::Error>(file.metadata()?.len()))?;
         handle.sync_all()?;
         Ok(Self {
@@ -90,7 +99,7 @@ impl Directory {
 }
 
 impl Medium for Directory {
-    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
+    fn allocate(&mut self, number: u32, size: u64) -> Result<(), NotAllocated> {
         let path = self.path.join(file_name(number));
         let made = self.next.take(&path, size).map_or_else(|| make(&path, size), Ok);
         let durable = made.and_then(|made| {
@@ -105,8 +114,11 @@ impl Medium for Directory {
             Err(error) => {
                 // Left behind it would be harmless but for a write to the current file that a power failure tears: that
                 // is the end of the log only where no other file follows.
-                let _ = fs::remove_file(&path).and_then(|()| self.handle.sync_all());
-                Err(error)
+                let is_gone = match fs::remove_file(&path) {
+                    Err(error) => error.kind() == io::ErrorKind::NotFound,
+                    Ok(()) => self.handle.sync_all().is_ok(),
+                };
+                Err(NotAllocated { error, is_gone })
             }
         }
     }
@@ -161,6 +173,7 @@ impl Medium for Directory {
         fs::rename(&new, self.path.join(NEWEST_CHECKPOINT))?;
         self.handle.sync_all()
     }
+
     fn ends_here(&mut self) {
         self.next.end();
     }

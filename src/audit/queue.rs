@@ -52,12 +52,14 @@ pub(super) enum Task {
     },
     Record {
         recording: ConnectionId,
+        context: Arc<[u8]>,
         /// Mostly the only one.
         first: Option<Record>,
         rest: Vec<Record>,
     },
     End {
         recording: ConnectionId,
+        context: Arc<[u8]>,
         reason: EndReason,
         totals: Option<Totals>,
     },

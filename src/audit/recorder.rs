@@ -125,6 +125,12 @@ impl Recorder {
         self.shared.journal.wait(waiting).await.map(drop)
     }
 
+    /// What the journal knows the recording by.
+    #[cfg(test)]
+    pub(super) fn context(&self) -> Arc<[u8]> {
+        self.shared.context.clone()
+    }
+
     /// Leaves the recording open, as a crash does.
     #[cfg(test)]
     pub(super) fn forget(self) {
@@ -160,7 +166,8 @@ impl Shared {
         let (stamp, mut chain) = (self.journal.stamp(), turn.chain.clone());
         let mut records = bodies.into_iter().map(|body| self.put_together(&mut chain, &body, stamp));
         let (first, rest) = (records.next(), records.collect());
-        let task = Task::Record { recording: self.recording.clone(), first, rest };
+        let (recording, context) = (self.recording.clone(), self.context.clone());
+        let task = Task::Record { recording, context, first, rest };
         self.journal.push_or_help(Job { task, stamp, done, room: Some(room) })?;
         turn.chain = chain;
         Ok(())
@@ -193,7 +200,8 @@ impl Shared {
         if turn.ended {
             return Err(Unrecordable::Ended);
         }
-        let task = Task::End { recording: self.recording.clone(), reason, totals };
+        let (recording, context) = (self.recording.clone(), self.context.clone());
+        let task = Task::End { recording, context, reason, totals };
         self.journal.push_or_help(Job { task, stamp: self.journal.stamp(), done, room: None })?;
         turn.ended = true;
         Ok(())

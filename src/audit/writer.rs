@@ -15,7 +15,7 @@ use super::chain::{Log, RecordingChain};
 use super::encode::{self, Effect, Encoded, Fields, Record, Stamp};
 use super::files::Place;
 use super::line::{LONGEST_RECORD, line_length, write_line};
-use super::medium::Medium;
+use super::medium::{Medium, NotAllocated};
 use super::note::SigningKey;
 use super::queue::{Head, Job, Pace, Task};
 use super::record::{Body, Ended, Recovered, StatementEnd, StatementOutcome, Totals};
@@ -280,10 +280,19 @@ impl<M: Medium> Writer<M> {
                 }
                 written
             }
-            Task::Record { recording, first, rest } => {
+            Task::Record { recording, context, first, rest } => {
+                if !self.is_of(&recording, &context) {
+                    return Err(Undone::Refused(Unrecordable::Ended));
+                }
                 first.into_iter().chain(rest).try_for_each(|record| self.record(&recording, record))
             }
-            Task::End { recording, reason, totals } => Ok(self.finish(&recording, &reason, totals, stamp)?),
+            Task::End { recording, context, reason, totals } => {
+                // One that never began ends no other of its name.
+                if self.is_of(&recording, &context) {
+                    self.finish(&recording, &reason, totals, stamp)?;
+                }
+                Ok(())
+            }
             Task::Control { events } => {
                 for (at, fields) in events {
                     self.control(Stamp { at, ..stamp }, fields)?;
@@ -305,6 +314,11 @@ impl<M: Medium> Writer<M> {
                 Ok(self.checkpoint()?)
             }
         }
+    }
+
+    /// Whether the recording is open, and the one of this context, which each has for itself.
+    fn is_of(&self, recording: &ConnectionId, context: &Arc<[u8]>) -> bool {
+        self.position.recordings.get(recording).is_some_and(|state| Arc::ptr_eq(&state.context, context))
     }
 
     fn record(&mut self, recording: &ConnectionId, record: Record) -> Result<(), Undone> {
@@ -419,9 +433,9 @@ impl<M: Medium> Writer<M> {
         self.flush()?;
         let number = self.position.file.saturating_add(1);
         let size = self.sizes.file.max(length.saturating_add(self.sizes.reserve));
-        self.medium.allocate(number, size).map_err(|error| Broken {
+        self.medium.allocate(number, size).map_err(|NotAllocated { error, is_gone }| Broken {
             detail: format!("cannot allocate {size} bytes for the next journal file: {error}"),
-            reserve_usable: self.position.file > 0,
+            reserve_usable: is_gone && self.position.file > 0,
         })?;
         self.position.file = number;
         self.position.offset = 0;

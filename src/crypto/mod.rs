@@ -39,8 +39,8 @@ fn sha256_short<const N: usize>(parts: &[&[u8]]) -> Hash {
     let mut whole = [0; N];
     let mut rest = whole.as_mut_slice();
     for part in parts {
-        // It fits.
-        let _ = rest.write_all(part);
+        let fits = rest.write_all(part);
+        debug_assert!(fits.is_ok(), "more than {N} bytes");
     }
     let length = N.saturating_sub(rest.len());
     to_hash(digest::digest(&digest::SHA256, whole.get(..length).unwrap_or_default()).as_ref())

@@ -35,7 +35,7 @@ impl Told {
 }
 
 impl Medium for Seen {
-    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
+    fn allocate(&mut self, number: u32, size: u64) -> Result<(), NotAllocated> {
         self.inner.allocate(number, size)
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::line::{LONGEST_RECORD, parse_line};
-use super::medium::{Directory, Medium, file_name};
+use super::medium::{Directory, Medium, NotAllocated, file_name};
 use super::record::{
     Cancel, Context, Format, How, Notice, Opened, Parameter, Sql, Statement, StatementEnd, StatementOutcome,
 };
@@ -205,10 +205,10 @@ struct Faulty {
 }
 
 impl Medium for Faulty {
-    fn allocate(&mut self, number: u32, size: u64) -> io::Result<()> {
+    fn allocate(&mut self, number: u32, size: u64) -> Result<(), NotAllocated> {
         self.faults.step()?;
         if self.faults.files_left.load(Ordering::SeqCst) == 0 {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+            return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
         self.faults.files_left.fetch_sub(1, Ordering::SeqCst);
         self.inner.allocate(number, size)

@@ -311,3 +311,20 @@ async fn where_it_must_be_confirmed_nothing_is_recorded_before_it_is() {
     let refused = in_no_time(&clock, waiting).await.unwrap().unwrap_err();
     assert!(matches!(refused, Unrecordable::Behind { .. }), "{refused}");
 }
+
+/// Its beginning is in the log: so is its end, as nobody gets to record into it.
+#[tokio::test]
+async fn a_beginning_that_is_not_confirmed_ends_its_recording() {
+    let house = House::new();
+    let clock = Clock::manual(START);
+    let limit = Bounds { bytes: 1 << 20, age: Duration::from_secs(30) };
+    let mut options = house.options();
+    options.stream.insert(Environment::Prod, StreamRule { limit, confirmed: true });
+    let (journal, _) = Journal::open(house.dir(), clock.clone(), options).unwrap();
+    let refused = in_no_time(&clock, journal.begin(opening(1))).await.unwrap_err();
+    assert!(matches!(refused, Unrecordable::Behind { .. }), "{refused}");
+    journal.close().await.unwrap();
+    let end = end_of(house.dir(), 1);
+    assert!(matches!(&end, EndReason::Unrecordable { detail } if *detail == refused.to_string()), "{end:?}");
+    assert!(house.verify().is_whole());
+}

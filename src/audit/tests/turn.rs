@@ -53,7 +53,7 @@ async fn a_record_out_of_its_turn_breaks_the_log() {
     let body = encode::bodies(&[note("again the first")]).remove(0);
     let (stamp, recording) = (journal.handle.stamp(), connection(1));
     let first = encode::record(Vec::new(), (recording.as_str(), &chain), stamp, &node(), &[], &body);
-    let task = Task::Record { recording, first: Some(first), rest: Vec::new() };
+    let task = Task::Record { recording, context: recorder.context(), first: Some(first), rest: Vec::new() };
     let (done, waiting) = journal.handle.done();
     journal.handle.push_or_help(Job { task, stamp, done: Some(done), room: None }).unwrap();
     let why = journal.handle.wait(waiting).await.unwrap_err();
@@ -68,13 +68,29 @@ async fn a_record_out_of_its_turn_breaks_the_log() {
 async fn what_is_given_up_before_there_is_room_was_never_begun() {
     let house = House::new();
     let (journal, _) = house.open();
+    let recorder = journal.begin(opening(1)).await.unwrap();
     let all = journal.handle.room(usize::MAX >> 1).await.unwrap();
     for _ in 0..3 {
         let mut waiting = Box::pin(journal.begin(opening(1)));
         assert!(futures_util::poll!(&mut waiting).is_pending());
     }
     drop(all);
+    recorder.record(&[statement(1, "SELECT 1")]).await.unwrap();
+    recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
+    journal.close().await.unwrap();
+    assert_eq!(end_of(house.dir(), 1), EndReason::ClientClosed);
+}
+
+/// Refused, as there is one of that name, and given up before it was told so.
+#[tokio::test]
+async fn what_is_refused_and_given_up_ends_nobody_elses_recording() {
+    let house = House::new();
+    let (journal, _) = house.open();
     let recorder = journal.begin(opening(1)).await.unwrap();
+    let mut refused = Box::pin(journal.begin(opening(1)));
+    let _on_its_way = futures_util::poll!(&mut refused);
+    drop(refused);
+    journal.begin(opening(1)).await.unwrap_err();
     recorder.record(&[statement(1, "SELECT 1")]).await.unwrap();
     recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
     journal.close().await.unwrap();
