@@ -16,6 +16,7 @@ use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::rotate_secret::RotateSecretError;
+use aws_sdk_secretsmanager::primitives::DateTime;
 use aws_sdk_secretsmanager::types::SecretVersionsListEntry;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +41,11 @@ const OPEN_WITHIN: Duration = Duration::from_mins(5);
 const DESTROY_WITHIN: Duration = Duration::from_mins(5);
 /// How long a further connection waits for another session's rotation; one that is stuck need not have changed anything.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
-/// How often a rotation that somebody gave up is asked for anew.
+/// How often a rotation that somebody gave up is asked for anew at once,
 const ATTEMPTS: u32 = 20;
+/// and how long it is waited after that, for ever: Amazon wants no more versions than one in ten minutes (AWS Secrets
+/// Manager API Reference, `PutSecretValue`).
+const AGAIN_AFTER: Duration = Duration::from_mins(10);
 /// Between two looks: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -58,7 +62,8 @@ pub enum RotationError {
     #[error("the rotation of `{secret}` has not ended within {} s: see what its rotation function says (version {version}{})",
         DESTROY_WITHIN.as_secs(), also(told.as_deref()))]
     Stuck { secret: String, version: String, told: Option<String> },
-    #[error("the rotation of `{secret}` was given up again and again: see what its rotation function says")]
+    #[error("the rotation of `{secret}` was given up again and again: see what its rotation function says; it is asked for anew every {} min",
+        AGAIN_AFTER.as_secs() / 60)]
     GivenUp { secret: String },
     #[error(
         "`{secret}` was rotated, and the password before it still opens the target: its rotation function has to change \
@@ -202,26 +207,28 @@ impl Vault<'_> {
         until: Timestamp,
         ended: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let (mut attempt, mut asked, mut told, mut pause) = (0, false, None, FIRST_PAUSE);
+        let (mut version, mut asked, mut told, mut pause) =
+            (version(lease, step, 0), None, None, FIRST_PAUSE);
         loop {
-            let version = version(lease, step, attempt);
-            match self.progress(&version).await {
+            let progress = self.progress(lease, step).await.map(|(of, progress)| {
+                version = of;
+                progress
+            });
+            match progress {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::GivenUp) if attempt < ATTEMPTS => {
-                    (attempt, asked) = (attempt + 1, false);
-                    continue;
-                }
                 Ok(Progress::GivenUp) => {
                     return Err(RotationError::GivenUp { secret: self.secret.to_owned() }.into());
                 }
-                Ok(Progress::Unknown) if !asked => match self.ask(&version).await {
-                    Ok(()) => {
-                        // Looked at once more before the first pause: it may be done by now.
-                        asked = true;
-                        continue;
+                Ok(Progress::Unknown) if asked.as_ref() != Some(&version) => {
+                    match self.ask(&version).await {
+                        Ok(()) => {
+                            // Looked at once more before the first pause: it may be done by now.
+                            asked = Some(version.clone());
+                            continue;
+                        }
+                        Err(error) => told = Some(error.said_for_good()?),
                     }
-                    Err(error) => told = Some(error.said_for_good()?),
-                },
+                }
                 // What was asked for shows up when the rotation function has begun.
                 Ok(Progress::Unknown | Progress::UnderWay) => {}
                 Err(error) => told = Some(error.said_for_good()?),
@@ -270,24 +277,38 @@ impl Vault<'_> {
         Ok(described.version_ids_to_stages.unwrap_or_default())
     }
 
-    async fn progress(&self, version: &str) -> Result<Progress, Trouble> {
+    /// How far the step is, and the version that stands for it: those of the attempts before were given up.
+    async fn progress(&self, lease: &str, step: &str) -> Result<(String, Progress), Trouble> {
         let stages = self.stages().await?;
-        match stages.get(version) {
-            Some(stages) if has(stages, CURRENT) || has(stages, PREVIOUS) => return Ok(Progress::Done),
-            Some(stages) if has(stages, PENDING) => return Ok(Progress::UnderWay),
-            Some(_) | None => {}
+        let is_rotating = is_rotating(&stages);
+        let mut all = None;
+        for attempt in 0.. {
+            let version = version(lease, step, attempt);
+            match stages.get(&version) {
+                Some(stages) if has(stages, CURRENT) || has(stages, PREVIOUS) => {
+                    return Ok((version, Progress::Done));
+                }
+                Some(stages) if has(stages, PENDING) => return Ok((version, Progress::UnderWay)),
+                Some(_) | None => {}
+            }
+            if is_rotating {
+                return Ok((version, Progress::UnderWay));
+            }
+            // Versions without a stage are told of on request.
+            let all = match &mut all {
+                Some(all) => all,
+                none => none.insert(self.versions().await?),
+            };
+            let since = match given_up(&version, &stages, all) {
+                GivenUp::Since(since) => since,
+                GivenUp::Not => return Ok((version, Progress::Done)),
+                GivenUp::Unknown => return Ok((version, Progress::Unknown)),
+            };
+            if attempt >= ATTEMPTS && self.clock.now().since(since) < AGAIN_AFTER {
+                return Ok((version, Progress::GivenUp));
+            }
         }
-        if is_rotating(&stages) {
-            return Ok(Progress::UnderWay);
-        }
-        // Versions without a stage are told of on request.
-        let all = self.versions().await?;
-        let of = |version: &str| all.iter().find(|one| one.version_id() == Some(version));
-        let Some(ours) = of(version) else { return Ok(Progress::Unknown) };
-        let current = stages.iter().find(|(_, stages)| has(stages, CURRENT)).and_then(|(id, _)| of(id));
-        // One that was current was followed by others; one that was given up left those before it in place.
-        let is_followed = current.is_some_and(|current| current.created_date() >= ours.created_date());
-        Ok(if is_followed { Progress::Done } else { Progress::GivenUp })
+        Err(Trouble::Passing("so many attempts were given up that there is no further one".to_owned()))
     }
 
     /// All versions, of all pages.
@@ -321,6 +342,34 @@ impl Vault<'_> {
             Err(error) => Err(Trouble::of(&error)),
         }
     }
+}
+
+/// Whether a version that is not on its way was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    /// It was begun then.
+    Since(Timestamp),
+    /// It was current, and was followed by others.
+    Not,
+    /// There is none.
+    Unknown,
+}
+
+fn given_up(
+    version: &str,
+    stages: &HashMap<String, Vec<String>>,
+    all: &[SecretVersionsListEntry],
+) -> GivenUp {
+    let of = |version: &str| all.iter().find(|one| one.version_id() == Some(version));
+    let Some(ours) = of(version) else { return GivenUp::Unknown };
+    let current = stages.iter().find(|(_, stages)| has(stages, CURRENT)).and_then(|(id, _)| of(id));
+    // One that was current was followed by others; one that was given up left those before it in place. Where they are of
+    // one moment, to rotate once more does no harm.
+    if current.is_some_and(|current| current.created_date() > ours.created_date()) {
+        return GivenUp::Not;
+    }
+    let created = ours.created_date().map_or(0, DateTime::secs);
+    GivenUp::Since(Timestamp::from_micros(created.saturating_mul(1_000_000)))
 }
 
 fn has(stages: &[String], stage: &str) -> bool {

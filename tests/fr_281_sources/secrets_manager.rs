@@ -286,3 +286,32 @@ fn a_rotation_that_leaves_the_password_alone_is_no_destruction() {
     house.postgres.query("ledger", &format!("ALTER ROLE {USER} PASSWORD 'something else'")).success();
     house.wait("the credential is destroyed", || house.bastion.events("credential_destroyed").len() == 1);
 }
+
+/// Given up more often than is tried anew at once, it is still tried every ten minutes.
+#[test]
+fn a_rotation_that_is_given_up_is_asked_for_anew_until_it_is_done() {
+    let house = House::new();
+    let session = grant(&house.bastion);
+    select(&house.bastion).success();
+    let used = house.password();
+    house.rotation.set(Pace::WhenLet, Mishaps::default());
+    assert!(!revoke(&house.bastion, &session).status.success());
+    let before = house.rotation.begun();
+    for attempt in 0..=20 {
+        house.wait("it is begun", || house.rotation.begun() > before + attempt - 1);
+        house.rotation.give_up();
+    }
+    house.wait("it is said that it was given up", || {
+        let failed = house.bastion.events("credential_destruction_failed");
+        failed.last().is_some_and(|event| event["detail"]["error"].to_string().contains("again and again"))
+    });
+    let begun = house.rotation.begun();
+    house.bastion.advance(60);
+    assert_eq!(house.rotation.begun(), begun, "not at once");
+    house.rotation.set(Pace::AtOnce, Mishaps::default());
+    house.bastion.advance(600);
+    house.wait("it is destroyed", || house.bastion.events("credential_destroyed").len() == 1);
+    assert_eq!(house.rotation.begun(), begun + 1);
+    assert!(!lets_in(&house.postgres, &used));
+    house.bastion.verify().success();
+}

@@ -96,6 +96,16 @@ impl Rotation {
         self.state.lock().unwrap().finish();
     }
 
+    /// Gives up the rotation that is under way, as `CancelRotateSecret` does and who takes its version's stage away.
+    pub fn give_up(&self) {
+        let mut state = self.state.lock().unwrap();
+        let Some((secret, version, _)) = state.under_way.take() else { return };
+        state.ask(
+            "UpdateSecretVersionStage",
+            &json!({ "SecretId": secret, "VersionStage": "AWSPENDING", "RemoveFromVersionId": version }),
+        );
+    }
+
     /// The password of the last rotation that was begun.
     pub fn password(&self) -> String {
         password(self.begun())
