@@ -1,5 +1,7 @@
 //! FR-284 where AWS takes its time: it applies a deny after 0, 2 or 30 s, and refuses calls meanwhile.
 
+#![expect(clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
