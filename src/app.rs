@@ -6,6 +6,7 @@
 //! and no listener.
 
 mod alarm;
+mod alerts;
 mod canary;
 mod checkpoints;
 mod kms_keys;
@@ -284,6 +285,7 @@ impl App {
             }
         });
         self.keep_signing(upkeep, &stop.hard);
+        self.tell_alerts(upkeep, &stop.hard);
     }
 
     /// Lets nothing new in, waits for what is there, then cuts it.

@@ -1,11 +1,12 @@
 //! The configuration file: read, checked as a whole, every mistake reported at once.
 //!
 //! 1. [`reader`] reads TOML key by key and gathers mistakes.
-//! 2. [`server`], [`ssh`] and [`stream`] read what is fixed while the server runs, [`target`] what may be reloaded.
+//! 2. [`server`], [`ssh`], [`stream`] and [`alerts`] read what is fixed while the server runs, [`target`] what may be reloaded.
 //! 3. [`files`] checks the secrets, certificates and keys that the configuration points to.
 //! 4. [`authority`] has the SSH authorities' keys in files, and another take one's place.
 //! 5. [`init`] makes a data directory and a first configuration.
 
+pub mod alerts;
 pub mod authority;
 mod files;
 pub mod init;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use alerts::{AlertFormat, Alerts};
 pub use reader::{ConfigErrors, Mistake};
 pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness};
 pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
@@ -48,6 +50,7 @@ pub struct Config {
     pub witnesses: Vec<Witness>,
     /// Without it the audit log stays on this machine.
     pub stream: Option<Stream>,
+    pub alerts: Option<Alerts>,
     pub reloadable: Targets,
 }
 
@@ -154,7 +157,7 @@ impl Config {
     /// Every key that only a restart changes, with its value as text, always in the same order.
     fn fixed(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Path| path.display().to_string();
-        let Self { server, api, postgres, ssh, audit, login, witnesses, stream, .. } = self;
+        let Self { server, api, postgres, ssh, audit, login, witnesses, stream, alerts, .. } = self;
         let public_address =
             postgres.public_address.as_ref().map_or_else(|| "derived".to_owned(), ToString::to_string);
         let mut fixed = vec![
@@ -184,6 +187,7 @@ impl Config {
         ];
         fixed.push(("witness", server::witnesses_text(witnesses)));
         fixed.push(("stream", stream::text(stream.as_ref())));
+        fixed.push(("alerts", alerts::text(alerts.as_ref())));
         fixed.extend(ssh::fixed(ssh.as_ref()));
         fixed
     }
@@ -204,6 +208,7 @@ fn read(
     let ssh = ssh::ssh(&root, &login);
     let witnesses = server::witnesses(&root);
     let stream = stream::stream(&root);
+    let alerts = alerts::alerts(&root);
     let policies = server::policies(&root);
     let mut targets = BTreeMap::new();
     read_targets(&root, environment, &mut targets);
@@ -231,6 +236,7 @@ fn read(
         login,
         witnesses,
         stream,
+        alerts,
         reloadable,
     })
 }

@@ -5,6 +5,7 @@
 //! the policy engine whose verdicts ([`decision::Decision`]) these functions demand.
 
 pub mod account;
+pub mod alert;
 pub mod approval;
 pub mod block;
 pub mod connection;

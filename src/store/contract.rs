@@ -60,6 +60,7 @@ macro_rules! store_rules {
             a_session_has_one_role_session
             a_role_session_only_moves_towards_its_end
             a_leftover_is_kept_until_it_is_ended_once
+            what_must_be_told_is_kept_until_it_was
             a_refused_step_leaves_no_event
             events_leave_the_outbox_in_order_and_only_when_done
             outbox_ids_can_be_raised_above_what_was_recorded

@@ -263,6 +263,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// nobody can tell whether it was recorded under the old ones, and twice is better than never.
     async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>>;
 
+    // Events that somebody must be told of ([`Event::is_tier_one`]), from the step that they tell of on.
+    async fn alerts(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
+    async fn alerts_waiting(&self) -> StoreResult<u64>;
+    /// Whoever is to know has been told. Twice is as good as once.
+    async fn alert_told(&self, id: i64) -> StoreResult<()>;
+
     /// Remembers that time has come this far, and returns the latest instant ever remembered.
     async fn high_water(&self, now: Timestamp) -> StoreResult<Timestamp>;
     /// Fails when the store cannot be written to.

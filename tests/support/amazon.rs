@@ -160,12 +160,12 @@ impl FaultProxy {
     }
 }
 
-pub(super) struct Request {
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+pub struct Request {
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
-pub(super) fn read_request(client: &TcpStream) -> Option<Request> {
+pub fn read_request(client: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(client);
     let (mut head, mut length) = (String::new(), 0);
     loop {

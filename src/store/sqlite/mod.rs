@@ -6,6 +6,7 @@
 //! 3. The schema itself refuses what must not be: a second session for a request, a session that is
 //!    longer than four hours or is moved, one's own approval, a deleted row of history.
 
+mod alerts;
 mod blocks;
 mod connections;
 mod failure;
@@ -149,6 +150,7 @@ impl SqliteStore {
                     Change::None(value) => return Ok(value),
                 };
                 outbox::append(&transaction, at, &events)?;
+                alerts::append(&transaction, at, &events)?;
                 transaction.commit()?;
                 Ok(value)
             })
@@ -476,6 +478,18 @@ impl Store for SqliteStore {
 
     async fn leftovers(&self) -> StoreResult<Vec<Leftover>> {
         self.read(leftovers::all).await
+    }
+
+    async fn alerts(&self, limit: u32) -> StoreResult<Vec<Outgoing>> {
+        self.read(move |db| alerts::oldest(db, limit)).await
+    }
+
+    async fn alerts_waiting(&self) -> StoreResult<u64> {
+        self.read(alerts::count).await
+    }
+
+    async fn alert_told(&self, id: i64) -> StoreResult<()> {
+        self.write(Timestamp::from_micros(0), &[], move |db| alerts::remove(db, id)).await
     }
 
     async fn append_events(&self, at: Timestamp, events: &[Event]) -> StoreResult<()> {

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_ssh", include_str!("migrations/0002_ssh.sql")),
     ("0003_aws", include_str!("migrations/0003_aws.sql")),
     ("0004_leftovers", include_str!("migrations/0004_leftovers.sql")),
+    ("0005_alerts", include_str!("migrations/0005_alerts.sql")),
 ];
 
 /// Why the store's file cannot be used.

@@ -25,7 +25,7 @@ pub(super) fn oldest(db: &Connection, after: i64, limit: u32) -> Result<Vec<Outg
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
+pub(super) fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
     Ok(Outgoing { id: row.get("id")?, at: instant(row, "at")?, event: json(row, "event")? })
 }
 
