@@ -1,6 +1,6 @@
 //! Tier 1: whoever is on call is told of what must not wait, once it happens and until they could be told.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod support;
 

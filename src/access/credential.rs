@@ -562,7 +562,10 @@ fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
 fn may_be_open(error: &SourceError) -> bool {
     match error {
         SourceError::TimedOut => true,
-        SourceError::Statement { source, .. } => source.as_db_error().is_none(),
+        // It was told to stop, maybe once it had done it (PostgreSQL documentation, appendix A, class 57).
+        SourceError::Statement { source, .. } => {
+            source.code().is_none_or(|state| state.code().starts_with("57"))
+        }
         _ => false,
     }
 }

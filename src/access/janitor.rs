@@ -8,13 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-
 use crate::config::PostgresTarget;
 use crate::credentials::{Destroyed, Destruction, Found, Replication, SourceRequest};
-use crate::domain::event::{Action, Event, Outcome};
+use crate::domain::event::{Action, Event};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::leftover::{Leftover, LeftoverKind};
+use crate::domain::name::TargetName;
 use crate::domain::session::SessionStatus;
 use crate::failpoint;
 
@@ -22,12 +21,10 @@ use super::Access;
 use super::credential::{error_chain, source_request};
 use super::looks::{Look, Looks};
 use super::refusal::Refusal;
+use super::rounds::as_they_come;
 
 /// How often it asks itself whether it is time to.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How many targets it looks at at a time.
-const AT_A_TIME: usize = 4;
 
 /// What it remembers from one look to the next.
 #[derive(Debug, Default)]
@@ -44,84 +41,77 @@ pub(super) struct Janitor {
 impl Access {
     /// Looks whenever it is time to; runs until dropped.
     pub async fn look_after_targets_forever(&self) {
-        // What one server is looked at for waits for no look at all the others.
-        tokio::join!(self.again(|| self.look_everywhere()), self.again(|| self.look_where_asked()));
-    }
-
-    async fn again<W: Future<Output = Result<(), Refusal>>>(&self, look: impl Fn() -> W) {
-        loop {
-            if let Err(error) = look().await {
-                tracing::error!(%error, "cannot look for credentials that were left at targets");
+        let due = || async {
+            let servers = self.servers_due().into_iter().map(|target| target.hosts.to_string());
+            Ok(servers.map(|server| (server.clone(), server)).collect())
+        };
+        let look = |server: String| async move {
+            let Some(target) = self.servers().into_iter().find(|one| one.hosts.to_string() == server) else {
+                return;
+            };
+            log(self.look_at(&target).await);
+        };
+        let rounds = async {
+            loop {
+                log(self.look_everywhere().await);
+                self.clock.sleep(LOOK_EVERY).await;
             }
-            self.clock.sleep(LOOK_EVERY).await;
-        }
+        };
+        // What one server is looked at for waits for no look at another.
+        tokio::join!(rounds, as_they_come(&self.clock, due, look));
     }
 
     /// Looks wherever it is time to.
     pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
         self.look_everywhere().await?;
-        self.look_where_asked().await
+        let looks = self.servers_due().into_iter().map(|target| async move { self.look_at(&target).await });
+        futures_util::future::join_all(looks).await.into_iter().collect()
     }
 
+    /// Has all servers looked at, and looks at what is none.
     async fn look_everywhere(&self) -> Result<(), Refusal> {
         let janitor = &self.credentials.janitor;
         let _round = janitor.round.lock().await;
         if !lock(&janitor.looks).is_round_due(self.now()) {
             return Ok(());
         }
-        let (targets, roles) = tokio::join!(self.look_at(self.servers(), |_| true), self.look_after_roles());
-        let looked = targets.and(roles);
+        let servers = self.servers().into_iter().map(|target| target.hosts.to_string());
+        lock(&janitor.looks).ask_all(servers, self.now());
+        let (roles, places) = (self.look_after_roles().await, self.look_after_places().await);
+        let looked = roles.and(places);
         lock(&janitor.looks).went_round(looked.is_ok(), self.now());
         looked
     }
 
-    async fn look_where_asked(&self) -> Result<(), Refusal> {
-        let due = lock(&self.credentials.janitor.looks).due(self.now());
+    fn servers_due(&self) -> Vec<Arc<PostgresTarget>> {
+        let mut due = lock(&self.credentials.janitor.looks).due(self.now());
         if due.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let mut servers = self.servers();
-        servers.retain(|target| due.contains(&target.hosts.to_string()));
-        for gone in
-            due.iter().filter(|server| !servers.iter().any(|target| target.hosts.to_string() == **server))
-        {
-            lock(&self.credentials.janitor.looks).forget(gone);
+        servers.retain(|target| {
+            let at = due.iter().position(|server| *server == target.hosts.to_string());
+            at.map(|at| due.swap_remove(at)).is_some()
+        });
+        for gone in due {
+            lock(&self.credentials.janitor.looks).forget(&gone);
         }
-        let is_due = |server: &str| lock(&self.credentials.janitor.looks).is_due(server, self.now());
-        self.look_at(servers, is_due).await
+        servers
     }
 
-    /// `is_due`: asked when it comes to the server's turn; somebody else may have looked meanwhile.
-    async fn look_at(
-        &self,
-        targets: Vec<Arc<PostgresTarget>>,
-        is_due: impl Fn(&str) -> bool,
-    ) -> Result<(), Refusal> {
-        let is_due = &is_due;
-        let looks = futures_util::stream::iter(targets)
-            .map(|target| async move { self.look_at_one(&target, is_due).await })
-            .buffer_unordered(AT_A_TIME)
-            .collect::<Vec<_>>()
-            .await;
-        looks.into_iter().collect()
-    }
-
-    async fn look_at_one(
-        &self,
-        target: &Arc<PostgresTarget>,
-        is_due: impl Fn(&str) -> bool,
-    ) -> Result<(), Refusal> {
+    async fn look_at(&self, target: &Arc<PostgresTarget>) -> Result<(), Refusal> {
         let (janitor, server) = (&self.credentials.janitor, target.hosts.to_string());
         let at_work = Arc::clone(lock(&janitor.at_work).entry(server.clone()).or_default());
         let _at_work = at_work.lock().await;
-        if !is_due(&server) {
+        // Somebody else may have looked meanwhile.
+        if !lock(&janitor.looks).is_due(&server, self.now()) {
             return Ok(());
         }
         let began = self.now();
         let look = self.look_after(target).await;
         let came_to = *look.as_ref().unwrap_or(&Look::Trouble);
         lock(&janitor.looks).looked(&server, began, came_to, self.now());
-        self.count_orphans().await;
+        self.count_leftovers().await;
         look.map(drop)
     }
 
@@ -171,14 +161,13 @@ impl Access {
         for kept in &kept {
             let is_over = |found: &Found| kept.kind == LeftoverKind::Open && !found.open;
             if now(&kept.handle).is_none_or(is_over) {
-                self.leftover_is_gone(target, kept).await?;
+                self.leftover_is_gone(kept, now(&kept.handle).is_some()).await?;
             }
         }
         let mut look = Look::Clean;
         for found in &all {
-            let kept = kept.iter().find(|kept| kept.handle == found.handle);
             // Seen before the store was asked, so what is made meanwhile has its intent there.
-            if self.reconcile(target, found, kept).await? == Look::Trouble {
+            if self.reconcile(target, found).await? == Look::Trouble {
                 look = Look::Trouble;
             }
         }
@@ -196,22 +185,19 @@ impl Access {
     }
 
     /// Ended before that could be recorded, or by somebody else.
-    async fn leftover_is_gone(&self, target: &PostgresTarget, kept: &Leftover) -> Result<(), Refusal> {
-        let event = match kept.kind {
-            LeftoverKind::Open => self.shut_event(target, kept).await?,
-            LeftoverKind::Orphan | LeftoverKind::Deny => {
-                self.orphan_event(Action::CredentialDestroyed, target, kept).await?.with("how", "gone")
-            }
-        };
+    async fn leftover_is_gone(&self, kept: &Leftover, is_there: bool) -> Result<(), Refusal> {
+        if kept.kind != LeftoverKind::Open {
+            let event = self.leftover_event(Action::CredentialDestroyed, kept).await?;
+            return self.end_leftover(kept, Some(event.with("how", "gone"))).await;
+        }
+        // Shut with its session's end, which is on record.
+        let lease = self.store.lease_of_session(&kept.session).await?;
+        let goes_on = is_there && lease.is_some_and(|lease| lease.state == LeaseState::Issued);
+        let event = if goes_on { Some(self.shut_event(kept).await?) } else { None };
         self.end_leftover(kept, event).await
     }
 
-    async fn reconcile(
-        &self,
-        target: &Arc<PostgresTarget>,
-        found: &Found,
-        kept: Option<&Leftover>,
-    ) -> Result<Look, Refusal> {
+    async fn reconcile(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
         let session = self.store.session(&found.session).await?;
         if !found.ours && session.is_none() {
             let which = (target.hosts.to_string(), found.handle.clone());
@@ -225,9 +211,9 @@ impl Access {
         let lease = self.store.lease_of_session(&found.session).await?;
         let is_active = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
         let look = match &lease {
-            None => self.destroy_orphan(target, found, kept).await,
+            None => self.destroy_orphan(target, found).await,
             Some(lease) if found.open && lease.state != LeaseState::Releasing && is_active => {
-                self.shut_found_open(target, found, kept, lease).await
+                self.shut_found_open(target, found, lease).await
             }
             // As it should be, or the sweep destroys it.
             Some(_) => Ok(Look::Clean),
@@ -249,7 +235,6 @@ impl Access {
         &self,
         target: &PostgresTarget,
         found: &Found,
-        kept: Option<&Leftover>,
         lease: &LeaseRecord,
     ) -> Result<Look, Refusal> {
         match self.still(target, found).await {
@@ -258,49 +243,41 @@ impl Access {
             // Whoever opened it has shut it.
             Some(Ok(_)) | None => return Ok(Look::Clean),
         }
-        tracing::warn!(target = %target.target.name, handle = found.handle, "shutting a credential that was found open");
-        let leftover = self.leftover(LeftoverKind::Open, target, found, kept);
+        tracing::warn!(target = %lease.target, handle = found.handle, "shutting a credential that was found open");
+        let (leftover, _) = self.leftover(LeftoverKind::Open, &lease.address, &lease.target, found).await?;
         self.keep_leftover(&leftover, None).await?;
         failpoint::reached("open_kept");
         match self.credentials.source(target).lock(&source_request(target, lease)).await {
             Ok(()) => {
                 failpoint::reached("open_shut");
-                self.end_leftover(&leftover, self.shut_event(target, &leftover).await?).await?;
+                self.end_leftover(&leftover, Some(self.shut_event(&leftover).await?)).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {
-                tracing::error!(
-                    handle = found.handle,
-                    error = error_chain(&error),
-                    "a credential that is open cannot be shut"
-                );
+                self.leftover_stays(&leftover, error_chain(&error)).await?;
                 Ok(Look::Trouble)
             }
         }
     }
 
-    async fn destroy_orphan(
-        &self,
-        target: &Arc<PostgresTarget>,
-        found: &Found,
-        kept: Option<&Leftover>,
-    ) -> Result<Look, Refusal> {
+    async fn destroy_orphan(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
         match self.still(target, found).await {
             Some(Ok(_)) => {}
             Some(Err(look)) => return Ok(look),
             // A release that was under way while we looked.
             None => return Ok(Look::Clean),
         }
-        let leftover = self.leftover(LeftoverKind::Orphan, target, found, kept);
-        if kept.is_none_or(|kept| kept.kind != LeftoverKind::Orphan) {
-            tracing::error!(target = %target.target.name, handle = found.handle, "found a credential that no session has: destroying it");
-            let event = self.orphan_event(Action::CredentialOrphaned, target, &leftover).await?;
+        // Without a trace of what it was for, what it owns goes to whom we are there.
+        let (made_for, access_role) = self.made_for(target, found);
+        let (place, name) = (target.hosts.to_string(), &made_for.target.name);
+        let (leftover, is_new) = self.leftover(LeftoverKind::Orphan, &place, name, found).await?;
+        if is_new {
+            tracing::error!(target = %name, handle = found.handle, "found a credential that no session has: destroying it");
+            let event = self.leftover_event(Action::CredentialOrphaned, &leftover).await?;
             self.keep_leftover(&leftover, Some(event)).await?;
             failpoint::reached("orphan_kept");
         }
-        // Without a trace of what it was for, what it owns goes to whom we are there.
-        let (target, access_role) = self.made_for(target, found);
-        let (target, admin) = (&target, target.source.admin().map_or("", |admin| admin.user.as_str()));
+        let (target, admin) = (&made_for, made_for.source.admin().map_or("", |admin| admin.user.as_str()));
         let access_role = access_role.as_deref().unwrap_or(admin);
         let (handle, ends_at) = (found.handle.as_str(), self.now());
         let request = SourceRequest {
@@ -317,53 +294,43 @@ impl Access {
             Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
             Ok(Destruction::Done(Destroyed { how, terminated })) => {
                 failpoint::reached("orphan_destroyed");
-                let event = self.orphan_event(Action::CredentialDestroyed, target, &leftover).await?;
+                let event = self.leftover_event(Action::CredentialDestroyed, &leftover).await?;
                 let event = event.with("how", how.as_str()).with("backends_terminated", terminated);
-                self.end_leftover(&leftover, event).await?;
+                self.end_leftover(&leftover, Some(event)).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {
-                self.orphan_stays(target, leftover, error_chain(&error)).await?;
+                self.leftover_stays(&leftover, error_chain(&error)).await?;
                 Ok(Look::Trouble)
             }
         }
     }
 
-    async fn orphan_stays(
-        &self,
-        target: &PostgresTarget,
-        leftover: Leftover,
-        error: String,
-    ) -> Result<(), Refusal> {
-        metrics::counter!("sallyport_credential_destruction_failures_total").increment(1);
-        let handle = leftover.handle.as_str();
-        tracing::error!(handle, error, "an orphaned credential could not be destroyed, will retry");
-        // Retries of the same failure are not worth a record each.
-        if leftover.last_error.as_ref() == Some(&error) {
-            return Ok(());
-        }
-        let event = self.orphan_event(Action::CredentialDestructionFailed, target, &leftover).await?;
-        let event = Event { outcome: Outcome::Failed, ..event.with("error", error.as_str()) };
-        self.keep_leftover(&Leftover { last_error: Some(error), ..leftover }, Some(event)).await
-    }
-
-    /// As it was kept, or as it is to be.
-    fn leftover(
+    /// As it was kept, or as it is to be; and whether it is that.
+    async fn leftover(
         &self,
         kind: LeftoverKind,
-        target: &PostgresTarget,
+        place: &str,
+        target: &TargetName,
         found: &Found,
-        kept: Option<&Leftover>,
-    ) -> Leftover {
-        kept.filter(|kept| kept.kind == kind).cloned().unwrap_or_else(|| Leftover {
+    ) -> Result<(Leftover, bool), Refusal> {
+        let mut kept =
+            self.leftovers(|kept| kept.kind != LeftoverKind::Deny && kept.handle == found.handle).await?;
+        let before = kept.pop();
+        // One that was open and is an orphan now is found anew.
+        if let Some(kept) = before.clone().filter(|kept| kept.kind == kind) {
+            return Ok((kept, false));
+        }
+        let leftover = Leftover {
             kind,
-            place: kept.map_or_else(|| target.hosts.to_string(), |kept| kept.place.clone()),
+            place: before.map_or_else(|| place.to_owned(), |before| before.place),
             handle: found.handle.clone(),
             session: found.session.clone(),
-            target: target.target.name.clone(),
+            target: target.clone(),
             found_at: self.now(),
             last_error: None,
-        })
+        };
+        Ok((leftover, true))
     }
 
     /// Records that a credential of a session that goes on was shut, because of `why`. It is done and cannot be found
@@ -378,34 +345,11 @@ impl Access {
         let event = event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str());
         self.record_even_so(event.with("why", why).with("backends_terminated", terminated)).await;
     }
+}
 
-    async fn shut_event(&self, target: &PostgresTarget, kept: &Leftover) -> Result<Event, Refusal> {
-        let event = self.leftover_event(Action::CredentialShut, target, kept).await?;
-        let lease = self.store.lease_of_session(&kept.session).await?;
-        Ok(event.with("lease", lease.map(|lease| lease.id.to_string())).with("why", "found_open"))
-    }
-
-    async fn orphan_event(
-        &self,
-        action: Action,
-        target: &PostgresTarget,
-        kept: &Leftover,
-    ) -> Result<Event, Refusal> {
-        Ok(self.leftover_event(action, target, kept).await?.with("orphan", true))
-    }
-
-    async fn leftover_event(
-        &self,
-        action: Action,
-        target: &PostgresTarget,
-        kept: &Leftover,
-    ) -> Result<Event, Refusal> {
-        let mut event = Event::done(action);
-        event.session = Some(kept.session.clone());
-        if let Some(session) = self.store.session(&kept.session).await? {
-            event = event.about_session(&session).with("holder", session.principal.name.as_str());
-        }
-        Ok(event.on(&target.target).with("handle", kept.handle.as_str()))
+fn log(outcome: Result<(), Refusal>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "cannot look for credentials that were left at targets");
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) struct Looks {
 #[derive(Debug)]
 struct Due {
     at: Timestamp,
-    /// When it was last asked for.
-    asked: Timestamp,
+    /// When it was last asked for; `None` where it is a round's alone.
+    asked: Option<Timestamp>,
     /// How long the next one waits, should this one find trouble.
     pause: Duration,
     in_trouble: bool,
@@ -45,11 +45,11 @@ impl Looks {
         let soon = now.plus(SOON);
         let due = self.servers.entry(server.to_owned()).or_insert(Due {
             at: soon,
-            asked: now,
+            asked: None,
             pause: SOON,
             in_trouble: false,
         });
-        due.asked = now;
+        due.asked = Some(now);
         // Where the server does not answer, asking does not make it.
         if !due.in_trouble {
             due.at = due.at.min(soon);
@@ -60,9 +60,18 @@ impl Looks {
         self.round.is_none_or(|next| next <= now)
     }
 
-    /// It has looked everywhere, or could not.
-    pub(super) fn went_round(&mut self, has_looked: bool, now: Timestamp) {
-        self.round = Some(now.plus(if has_looked { EVERY } else { SOON }));
+    /// It is to look at all of `servers` now.
+    pub(super) fn ask_all(&mut self, servers: impl Iterator<Item = String>, now: Timestamp) {
+        for server in servers {
+            let first = Due { at: now, asked: None, pause: SOON, in_trouble: false };
+            let due = self.servers.entry(server).or_insert(first);
+            due.at = due.at.min(now);
+        }
+    }
+
+    /// A round was made, or could not be.
+    pub(super) fn went_round(&mut self, was_made: bool, now: Timestamp) {
+        self.round = Some(now.plus(if was_made { EVERY } else { SOON }));
     }
 
     /// The servers that are to be looked at by now.
@@ -80,14 +89,14 @@ impl Looks {
         match look {
             Look::Clean => match self.servers.get_mut(server) {
                 // What it was asked for came after it had looked, maybe.
-                Some(due) if due.asked >= began => {
+                Some(due) if due.asked.is_some_and(|asked| asked >= began) => {
                     *due = Due { at: now.plus(SOON), asked: due.asked, pause: SOON, in_trouble: false };
                 }
                 _ => _ = self.servers.remove(server),
             },
             Look::Trouble => {
                 let (asked, pause) =
-                    self.servers.get(server).map_or((began, SOON), |due| (due.asked, due.pause));
+                    self.servers.get(server).map_or((None, SOON), |due| (due.asked, due.pause));
                 let (at, pause) = (now.plus(pause), (pause * 2).min(LATEST));
                 self.servers.insert(server.to_owned(), Due { at, asked, pause, in_trouble: true });
             }
@@ -131,6 +140,18 @@ mod tests {
         assert_eq!(looks.due(at(5)), ["one"]);
         looks.looked("one", at(5), Look::Clean, at(6));
         assert_eq!(looks.due(at(100)), ["other"]);
+    }
+
+    #[test]
+    fn a_round_looks_at_every_server_once() {
+        let mut looks = Looks::default();
+        looks.ask("one", at(0));
+        looks.ask_all(["one", "other"].map(str::to_owned).into_iter(), at(1));
+        assert_eq!(looks.due(at(1)), ["one", "other"]);
+        for server in ["one", "other"] {
+            looks.looked(server, at(1), Look::Clean, at(1));
+        }
+        assert!(looks.due(at(1000)).is_empty());
     }
 
     #[test]

@@ -2,16 +2,21 @@
 //! the answer to their removal was lost. One that the store knows nothing of stays for as long as any credential that it
 //! denies may be good; what is found is recorded, and so is its removal.
 
+use std::time::Duration;
+
 use super::Access;
 use super::refusal::Refusal;
 use super::role_end::LIFT_AFTER;
 use crate::config::AwsTarget;
 use crate::credentials::aws_role::Deny as RoleDeny;
-use crate::domain::event::{Action, Event};
+use crate::domain::event::Action;
 use crate::domain::id::SessionId;
 use crate::domain::leftover::{Leftover, LeftoverKind};
 use crate::domain::role_session::RoleState;
 use crate::failpoint;
+
+/// So long after a change IAM may still tell what was before it.
+const TOLD_WITHIN: Duration = Duration::from_mins(5);
 
 impl Access {
     /// Looks at all roles that targets name.
@@ -31,7 +36,9 @@ impl Access {
         let kept = self.leftovers(|kept| kept.kind == LeftoverKind::Deny && kept.place == role).await?;
         let Some(policies) = self.policies_left(target, role).await else { return Ok(()) };
         for gone in kept.iter().filter(|kept| !policies.contains(&kept.handle)) {
-            self.deny_is_gone(target, gone, "it is not there any more").await?;
+            if gone.found_at.plus(TOLD_WITHIN) <= self.now() {
+                self.deny_is_gone(gone, "it is not there any more").await?;
+            }
         }
         for policy in policies {
             let Some(session) = self.session_of(&policy) else { continue };
@@ -77,6 +84,8 @@ impl Access {
         let is_over = match &stored {
             // The clean-up removes it when it is time.
             Some(known) if known.state != RoleState::Over => return Ok(known.state),
+            // It may have, and IAM not have said so everywhere yet.
+            Some(known) if known.changed_at.plus(TOLD_WITHIN) > self.now() => return Ok(RoleState::Over),
             Some(_) => true,
             None => false,
         };
@@ -84,11 +93,6 @@ impl Access {
         let leftover = if let Some(kept) = known {
             kept.clone()
         } else {
-            // What was removed while we looked.
-            let now = self.policies_left(target, role).await;
-            if !now.is_some_and(|now| now.iter().any(|one| one == policy)) {
-                return Ok(RoleState::Over);
-            }
             tracing::error!(role, policy, "found a deny that no session has");
             let leftover = Leftover {
                 kind: LeftoverKind::Deny,
@@ -99,16 +103,24 @@ impl Access {
                 found_at: self.now(),
                 last_error: None,
             };
-            let event = left(Action::CredentialOrphaned, target, &leftover);
+            let event = self.leftover_event(Action::CredentialOrphaned, &leftover).await?;
             self.keep_leftover(&leftover, Some(event)).await?;
             failpoint::reached("deny_kept");
             leftover
         };
-        let good_until = leftover.found_at.plus(target.maximum).plus(LIFT_AFTER);
+        let good_until = leftover.found_at.plus(self.longest_of(role)).plus(LIFT_AFTER);
         if is_over || good_until <= self.now() {
             self.lift_left(target, &leftover).await?;
         }
         Ok(RoleState::Over)
+    }
+
+    /// How long a credential of the role is good at most, by whichever target it was handed out.
+    fn longest_of(&self, role: &str) -> Duration {
+        let rules = self.rules();
+        let targets = rules.targets.all().filter_map(|entry| entry.route.aws().ok());
+        let targets = targets.filter(|target| target.roles.values().any(|one| one == role));
+        targets.map(|target| target.maximum).max().unwrap_or_default()
     }
 
     async fn lift_left(&self, target: &AwsTarget, leftover: &Leftover) -> Result<(), Refusal> {
@@ -117,18 +129,15 @@ impl Access {
             Ok(()) => {
                 failpoint::reached("deny_lifted");
                 let why = format!("no session has it, found {}", leftover.found_at);
-                self.deny_is_gone(target, leftover, &why).await
+                self.deny_is_gone(leftover, &why).await
             }
-            Err(error) => {
-                tracing::error!(role, policy, %error, "a deny that no session has cannot be removed, will retry");
-                Ok(())
-            }
+            Err(error) => self.leftover_stays(leftover, error.to_string()).await,
         }
     }
 
-    async fn deny_is_gone(&self, target: &AwsTarget, leftover: &Leftover, why: &str) -> Result<(), Refusal> {
-        let event = left(Action::CredentialDestroyed, target, leftover);
-        self.end_leftover(leftover, event.with("why", why)).await
+    async fn deny_is_gone(&self, leftover: &Leftover, why: &str) -> Result<(), Refusal> {
+        let event = self.leftover_event(Action::CredentialDestroyed, leftover).await?;
+        self.end_leftover(leftover, Some(event.with("why", why))).await
     }
 }
 
@@ -142,11 +151,4 @@ fn deny<'a>(target: &'a AwsTarget, role: &'a str, policy: &'a str) -> RoleDeny<'
         policy,
         identity: "",
     }
-}
-
-fn left(action: Action, target: &AwsTarget, leftover: &Leftover) -> Event {
-    let mut event = Event::done(action).on(&target.target);
-    event.session = Some(leftover.session.clone());
-    let (role, policy) = (leftover.place.as_str(), leftover.handle.as_str());
-    event.with("handle", policy).with("policy", policy).with("role", role).with("orphan", true)
 }

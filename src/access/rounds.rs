@@ -11,46 +11,45 @@ use tokio::sync::Semaphore;
 
 use super::refusal::Refusal;
 use crate::clock::Clock;
-use crate::domain::id::SessionId;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How much is done at a time at one place.
 pub(super) const AT_A_TIME: usize = 32;
 
-/// Looks for which sessions something is `due`, and where, and does the `work` for each, one at a time for a session and
-/// [`AT_A_TIME`] at a place, first come, first served; runs until dropped.
-pub(super) async fn as_they_come<P: Ord + Clone, D, W>(
+/// Looks for what something is `due` (a session, a server), and where, and does the `work` for each, one at a time for each
+/// and [`AT_A_TIME`] at a place, first come, first served; runs until dropped.
+pub(super) async fn as_they_come<K: Ord + Clone, P: Ord + Clone, D, W>(
     clock: &Clock,
     due: impl Fn() -> D,
-    work: impl Fn(SessionId) -> W,
+    work: impl Fn(K) -> W,
 ) where
-    D: Future<Output = Result<Vec<(SessionId, P)>, Refusal>>,
+    D: Future<Output = Result<Vec<(K, P)>, Refusal>>,
     W: Future<Output = ()>,
 {
-    let (mut under_way, mut sessions) = (FuturesUnordered::new(), BTreeSet::new());
+    let (mut under_way, mut at_work) = (FuturesUnordered::new(), BTreeSet::new());
     let mut places: BTreeMap<P, Arc<Semaphore>> = BTreeMap::new();
     loop {
-        let found = beside(due(), &mut under_way, |session| _ = sessions.remove(&session)).await;
+        let found = beside(due(), &mut under_way, |whose| _ = at_work.remove(&whose)).await;
         let found = found.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot clean up");
             Vec::new()
         });
         places.retain(|_, turns| Arc::strong_count(turns) > 1);
-        for (session, place) in found {
-            if !sessions.insert(session.clone()) {
+        for (whose, place) in found {
+            if !at_work.insert(whose.clone()) {
                 continue;
             }
             let turns = places.entry(place).or_insert_with(|| Arc::new(Semaphore::new(AT_A_TIME)));
-            let (turns, work) = (Arc::clone(turns), work(session.clone()));
+            let (turns, work) = (Arc::clone(turns), work(whose.clone()));
             under_way.push(async move {
                 // It is never closed.
                 let _turn = turns.acquire().await;
                 work.await;
-                session
+                whose
             });
         }
-        beside(clock.sleep(EVERY), &mut under_way, |session| _ = sessions.remove(&session)).await;
+        beside(clock.sleep(EVERY), &mut under_way, |whose| _ = at_work.remove(&whose)).await;
     }
 }
 
@@ -73,6 +72,7 @@ async fn beside<T, S>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::id::SessionId;
     use crate::domain::time::Timestamp;
 
     #[tokio::test]

@@ -2,8 +2,7 @@
 //! longer than the session.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -15,6 +14,8 @@ use crate::amazon::sdk_config;
 use crate::config::Aws;
 use crate::domain::time::Timestamp;
 
+/// What ends so soon is not used again.
+const HARDLY_GOOD: Duration = Duration::from_mins(2);
 /// What AWS issues at most to who is in a role itself, as the gateway may be.
 const LONGEST: Duration = Duration::from_hours(1);
 
@@ -22,7 +23,16 @@ const LONGEST: Duration = Duration::from_hours(1);
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     loaded: Mutex<HashMap<(String, Option<String>), SdkConfig>>,
+    /// By lease, and whether it is for who holds the session.
+    assumed: Mutex<HashMap<(String, bool), Assumed>>,
     roles: AwsRoles,
+}
+
+#[derive(Debug)]
+struct Assumed {
+    role: String,
+    config: SdkConfig,
+    expires_at: Timestamp,
 }
 
 impl Accounts {
@@ -35,6 +45,11 @@ impl Accounts {
     ) -> Result<SdkConfig, SourceError> {
         let config = self.loaded(aws).await;
         let Some(role) = &aws.role else { return Ok(config) };
+        let key = (request.lease.to_owned(), request.holder.is_some());
+        let is_good = |one: &&Assumed| one.role == *role && one.expires_at > now.plus(HARDLY_GOOD);
+        if let Some(known) = self.assumed().get(&key).filter(is_good) {
+            return Ok(known.config.clone());
+        }
         // What is done once the session is over takes a moment.
         let not_after = if request.holder.is_some() { request.ends_at } else { now.plus(SHORTEST) };
         let who = request.holder.map_or("sallyport", |holder| holder.principal.as_str());
@@ -49,13 +64,27 @@ impl Accounts {
             not_after,
             duration: not_after.since(now).clamp(SHORTEST, LONGEST),
         };
-        let assumed = self.roles.assume(&order).await;
-        let assumed = assumed.map_err(|error| SourceError::Amazon(error.to_string()))?;
-        Ok(config
+        let credential = self.roles.assume(&order).await;
+        let credential = credential.map_err(|error| SourceError::Amazon(error.to_string()))?;
+        let config = config
             .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(provided(&assumed)))
+            .credentials_provider(SharedCredentialsProvider::new(provided(&credential)))
             .identity_cache(IdentityCache::no_cache())
-            .build())
+            .build();
+        let mut assumed = self.assumed();
+        assumed.retain(|_, one| one.expires_at > now);
+        let expires_at = credential.expires_at;
+        assumed.insert(key, Assumed { role: role.clone(), config: config.clone(), expires_at });
+        Ok(config)
+    }
+
+    /// The credential is destroyed: what was assumed for it is not needed any more.
+    pub(super) fn forget(&self, lease: &str) {
+        self.assumed().retain(|(of, _), _| of != lease);
+    }
+
+    fn assumed(&self) -> MutexGuard<'_, HashMap<(String, bool), Assumed>> {
+        self.assumed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn loaded(&self, aws: &Aws) -> SdkConfig {

@@ -35,9 +35,8 @@ const TERMINATE_MILLIS: i64 = 2_000;
 const TERMINATE_TRIES: u32 = 3;
 
 /// Has the server not wait for its disk, in this transaction, where a connection waits for the server. Should the server
-/// crash, it may forget that the role was opened or that it was shut, in this order, and never one that is shut without
-/// whatever was done before: so what it forgets, nobody has used. Whoever is connected as the role and gives it a password
-/// does so later, so then it is shut (PostgreSQL documentation, section 30.4, *Asynchronous Commit*).
+/// crash, it may forget that the role was made or opened, which nobody has used then: the connection is gone as well. That
+/// it was shut is waited for: whoever is connected as the role may have given it a password meanwhile.
 const UNWAITED: &str = "SET LOCAL synchronous_commit = off; ";
 
 /// What every handle begins with; the session's id follows.
@@ -79,7 +78,7 @@ impl CredentialSource for PostgresRole {
         bounded(async {
             let admin_of_open = opened.admin;
             let shut_by_opener = match &admin_of_open {
-                Some(admin) => shut(admin, request.handle, UNWAITED).await.is_ok(),
+                Some(admin) => shut(admin, request.handle).await.is_ok(),
                 None => false,
             };
             if shut_by_opener {
@@ -88,7 +87,7 @@ impl CredentialSource for PostgresRole {
                 }
             } else {
                 // The connection that opened it may have broken since.
-                shut(&Admin::connect(request.target, None).await?, request.handle, "").await?;
+                shut(&Admin::connect(request.target, None).await?, request.handle).await?;
             }
             failpoint::reached("role_shut");
             Ok(())
@@ -97,7 +96,7 @@ impl CredentialSource for PostgresRole {
     }
 
     async fn lock(&self, request: &SourceRequest<'_>) -> Result<(), SourceError> {
-        bounded(async { shut(&Admin::connect(request.target, None).await?, request.handle, "").await }).await
+        bounded(async { shut(&Admin::connect(request.target, None).await?, request.handle).await }).await
     }
 
     async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
@@ -121,8 +120,8 @@ impl CredentialSource for PostgresRole {
     }
 }
 
-async fn shut(admin: &Admin, handle: &str, first: &str) -> Result<(), SourceError> {
-    let shut = format!("{first}ALTER ROLE {} NOLOGIN", identifier(handle));
+async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
+    let shut = format!("ALTER ROLE {} NOLOGIN", identifier(handle));
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 

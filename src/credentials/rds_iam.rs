@@ -80,7 +80,8 @@ impl CredentialSource for RdsIam {
         bounded(Box::pin(self.open_now(request))).await
     }
 
-    async fn destroy(&self, _request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
+    async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
+        self.accounts.forget(request.lease);
         Ok(Destruction::Done(Destroyed { how: How::Expires, terminated: 0 }))
     }
 }

@@ -85,6 +85,8 @@ pub struct SecretsManager {
     accounts: Accounts,
     /// When the rotation at a session's end was first asked for, by lease.
     begun: Mutex<HashMap<String, Timestamp>>,
+    /// When a rotation that does not come to its end was last asked for again, by lease.
+    asked_again: Mutex<HashMap<String, Timestamp>>,
 }
 
 /// What Amazon's rotation functions for databases keep in a secret.
@@ -96,11 +98,32 @@ struct Kept {
 
 impl SecretsManager {
     pub fn new(clock: Clock) -> Self {
-        Self { clock, accounts: Accounts::default(), begun: Mutex::default() }
+        Self { clock, accounts: Accounts::default(), begun: Mutex::default(), asked_again: Mutex::default() }
     }
 
     fn begun(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a rotation function has failed at stays under way until it is asked for once more (AWS Secrets Manager User
+    /// Guide, *Troubleshoot AWS Secrets Manager rotation*).
+    async fn ask_again(&self, vault: &Vault<'_>, lease: &str, version: &str) {
+        let now = self.clock.now();
+        {
+            let mut asked = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.get(lease).is_some_and(|at| now.since(*at) < AGAIN_AFTER) {
+                return;
+            }
+            asked.insert(lease.to_owned(), now);
+        }
+        // Seen the next time.
+        let _ = vault.ask(version).await;
+    }
+
+    fn is_over(&self, lease: &str) {
+        self.begun().remove(lease);
+        self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
+        self.accounts.forget(lease);
     }
 
     async fn vault<'a>(&'a self, request: &SourceRequest<'a>) -> Result<Vault<'a>, SourceError> {
@@ -131,7 +154,12 @@ impl CredentialSource for SecretsManager {
             // Amid another session's rotation the database may have its next password already.
             vault.settle(now.plus(SETTLE_WITHIN).min(request.ends_at), ended).await?;
         } else {
-            vault.rotate(request.lease, "issue", now.plus(OPEN_WITHIN).min(request.ends_at), ended).await?;
+            let until = now.plus(OPEN_WITHIN).min(request.ends_at);
+            let rotated = vault.rotate(request.lease, "issue", until, ended).await;
+            if let Err(SourceError::Rotation(RotationError::UnderWay { version, .. })) = &rotated {
+                self.ask_again(&vault, request.lease, version).await;
+            }
+            rotated?;
             failpoint::reached("secret_rotated");
         }
         let kept = vault.value(CURRENT).await?;
@@ -148,6 +176,7 @@ impl CredentialSource for SecretsManager {
             Ok(()) => {}
             Err(SourceError::Rotation(RotationError::UnderWay { secret, version, told })) => {
                 if now.since(since) >= DESTROY_WITHIN {
+                    self.ask_again(&vault, request.lease, &version).await;
                     return Err(RotationError::Stuck { secret, version, told }.into());
                 }
                 let what = RotationError::UnderWay { secret, version, told }.to_string();
@@ -160,7 +189,7 @@ impl CredentialSource for SecretsManager {
         if opens(request.target, &before.username, &Secret::new(before.password)).await? {
             return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
         }
-        self.begun().remove(request.lease);
+        self.is_over(request.lease);
         Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
     }
 }

@@ -107,8 +107,9 @@ fn revoked_with(delay: u64, world: &World, amazon: &Mutex<Amazon>) {
     });
     let confirmed = |event: &Value| event["detail"]["in_force"] == "confirmed";
     wait_until(&format!("it is confirmed, {delay} s"), || {
-        let has_denied = amazon.lock().unwrap().has_denied;
+        // In this order: it may come to it in between.
         let told = told();
+        let has_denied = amazon.lock().unwrap().has_denied;
         assert!(has_denied || !told.iter().any(confirmed), "{told:?}");
         pass();
         told.iter().any(confirmed)

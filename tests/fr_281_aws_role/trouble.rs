@@ -187,10 +187,41 @@ fn wherever_the_janitor_dies_a_deny_is_found_and_removed_once() {
         };
         let times = 1 + usize::from(place == failpoint::FOUND_DENY[1]);
         wait_until(&format!("it is gone after {place}"), || {
+            world.bastion.advance(301);
             world.policies("ReadOnly").is_empty() && of_it("credential_destroyed") == times
         });
         assert_eq!(of_it("credential_orphaned"), times, "{place}");
     }
     world.bastion.stop();
+    world.bastion.verify().success();
+}
+
+#[test]
+fn a_deny_that_is_left_where_no_target_is_any_more_is_told() {
+    let mut world = World::start();
+    let granted = world.grant_dev(900);
+    world.credential();
+    world.revoke(&granted.session);
+    let ours = world.policies("ReadOnly").into_keys().next().unwrap();
+    let lost = ours.replace(&granted.session, "ses-0123456789abcdef");
+    let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
+    let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
+    let put =
+        format!("c.put_role_policy(RoleName='ReadOnly', PolicyName='{lost}', PolicyDocument='{document}')");
+    world.amazon.python("iam", &put);
+    world.bastion.advance(301);
+    assert_eq!(world.bastion.events("credential_orphaned").len(), 1);
+    world.bastion.set_targets("");
+    world.bastion.signal(rustix::process::Signal::HUP);
+    wait_until("it is told that nobody looks there", || {
+        world.bastion.advance(301);
+        let failed = world.bastion.events("credential_destruction_failed");
+        let of_it = failed.iter().filter(|event| event["detail"]["handle"] == lost.as_str());
+        let errors: Vec<String> = of_it.map(|event| event["detail"]["error"].to_string()).collect();
+        assert!(errors.len() < 2, "once: {errors:?}");
+        errors
+            .iter()
+            .any(|error| error.contains("no target is at arn:aws:iam::123456789012:role/ReadOnly any more"))
+    });
     world.bastion.verify().success();
 }

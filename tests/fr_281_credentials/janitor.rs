@@ -120,7 +120,33 @@ fn what_somebody_left_open_is_shut() {
     assert_eq!(postgres.value("postgres", &can_log_in), "f");
     let shut = bastion.events("credential_shut");
     assert_eq!((shut.len(), &shut[0]["detail"]["why"]), (1, &json!("found_open")));
+    assert_eq!((&shut[0]["target"], &shut[0]["environment"]), (&json!("ledger-prod"), &json!("prod")));
     bastion.psql("alice", "ledger-prod", "SELECT 'goes on'").success().says("goes on");
+}
+
+#[test]
+fn what_is_open_and_cannot_be_shut_is_said_once_and_tried_until_it_is_shut() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let granted = bastion.grant_prod("readonly");
+    bastion.psql("alice", "ledger-prod", "SELECT 1").success();
+    let role = handle(&granted.session);
+    // What only a superuser may change.
+    postgres.query("postgres", &format!("ALTER ROLE {role} LOGIN SUPERUSER")).success();
+    bastion.advance(EVERY);
+    for _ in 0..3 {
+        bastion.advance(60);
+    }
+    let shut = bastion.events("credential_shut");
+    assert_eq!((shut.len(), &shut[0]["outcome"]), (1, &json!("failed")), "{shut:?}");
+    assert!(shut[0]["detail"]["error"].as_str().unwrap().contains("superuser"), "{shut:?}");
+    assert!((bastion.metric("sallyport_credentials_orphaned") - 1.0).abs() < 0.1);
+    postgres.query("postgres", &format!("ALTER ROLE {role} NOSUPERUSER")).success();
+    bastion.advance(60);
+    let shut = bastion.events("credential_shut");
+    assert_eq!((shut.len(), &shut[1]["outcome"]), (2, &json!("done")), "{shut:?}");
+    assert!(bastion.metric("sallyport_credentials_orphaned").abs() < 0.1);
+    bastion.verify().success();
 }
 
 /// What was opened for a connection and cannot be shut, as the target does not let the admin in, is shut as soon as it does.

@@ -9,6 +9,7 @@ use super::support::amazon::{Emulator, REGION};
 use super::support::load::Moments;
 use super::support::process::{PATIENCE, pause_for, wait_for};
 use super::support::rotation::{Mishaps, Pace, Rotation};
+use super::support::tap::field;
 use super::support::{Bastion, Postgres, wait_until};
 use super::{
     FIRST, USER, assert_nowhere, grant, last, lets_in, options, revoke, select, shared_user, target,
@@ -99,8 +100,13 @@ fn a_role_is_assumed_in_the_sessions_name_and_for_no_longer() {
     let session = grant(&house.bastion);
     select(&house.bastion).success();
     revoke(&house.bastion, &session).success();
+    let ends_at = house.bastion.session("alice", &session)["ends_at"].as_str().unwrap().to_owned();
     let assumed = house.rotation.roles_assumed();
     assert_eq!(assumed.len(), 2, "{assumed:?}");
+    // To the second.
+    let policy = field(&assumed[0], "Policy").unwrap();
+    let until = format!("\"DateGreaterThan\":{{\"aws:CurrentTime\":\"{}Z\"}}", &ends_at[..19]);
+    assert!(policy.contains(&until), "{policy} {until}");
     for (asked, who) in assumed.iter().zip(["alice", "sallyport"]) {
         for named in ["RoleSessionName", "SourceIdentity"] {
             assert!(asked.contains(&format!("{named}={who}%40{session}")), "{asked}");
@@ -314,4 +320,22 @@ fn a_rotation_that_is_given_up_is_asked_for_anew_until_it_is_done() {
     assert_eq!(house.rotation.begun(), begun + 1);
     assert!(!lets_in(&house.postgres, &used));
     house.bastion.verify().success();
+}
+
+/// As where the rotation function has failed: the version stays pending.
+#[test]
+fn a_rotation_that_stays_under_way_is_asked_for_once_more() {
+    let house = House::new();
+    let session = grant(&house.bastion);
+    select(&house.bastion).success();
+    house.rotation.set(Pace::WhenLet, Mishaps::default());
+    assert!(!revoke(&house.bastion, &session).status.success());
+    let begun = house.rotation.begun();
+    // Mended; and nobody but who asks anew has it go on.
+    house.rotation.set(Pace::AtOnce, Mishaps::default());
+    house.bastion.advance(290);
+    assert!(house.rotation.is_under_way());
+    house.bastion.advance(11);
+    house.wait("it is destroyed", || house.bastion.events("credential_destroyed").len() == 1);
+    assert_eq!(house.rotation.begun(), begun, "it is the same one");
 }

@@ -135,7 +135,11 @@ impl State {
         let (secret, version) = (text("SecretId"), text("ClientRequestToken"));
         assert!((32..=64).contains(&version.len()), "`{version}` is no ClientRequestToken");
         match &self.under_way {
-            Some((_, known, _)) if *known == version => {}
+            Some((_, known, _)) if *known == version => {
+                if self.pace == Pace::AtOnce {
+                    self.finish();
+                }
+            }
             Some(_) => {
                 let message = "A previous rotation isn't complete. That rotation will be reattempted.";
                 let error = json!({ "__type": "InvalidRequestException", "message": message });
