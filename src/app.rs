@@ -154,6 +154,7 @@ impl App {
         let log = VerifyKey::load(&self.config.server.data_dir.join(VERIFY_KEY_FILE))?;
         self.keep_index(&upkeep, &stop.hard);
         self.ask_witnesses(&log, &upkeep, &stop.hard)?;
+        self.tell_alerts(&upkeep, &stop.hard)?;
         let shipping = self.ship(&upkeep, &stop.hard).await?;
         self.trim(log.clone(), &upkeep, &stop.hard);
         self.release_canaries(log, &upkeep, &stop.hard).await;
@@ -285,7 +286,6 @@ impl App {
             }
         });
         self.keep_signing(upkeep, &stop.hard);
-        self.tell_alerts(upkeep, &stop.hard);
     }
 
     /// Lets nothing new in, waits for what is there, then cuts it.

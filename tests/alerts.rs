@@ -26,6 +26,8 @@ struct Webhook {
 #[derive(Debug, Default)]
 struct Seen {
     takes_none: bool,
+    /// Whatever names it is refused for good.
+    refuses: String,
     refused: usize,
     taken: Vec<Value>,
 }
@@ -44,9 +46,13 @@ impl Webhook {
                 let Some(request) = read_request(&client) else { continue };
                 assert!(request.head.starts_with("POST /T0/secret-path HTTP/1.1"), "{}", request.head);
                 let mut seen = seen.lock().unwrap();
+                let body = String::from_utf8_lossy(&request.body);
                 let status = if seen.takes_none {
                     seen.refused += 1;
                     "503 Service Unavailable"
+                } else if !seen.refuses.is_empty() && body.contains(&seen.refuses) {
+                    seen.refused += 1;
+                    "413 Content Too Large"
                 } else {
                     seen.taken.push(serde_json::from_slice(&request.body).unwrap());
                     "200 OK"
@@ -66,6 +72,10 @@ impl Webhook {
         self.seen.lock().unwrap().takes_none = !takes;
     }
 
+    fn refuses(&self, what: &str) {
+        what.clone_into(&mut self.seen.lock().unwrap().refuses);
+    }
+
     fn refused(&self) -> usize {
         self.seen.lock().unwrap().refused
     }
@@ -77,7 +87,9 @@ impl Webhook {
     fn options(&self, format: &str) -> Options {
         let file = format!("webhook_file = \"{}\"", self.file().display());
         let settings = vec![("alerts", file), ("alerts", format!("format = \"{format}\""))];
-        Options { settings, ..Options::default() }
+        // All that the server can say: the address may not be in it.
+        let environment = vec![("SALLYPORT_LOG", "trace".to_owned())];
+        Options { settings, environment, ..Options::default() }
     }
 }
 
@@ -92,7 +104,7 @@ fn a_broken_glass_is_told_until_somebody_takes_it() {
         bastion.pass(1);
         webhook.refused() > 0
     });
-    assert!(bastion.metric("sallyport_alert_failures_total") >= 1.0);
+    wait_until("that is counted", || bastion.metric("sallyport_alert_failures_total") >= 1.0);
     // It waits in the store, whatever becomes of the process.
     bastion.kill();
     bastion.boot();
@@ -144,6 +156,35 @@ fn a_credential_that_cannot_be_destroyed_is_told_once() {
     postgres.query("postgres", "ALTER ROLE sallyport_admin LOGIN").success();
     bastion.advance(6);
     assert!(postgres.session_roles().is_empty());
+    wait_until("none waits", || {
+        bastion.pass(1);
+        bastion.metric("sallyport_alerts_waiting").abs() < 0.1
+    });
+    assert_eq!(webhook.taken().len(), 1, "{:?}", webhook.taken());
+}
+
+/// What one receiver does not take (too long for it, say) keeps nothing else from it.
+#[test]
+fn an_alert_that_is_refused_keeps_no_other_waiting() {
+    let (postgres, webhook) = (Postgres::start(), Webhook::start());
+    let bastion = Bastion::start_with(&postgres, webhook.options("json"));
+    webhook.refuses("ledger-prod");
+    bastion.break_glass("ledger-prod");
+    wait_until("the first is refused", || {
+        bastion.pass(1);
+        webhook.refused() > 0
+    });
+    bastion.break_glass("ledger-dev");
+    wait_until("the other is taken", || {
+        bastion.pass(1);
+        !webhook.taken().is_empty()
+    });
+    assert_eq!(webhook.taken()[0]["event"]["target"], "ledger-dev");
+    webhook.refuses("nothing");
+    wait_until("both are", || {
+        bastion.pass(60);
+        webhook.taken().len() == 2
+    });
 }
 
 #[test]

@@ -119,10 +119,12 @@ impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, held, slot } = self;
         let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
+        if shut.is_err() {
+            access.left_open(&target, &lease).await;
+        }
         drop((held, slot));
         shut.map_err(|error| {
             let detail = error_chain(&error);
-            access.look_soon(&target);
             metrics::counter!("sallyport_credentials_left_open_total").increment(1);
             tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
             Deny::CredentialUnavailable { detail }

@@ -30,8 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Janitor {
     looks: Mutex<Looks>,
-    /// One look at everything at a time.
+    /// One look at everything at a time, and one at AWS.
     round: tokio::sync::Mutex<()>,
+    roles: tokio::sync::Mutex<()>,
     /// One look at a server at a time: what one has found, another would find as well.
     at_work: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// Of another installation, by where and handle: said once each.
@@ -51,24 +52,30 @@ impl Access {
             };
             log(self.look_at(&target).await);
         };
-        let rounds = async {
-            loop {
-                log(self.look_everywhere().await);
-                self.clock.sleep(LOOK_EVERY).await;
-            }
-        };
-        // What one server is looked at for waits for no look at another.
-        tokio::join!(rounds, as_they_come(&self.clock, due, look));
+        // What is looked for at one place waits for no look at another.
+        tokio::join!(
+            self.again(|| self.look_everywhere()),
+            self.again(|| self.look_at_aws()),
+            as_they_come(&self.clock, due, look)
+        );
+    }
+
+    async fn again<W: Future<Output = Result<(), Refusal>>>(&self, look: impl Fn() -> W) {
+        loop {
+            log(look().await);
+            self.clock.sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Looks wherever it is time to.
     pub(super) async fn look_after_targets(&self) -> Result<(), Refusal> {
         self.look_everywhere().await?;
         let looks = self.servers_due().into_iter().map(|target| async move { self.look_at(&target).await });
-        futures_util::future::join_all(looks).await.into_iter().collect()
+        let (looks, roles) = tokio::join!(futures_util::future::join_all(looks), self.look_at_aws());
+        looks.into_iter().chain([roles]).collect()
     }
 
-    /// Has all servers looked at, and looks at what is none.
+    /// Has all servers looked at, and looks at what is at none.
     async fn look_everywhere(&self) -> Result<(), Refusal> {
         let janitor = &self.credentials.janitor;
         let _round = janitor.round.lock().await;
@@ -77,9 +84,20 @@ impl Access {
         }
         let servers = self.servers().into_iter().map(|target| target.hosts.to_string());
         lock(&janitor.looks).ask_all(servers, self.now());
-        let (roles, places) = (self.look_after_roles().await, self.look_after_places().await);
-        let looked = roles.and(places);
+        let looked = self.look_after_places().await;
         lock(&janitor.looks).went_round(looked.is_ok(), self.now());
+        looked
+    }
+
+    async fn look_at_aws(&self) -> Result<(), Refusal> {
+        let janitor = &self.credentials.janitor;
+        let _roles = janitor.roles.lock().await;
+        if !lock(&janitor.looks).are_roles_due(self.now()) {
+            return Ok(());
+        }
+        let looked = self.look_after_roles().await;
+        lock(&janitor.looks).went_over_roles(looked.is_ok(), self.now());
+        self.count_leftovers().await;
         looked
     }
 
@@ -109,10 +127,30 @@ impl Access {
         }
         let began = self.now();
         let look = self.look_after(target).await;
-        let came_to = *look.as_ref().unwrap_or(&Look::Trouble);
+        let came_to = *look.as_ref().unwrap_or(&Look::Unseen);
         lock(&janitor.looks).looked(&server, began, came_to, self.now());
         self.count_leftovers().await;
         look.map(drop)
+    }
+
+    /// A credential was not seen to be shut: looks there soon, and tells if it cannot be seen to be shut then.
+    pub(super) async fn left_open(&self, target: &PostgresTarget, lease: &LeaseRecord) {
+        self.look_soon(target);
+        if target.source.admin().is_none() {
+            return;
+        }
+        let leftover = Leftover {
+            kind: LeftoverKind::Open,
+            place: lease.address.clone(),
+            handle: lease.handle.clone(),
+            session: lease.session.clone(),
+            target: lease.target.clone(),
+            found_at: self.now(),
+            last_error: None,
+        };
+        if let Err(error) = self.keep_leftover(&leftover, None).await {
+            tracing::error!(%error, handle = lease.handle, "that a credential was left open cannot be kept");
+        }
     }
 
     /// A credential may have been left open at the target: looks there soon.
@@ -153,7 +191,15 @@ impl Access {
         // Read before the target is asked: what that does not have any more is gone.
         let is_here = |kept: &Leftover| kept.kind != LeftoverKind::Deny && target.hosts.include(&kept.place);
         let kept = self.leftovers(is_here).await?;
-        let Some(all) = self.list(target).await else { return Ok(Look::Trouble) };
+        let all = match self.list(target).await {
+            Ok(all) => all,
+            Err(error) => {
+                for kept in &kept {
+                    self.leftover_stays(kept, error.clone()).await?;
+                }
+                return Ok(Look::Unseen);
+            }
+        };
         let address = target.hosts.to_string();
         let now = |handle: &str| all.iter().find(|found| found.handle == handle);
         lock(&self.credentials.janitor.foreign)
@@ -167,21 +213,21 @@ impl Access {
         let mut look = Look::Clean;
         for found in &all {
             // Seen before the store was asked, so what is made meanwhile has its intent there.
-            if self.reconcile(target, found).await? == Look::Trouble {
-                look = Look::Trouble;
+            match self.reconcile(target, found).await? {
+                Look::Clean => {}
+                worse => look = worse,
             }
         }
         Ok(look)
     }
 
-    async fn list(&self, target: &PostgresTarget) -> Option<Vec<Found>> {
-        let all = self.credentials.source(target).list(target).await;
-        all.inspect_err(|error| {
-            let error = error_chain(error);
+    async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, String> {
+        self.credentials.source(target).list(target).await.map_err(|error| {
+            let error = error_chain(&error);
             tracing::warn!(target = %target.target.name, error, "cannot look for credentials left at the target");
             metrics::counter!("sallyport_janitor_failures_total").increment(1);
+            error
         })
-        .ok()
     }
 
     /// Ended before that could be recorded, or by somebody else.
@@ -225,10 +271,10 @@ impl Access {
         look
     }
 
-    /// What is still so under the slot; else somebody was at work while we looked.
-    async fn still(&self, target: &PostgresTarget, found: &Found) -> Option<Result<Found, Look>> {
-        let Some(all) = self.list(target).await else { return Some(Err(Look::Trouble)) };
-        all.into_iter().find(|one| one.handle == found.handle).map(Ok)
+    /// What is still so under the slot, where it is; else somebody was at work while we looked.
+    async fn still(&self, target: &PostgresTarget, found: &Found) -> Result<Option<Found>, String> {
+        let all = self.list(target).await?;
+        Ok(all.into_iter().find(|one| one.handle == found.handle))
     }
 
     async fn shut_found_open(
@@ -238,13 +284,13 @@ impl Access {
         lease: &LeaseRecord,
     ) -> Result<Look, Refusal> {
         match self.still(target, found).await {
-            Some(Ok(now)) if now.open => {}
-            Some(Err(look)) => return Ok(look),
+            Ok(Some(now)) if now.open => {}
+            Err(_) => return Ok(Look::Unseen),
             // Whoever opened it has shut it.
-            Some(Ok(_)) | None => return Ok(Look::Clean),
+            Ok(_) => return Ok(Look::Clean),
         }
         tracing::warn!(target = %lease.target, handle = found.handle, "shutting a credential that was found open");
-        let (leftover, _) = self.leftover(LeftoverKind::Open, &lease.address, &lease.target, found).await?;
+        let (leftover, _) = self.leftover(LeftoverKind::Open, target, &lease.target, found).await?;
         self.keep_leftover(&leftover, None).await?;
         failpoint::reached("open_kept");
         match self.credentials.source(target).lock(&source_request(target, lease)).await {
@@ -262,15 +308,15 @@ impl Access {
 
     async fn destroy_orphan(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
         match self.still(target, found).await {
-            Some(Ok(_)) => {}
-            Some(Err(look)) => return Ok(look),
+            Ok(Some(_)) => {}
+            Err(_) => return Ok(Look::Unseen),
             // A release that was under way while we looked.
-            None => return Ok(Look::Clean),
+            Ok(None) => return Ok(Look::Clean),
         }
         // Without a trace of what it was for, what it owns goes to whom we are there.
         let (made_for, access_role) = self.made_for(target, found);
-        let (place, name) = (target.hosts.to_string(), &made_for.target.name);
-        let (leftover, is_new) = self.leftover(LeftoverKind::Orphan, &place, name, found).await?;
+        let name = &made_for.target.name;
+        let (leftover, is_new) = self.leftover(LeftoverKind::Orphan, target, name, found).await?;
         if is_new {
             tracing::error!(target = %name, handle = found.handle, "found a credential that no session has: destroying it");
             let event = self.leftover_event(Action::CredentialOrphaned, &leftover).await?;
@@ -310,23 +356,24 @@ impl Access {
     async fn leftover(
         &self,
         kind: LeftoverKind,
-        place: &str,
-        target: &TargetName,
+        at: &PostgresTarget,
+        name: &TargetName,
         found: &Found,
     ) -> Result<(Leftover, bool), Refusal> {
-        let mut kept =
-            self.leftovers(|kept| kept.kind != LeftoverKind::Deny && kept.handle == found.handle).await?;
-        let before = kept.pop();
+        let is_it = |kept: &Leftover| {
+            kept.kind != LeftoverKind::Deny && kept.handle == found.handle && at.hosts.include(&kept.place)
+        };
+        let before = self.leftovers(is_it).await?.pop();
         // One that was open and is an orphan now is found anew.
         if let Some(kept) = before.clone().filter(|kept| kept.kind == kind) {
             return Ok((kept, false));
         }
         let leftover = Leftover {
             kind,
-            place: before.map_or_else(|| place.to_owned(), |before| before.place),
+            place: before.map_or_else(|| at.hosts.to_string(), |before| before.place),
             handle: found.handle.clone(),
             session: found.session.clone(),
-            target: target.clone(),
+            target: name.clone(),
             found_at: self.now(),
             last_error: None,
         };

@@ -17,14 +17,17 @@ const LATEST: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     Clean,
-    /// Something could not be seen or destroyed.
+    /// Something could not be ended.
     Trouble,
+    /// It could not be seen what there is.
+    Unseen,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// When it next looks everywhere: at once where nothing is said.
+    /// When it next looks everywhere, and at AWS: at once where nothing is said.
     round: Option<Timestamp>,
+    roles: Option<Timestamp>,
     servers: BTreeMap<String, Due>,
 }
 
@@ -74,6 +77,15 @@ impl Looks {
         self.round = Some(now.plus(if was_made { EVERY } else { SOON }));
     }
 
+    pub(super) fn are_roles_due(&self, now: Timestamp) -> bool {
+        self.roles.is_none_or(|next| next <= now)
+    }
+
+    /// All roles were looked at, or could not be.
+    pub(super) fn went_over_roles(&mut self, was_made: bool, now: Timestamp) {
+        self.roles = Some(now.plus(if was_made { EVERY } else { SOON }));
+    }
+
     /// The servers that are to be looked at by now.
     pub(super) fn due(&self, now: Timestamp) -> Vec<String> {
         let due = self.servers.iter().filter(|(_, due)| due.at <= now);
@@ -94,11 +106,12 @@ impl Looks {
                 }
                 _ => _ = self.servers.remove(server),
             },
-            Look::Trouble => {
+            Look::Trouble | Look::Unseen => {
                 let (asked, pause) =
                     self.servers.get(server).map_or((None, SOON), |due| (due.asked, due.pause));
                 let (at, pause) = (now.plus(pause), (pause * 2).min(LATEST));
-                self.servers.insert(server.to_owned(), Due { at, asked, pause, in_trouble: true });
+                let in_trouble = look == Look::Unseen;
+                self.servers.insert(server.to_owned(), Due { at, asked, pause, in_trouble });
             }
         }
     }
@@ -167,17 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_trouble_is_looked_at_less_and_less_often_but_once_a_minute() {
+    fn a_server_that_does_not_answer_is_looked_at_less_and_less_often_but_once_a_minute() {
         let mut looks = Looks::default();
         let (mut now, mut pauses) = (0, Vec::new());
-        looks.looked("one", at(0), Look::Trouble, at(0));
+        looks.looked("one", at(0), Look::Unseen, at(0));
         for _ in 0..6 {
             looks.ask("one", at(now));
             let pause = (0..1000).find(|pause| !looks.due(at(now + pause)).is_empty()).unwrap();
             pauses.push(pause);
             now += pause;
-            looks.looked("one", at(now), Look::Trouble, at(now));
+            looks.looked("one", at(now), Look::Unseen, at(now));
         }
+        // Of one that does, what is asked for is looked at soon, whatever else is left there.
+        looks.looked("other", at(0), Look::Trouble, at(0));
+        looks.looked("other", at(5), Look::Trouble, at(5));
+        looks.ask("other", at(6));
+        assert!(looks.is_due("other", at(11)));
+        looks.looked("other", at(11), Look::Clean, at(11));
         assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
         looks.looked("one", at(now + 60), Look::Clean, at(now + 60));
         assert!(looks.due(at(now + 1000)).is_empty());

@@ -7,12 +7,13 @@ use std::time::Duration;
 use super::Access;
 use super::refusal::Refusal;
 use super::role_end::LIFT_AFTER;
-use crate::config::AwsTarget;
+use crate::config::{AwsTarget, LONGEST_CREDENTIAL};
 use crate::credentials::aws_role::Deny as RoleDeny;
 use crate::domain::event::Action;
 use crate::domain::id::SessionId;
 use crate::domain::leftover::{Leftover, LeftoverKind};
 use crate::domain::role_session::RoleState;
+use crate::domain::time::Timestamp;
 use crate::failpoint;
 
 /// So long after a change IAM may still tell what was before it.
@@ -34,7 +35,15 @@ impl Access {
     async fn look_after_role(&self, target: &AwsTarget, role: &str) -> Result<(), Refusal> {
         // Read before AWS is asked: what is not there any more is gone.
         let kept = self.leftovers(|kept| kept.kind == LeftoverKind::Deny && kept.place == role).await?;
-        let Some(policies) = self.policies_left(target, role).await else { return Ok(()) };
+        let policies = match self.policies_left(target, role).await {
+            Ok(policies) => policies,
+            Err(error) => {
+                for kept in kept.iter().filter(|kept| good_until(kept) <= self.now()) {
+                    self.leftover_stays(kept, error.clone()).await?;
+                }
+                return Ok(());
+            }
+        };
         for gone in kept.iter().filter(|kept| !policies.contains(&kept.handle)) {
             if gone.found_at.plus(TOLD_WITHIN) <= self.now() {
                 self.deny_is_gone(gone, "it is not there any more").await?;
@@ -55,15 +64,13 @@ impl Access {
     }
 
     /// Our policies on the role, whatever they are for.
-    async fn policies_left(&self, target: &AwsTarget, role: &str) -> Option<Vec<String>> {
+    async fn policies_left(&self, target: &AwsTarget, role: &str) -> Result<Vec<String>, String> {
         let prefix = format!("{}-", self.roles.policy_prefix);
-        let names = self.roles.aws.policies(&deny(target, role, ""), &prefix).await;
-        names
-            .inspect_err(|error| {
-                tracing::warn!(target = %target.target.name, %error, "cannot look for denies left on a role");
-                metrics::counter!("sallyport_janitor_failures_total").increment(1);
-            })
-            .ok()
+        self.roles.aws.policies(&deny(target, role, ""), &prefix).await.map_err(|error| {
+            tracing::warn!(target = %target.target.name, %error, "cannot look for denies left on a role");
+            metrics::counter!("sallyport_janitor_failures_total").increment(1);
+            error.to_string()
+        })
     }
 
     /// The session that a policy of ours is named after.
@@ -108,19 +115,10 @@ impl Access {
             failpoint::reached("deny_kept");
             leftover
         };
-        let good_until = leftover.found_at.plus(self.longest_of(role)).plus(LIFT_AFTER);
-        if is_over || good_until <= self.now() {
+        if is_over || good_until(&leftover) <= self.now() {
             self.lift_left(target, &leftover).await?;
         }
         Ok(RoleState::Over)
-    }
-
-    /// How long a credential of the role is good at most, by whichever target it was handed out.
-    fn longest_of(&self, role: &str) -> Duration {
-        let rules = self.rules();
-        let targets = rules.targets.all().filter_map(|entry| entry.route.aws().ok());
-        let targets = targets.filter(|target| target.roles.values().any(|one| one == role));
-        targets.map(|target| target.maximum).max().unwrap_or_default()
     }
 
     async fn lift_left(&self, target: &AwsTarget, leftover: &Leftover) -> Result<(), Refusal> {
@@ -139,6 +137,12 @@ impl Access {
         let event = self.leftover_event(Action::CredentialDestroyed, leftover).await?;
         self.end_leftover(leftover, Some(event.with("why", why))).await
     }
+}
+
+/// Until when what a deny denies may be good. Nobody knows any more by which target it was handed out, and what that said
+/// of it then: the longest there is.
+fn good_until(kept: &Leftover) -> Timestamp {
+    kept.found_at.plus(LONGEST_CREDENTIAL).plus(LIFT_AFTER)
 }
 
 fn deny<'a>(target: &'a AwsTarget, role: &'a str, policy: &'a str) -> RoleDeny<'a> {

@@ -17,6 +17,15 @@ pub struct Alerts {
     pub format: AlertFormat,
     /// Trusted beside the system's own authorities.
     pub ca: Vec<Certificate>,
+    /// Of the file that they are from.
+    ca_hash: Option<String>,
+}
+
+impl Alerts {
+    /// Whether it is posted to this machine, in clear.
+    pub fn is_here(&self) -> bool {
+        self.webhook.expose().starts_with("http://")
+    }
 }
 
 /// What is posted.
@@ -55,12 +64,13 @@ pub(super) fn alerts(root: &Section<'_>) -> Option<Alerts> {
             if certificates.is_empty() {
                 return Err(format!("`{}` holds no certificate in PEM", path.display()));
             }
-            Ok(certificates)
+            Ok((certificates, short(&pem)))
         });
         read.map_err(|message| section.blame("ca_file", message)).ok()
     });
     section.finish();
-    Some(Alerts { webhook: Secret::new(webhook?), format, ca: ca.unwrap_or_default() })
+    let (ca, ca_hash) = ca.map_or_else(Default::default, |(ca, hash)| (ca, Some(hash)));
+    Some(Alerts { webhook: Secret::new(webhook?), format, ca, ca_hash })
 }
 
 /// Says nothing of what it holds.
@@ -82,9 +92,14 @@ fn webhook(text: &str) -> Result<String, String> {
 /// For comparing, and for people.
 pub(super) fn text(alerts: Option<&Alerts>) -> String {
     let Some(alerts) = alerts else { return "none".to_owned() };
-    let hash = hex(&sha256(&[alerts.webhook.expose().as_bytes()]));
-    let hash: String = hash.chars().take(8).collect();
-    format!("a webhook (SHA-256 {hash}…), {:?}, {} authorities", alerts.format, alerts.ca.len())
+    let hash = short(alerts.webhook.expose().as_bytes());
+    let ca = alerts.ca_hash.as_deref().unwrap_or("the system's");
+    format!("a webhook (SHA-256 {hash}), {:?}, authorities: {ca}", alerts.format)
+}
+
+/// Enough to tell two apart.
+fn short(of: &[u8]) -> String {
+    hex(&sha256(&[of])).chars().take(8).chain(['…']).collect()
 }
 
 #[cfg(test)]

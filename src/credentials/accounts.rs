@@ -30,7 +30,7 @@ pub(super) struct Accounts {
 
 #[derive(Debug)]
 struct Assumed {
-    role: String,
+    aws: Aws,
     config: SdkConfig,
     expires_at: Timestamp,
 }
@@ -46,7 +46,7 @@ impl Accounts {
         let config = self.loaded(aws).await;
         let Some(role) = &aws.role else { return Ok(config) };
         let key = (request.lease.to_owned(), request.holder.is_some());
-        let is_good = |one: &&Assumed| one.role == *role && one.expires_at > now.plus(HARDLY_GOOD);
+        let is_good = |one: &&Assumed| one.aws == *aws && one.expires_at > now.plus(HARDLY_GOOD);
         if let Some(known) = self.assumed().get(&key).filter(is_good) {
             return Ok(known.config.clone());
         }
@@ -74,7 +74,7 @@ impl Accounts {
         let mut assumed = self.assumed();
         assumed.retain(|_, one| one.expires_at > now);
         let expires_at = credential.expires_at;
-        assumed.insert(key, Assumed { role: role.clone(), config: config.clone(), expires_at });
+        assumed.insert(key, Assumed { aws: aws.clone(), config: config.clone(), expires_at });
         Ok(config)
     }
 

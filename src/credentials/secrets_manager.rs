@@ -85,7 +85,7 @@ pub struct SecretsManager {
     accounts: Accounts,
     /// When the rotation at a session's end was first asked for, by lease.
     begun: Mutex<HashMap<String, Timestamp>>,
-    /// When a rotation that does not come to its end was last asked for again, by lease.
+    /// When a rotation that does not come to its end was last asked for again, by secret.
     asked_again: Mutex<HashMap<String, Timestamp>>,
 }
 
@@ -106,23 +106,32 @@ impl SecretsManager {
     }
 
     /// What a rotation function has failed at stays under way until it is asked for once more (AWS Secrets Manager User
-    /// Guide, *Troubleshoot AWS Secrets Manager rotation*).
-    async fn ask_again(&self, vault: &Vault<'_>, lease: &str, version: &str) {
+    /// Guide, *Troubleshoot AWS Secrets Manager rotation*). Gives what Amazon said against it.
+    async fn ask_again(&self, vault: &Vault<'_>, version: &str) -> Option<String> {
         let now = self.clock.now();
         {
             let mut asked = self.asked_again.lock().unwrap_or_else(PoisonError::into_inner);
-            if asked.get(lease).is_some_and(|at| now.since(*at) < AGAIN_AFTER) {
-                return;
+            if asked.get(vault.secret).is_some_and(|at| now.since(*at) < AGAIN_AFTER) {
+                return None;
             }
-            asked.insert(lease.to_owned(), now);
+            asked.retain(|_, at| now.since(*at) < AGAIN_AFTER);
+            asked.insert(vault.secret.to_owned(), now);
         }
-        // Seen the next time.
-        let _ = vault.ask(version).await;
+        match vault.ask(version).await {
+            Ok(()) => None,
+            Err(Trouble::Passing(told) | Trouble::ForGood(told)) => {
+                tracing::warn!(
+                    secret = vault.secret,
+                    told,
+                    "a rotation that is under way was asked for again"
+                );
+                Some(told)
+            }
+        }
     }
 
     fn is_over(&self, lease: &str) {
         self.begun().remove(lease);
-        self.asked_again.lock().unwrap_or_else(PoisonError::into_inner).remove(lease);
         self.accounts.forget(lease);
     }
 
@@ -157,7 +166,7 @@ impl CredentialSource for SecretsManager {
             let until = now.plus(OPEN_WITHIN).min(request.ends_at);
             let rotated = vault.rotate(request.lease, "issue", until, ended).await;
             if let Err(SourceError::Rotation(RotationError::UnderWay { version, .. })) = &rotated {
-                self.ask_again(&vault, request.lease, version).await;
+                self.ask_again(&vault, version).await;
             }
             rotated?;
             failpoint::reached("secret_rotated");
@@ -169,6 +178,17 @@ impl CredentialSource for SecretsManager {
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
+        let outcome = self.destroy_now(request).await;
+        if outcome.is_err() {
+            // What was assumed may be the reason.
+            self.accounts.forget(request.lease);
+        }
+        outcome
+    }
+}
+
+impl SecretsManager {
+    async fn destroy_now(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let vault = self.vault(request).await?;
         let now = self.clock.now();
         let since = *self.begun().entry(request.lease.to_owned()).or_insert(now);
@@ -176,7 +196,7 @@ impl CredentialSource for SecretsManager {
             Ok(()) => {}
             Err(SourceError::Rotation(RotationError::UnderWay { secret, version, told })) => {
                 if now.since(since) >= DESTROY_WITHIN {
-                    self.ask_again(&vault, request.lease, &version).await;
+                    let told = self.ask_again(&vault, &version).await.or(told);
                     return Err(RotationError::Stuck { secret, version, told }.into());
                 }
                 let what = RotationError::UnderWay { secret, version, told }.to_string();

@@ -8,7 +8,7 @@ impl Event {
     pub fn is_tier_one(&self) -> bool {
         match self.action {
             Action::SessionActivated => self.break_glass && self.outcome == Outcome::Done,
-            Action::CredentialShut => self.outcome == Outcome::Failed,
+            Action::CredentialShut | Action::CredentialDenied => self.outcome == Outcome::Failed,
             Action::CredentialDestructionFailed
             | Action::CredentialOrphaned
             | Action::ClockBehind

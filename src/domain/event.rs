@@ -13,7 +13,7 @@ use super::name::{AccessName, DomainName, TargetName};
 use super::principal::Actor;
 use super::target::{Environment, Target};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     RequestCreated,

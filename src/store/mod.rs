@@ -264,7 +264,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn raise_outbox(&self, above: i64, at: Timestamp, events: &[Event]) -> StoreResult<Option<i64>>;
 
     // Events that somebody must be told of ([`Event::is_tier_one`]), from the step that they tell of on.
-    async fn alerts(&self, limit: u32) -> StoreResult<Vec<Outgoing>>;
+    /// Those with ids above `after`, in order.
+    async fn alerts(&self, after: i64, limit: u32) -> StoreResult<Vec<Outgoing>>;
     async fn alerts_waiting(&self) -> StoreResult<u64>;
     /// Whoever is to know has been told. Twice is as good as once.
     async fn alert_told(&self, id: i64) -> StoreResult<()>;

@@ -11,7 +11,7 @@ use crate::domain::target::{Target, TargetKind};
 
 /// The shortest and the longest that AWS issues credentials of a role for.
 const SHORTEST: Duration = Duration::from_mins(15);
-const LONGEST: Duration = Duration::from_hours(12);
+pub const LONGEST_CREDENTIAL: Duration = Duration::from_hours(12);
 /// What a role allows at most unless somebody changed it.
 const DEFAULT_MAXIMUM: Duration = Duration::from_hours(1);
 /// The longest session policy that AWS accepts, in characters.
@@ -58,7 +58,7 @@ pub(super) fn read(section: &Section<'_>, common: Common) -> Option<AwsTarget> {
                 `{ readonly = \"arn:aws:iam::123456789012:role/ReadOnly\" }`";
     let roles = super::accesses(section, what, role_arn);
     let session_policies = session_policies(section, &roles);
-    let maximum = section.duration("maximum", SHORTEST, LONGEST).unwrap_or(DEFAULT_MAXIMUM);
+    let maximum = section.duration("maximum", SHORTEST, LONGEST_CREDENTIAL).unwrap_or(DEFAULT_MAXIMUM);
     Some(AwsTarget {
         target: common.target(TargetKind::Aws, roles.keys().cloned().collect())?,
         region: region?,

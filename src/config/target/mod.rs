@@ -16,7 +16,7 @@ use super::reader::Section;
 use crate::domain::name::{AccessName, DomainName, GroupName, TargetName};
 use crate::domain::target::{Environment, Target, TargetKind};
 
-pub use aws::AwsTarget;
+pub use aws::{AwsTarget, LONGEST_CREDENTIAL};
 pub use hosts::{Host, Hosts};
 pub use postgres::{Admin, PostgresTarget};
 pub use source::{Aws, Source, Static, kept_name};

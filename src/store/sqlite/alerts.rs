@@ -19,9 +19,10 @@ pub(super) fn append(db: &Connection, at: Timestamp, events: &[Event]) -> Result
     Ok(())
 }
 
-pub(super) fn oldest(db: &Connection, limit: u32) -> Result<Vec<Outgoing>, Failure> {
-    let mut query = db.prepare_cached("SELECT id, at, event FROM alerts ORDER BY id LIMIT ?1")?;
-    let rows = query.query_map([limit], outgoing)?;
+pub(super) fn oldest(db: &Connection, after: i64, limit: u32) -> Result<Vec<Outgoing>, Failure> {
+    let mut query =
+        db.prepare_cached("SELECT id, at, event FROM alerts WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let rows = query.query_map(params![after, limit], outgoing)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -480,8 +480,8 @@ impl Store for SqliteStore {
         self.read(leftovers::all).await
     }
 
-    async fn alerts(&self, limit: u32) -> StoreResult<Vec<Outgoing>> {
-        self.read(move |db| alerts::oldest(db, limit)).await
+    async fn alerts(&self, after: i64, limit: u32) -> StoreResult<Vec<Outgoing>> {
+        self.read(move |db| alerts::oldest(db, after, limit)).await
     }
 
     async fn alerts_waiting(&self) -> StoreResult<u64> {

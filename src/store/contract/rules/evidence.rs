@@ -168,16 +168,17 @@ pub async fn what_must_be_told_is_kept_until_it_was(store: Arc<dyn Store>) {
     let told = Event::new(Action::CredentialDestructionFailed, Outcome::Failed);
     good(store.append_events(at(1), &[event("not told"), told.clone()]).await);
     good(store.append_events(at(2), &[Event::done(Action::StreamCaughtUp)]).await);
-    let waiting = good(store.alerts(10).await);
+    let waiting = good(store.alerts(0, 10).await);
     assert_eq!(waiting.iter().map(|one| (one.at, &one.event)).next(), Some((at(1), &told)));
     assert_eq!((waiting.len(), good(store.alerts_waiting().await)), (2, 2));
-    assert_eq!(good(store.alerts(1).await).len(), 1);
+    assert_eq!(good(store.alerts(0, 1).await).len(), 1);
+    let first = waiting.first().map_or(0, |first| first.id);
+    assert_eq!(good(store.alerts(first, 10).await), waiting.get(1..).unwrap_or_default());
     // That it is recorded does not tell it.
     let last = good(store.outbox(10).await).last().map_or(0, |outgoing| outgoing.id);
     good(store.outbox_done(last).await);
     for _ in 0..2 {
-        let first = waiting.first().map_or(0, |first| first.id);
         good(store.alert_told(first).await);
-        assert_eq!(good(store.alerts(10).await), waiting.get(1..).unwrap_or_default());
+        assert_eq!(good(store.alerts(0, 10).await), waiting.get(1..).unwrap_or_default());
     }
 }
