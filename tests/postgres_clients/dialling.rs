@@ -14,7 +14,7 @@ fn a_server_that_gave_up_waiting_for_the_credential_is_dialled_again() {
     let locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     wait_until("roles are locked", || postgres.value("postgres", locked) == "1");
     let waiting =
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE ROLE%'";
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%CREATE ROLE%'";
     let mut psql = bastion.psql_command("alice", "ledger-dev", &["-Atc", "SELECT 'served'"]);
     let client = Running::start_quietly(&mut psql);
     wait_until("the role waits", || postgres.value("postgres", waiting) == "1");
