@@ -148,7 +148,14 @@ impl Access {
             found_at: self.now(),
             last_error: None,
         };
-        if let Err(error) = self.keep_leftover(&leftover, None).await {
+        let is_kept = |kept: &Leftover| (&kept.place, &kept.handle) == (&leftover.place, &leftover.handle);
+        let kept = match self.leftovers(is_kept).await {
+            // With what was told of it.
+            Ok(kept) if !kept.is_empty() => Ok(()),
+            Ok(_) => self.keep_leftover(&leftover, None).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
             tracing::error!(%error, handle = lease.handle, "that a credential was left open cannot be kept");
         }
     }

@@ -130,13 +130,8 @@ fn a_deny_that_no_session_has_is_found_recorded_and_removed_when_nothing_needs_i
     let ours = world.policies("ReadOnly").into_keys().next().unwrap();
     // As a store that was restored from a copy has forgotten it; and somebody else's, which is none of ours.
     let lost = ours.replace(&granted.session, "ses-0123456789abcdef");
-    let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
-    let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
     for name in [lost.as_str(), "sallyport-0000000000000000-ses-0123456789abcdef"] {
-        let put = format!(
-            "c.put_role_policy(RoleName='ReadOnly', PolicyName='{name}', PolicyDocument='{document}')"
-        );
-        world.amazon.python("iam", &put);
+        world.put_deny(name);
     }
     world.bastion.advance(301);
     let found = world.bastion.events("credential_orphaned");
@@ -174,12 +169,7 @@ fn wherever_the_janitor_dies_a_deny_is_found_and_removed_once() {
         world.bastion.set_environment(&[(failpoint::VARIABLE, place)]);
         world.bastion.boot();
         // Of a session whose credentials are all over: removed at once.
-        let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
-        let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
-        let put = format!(
-            "c.put_role_policy(RoleName='ReadOnly', PolicyName='{ours}', PolicyDocument='{document}')"
-        );
-        world.amazon.python("iam", &put);
+        world.put_deny(&ours);
         world.bastion.pass(301);
         wait_until(&format!("it dies at {place}"), || !world.bastion.server().is_running());
         world.bastion.kill();
@@ -208,11 +198,7 @@ fn a_deny_that_is_left_where_no_target_is_any_more_is_told() {
     world.revoke(&granted.session);
     let ours = world.policies("ReadOnly").into_keys().next().unwrap();
     let lost = ours.replace(&granted.session, "ses-0123456789abcdef");
-    let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
-    let document = json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string();
-    let put =
-        format!("c.put_role_policy(RoleName='ReadOnly', PolicyName='{lost}', PolicyDocument='{document}')");
-    world.amazon.python("iam", &put);
+    world.put_deny(&lost);
     world.bastion.advance(301);
     assert_eq!(world.bastion.events("credential_orphaned").len(), 1);
     world.bastion.set_targets("");

@@ -78,6 +78,16 @@ impl World {
         serde_json::from_str(&self.amazon.python("iam", &lines)).unwrap()
     }
 
+    /// Puts a policy on the role past the gateway.
+    pub(super) fn put_deny(&self, name: &str) {
+        let statement = json!({ "Effect": "Deny", "Action": "*", "Resource": "*" });
+        let document = json!({ "Version": "2012-10-17", "Statement": [statement] });
+        let put = format!(
+            "c.put_role_policy(RoleName='ReadOnly', PolicyName='{name}', PolicyDocument='{document}')"
+        );
+        self.amazon.python("iam", &put);
+    }
+
     /// That what was handed out in the session, and nothing else, is denied.
     #[track_caller]
     pub(super) fn assert_denied(&self, session: &str) {
