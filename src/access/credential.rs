@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,12 +95,33 @@ impl OpenCredential {
         &self.fingerprint
     }
 
-    /// Makes it open nothing any more; connections that it has opened go on. Goes on to its end even
-    /// if the caller gives up.
-    pub async fn shut(mut self) -> Result<(), Deny> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let (access, target) = (Arc::clone(&open.access), Arc::clone(&open.target));
-        access.credentials.tasks.spawn(open.shut()).await.unwrap_or_else(|error| {
+    /// Begins to make it open nothing any more; connections that it has opened go on.
+    pub fn shut(mut self) -> Shutting {
+        Shutting(self.open.take().map(|open| {
+            let (access, target) = (Arc::clone(&open.access), Arc::clone(&open.target));
+            let task = access.credentials.tasks.spawn(open.shut());
+            Underway { access, target, task }
+        }))
+    }
+}
+
+/// A credential that is being shut, which goes on to its end whether or not that is waited for.
+#[derive(Debug)]
+#[must_use = "nobody may work at the target before it is known that the credential opens nothing any more"]
+pub struct Shutting(Option<Underway>);
+
+#[derive(Debug)]
+struct Underway {
+    access: Arc<Access>,
+    target: Arc<PostgresTarget>,
+    task: JoinHandle<Result<(), Deny>>,
+}
+
+impl Shutting {
+    /// Returns when the source has confirmed that the credential opens nothing any more.
+    pub async fn done(self) -> Result<(), Deny> {
+        let Some(Underway { access, target, task }) = self.0 else { return Ok(()) };
+        task.await.unwrap_or_else(|error| {
             access.look_soon(&target);
             Err(Deny::CredentialUnavailable { detail: format!("shutting it failed: {error}") })
         })

@@ -5,7 +5,7 @@
 //! 3. `access::admit`: principal and target's name → permit, or the reason why not
 //! 4. `gateway::live::begin`: registered, checked once more, its beginning durable; the target is dialled meanwhile
 //! 5. credential issued, [`upstream::connect`]
-//! 6. the target's greeting passed on, with a cancel key of ours
+//! 6. the target's greeting passed on, with a cancel key of ours, while the credential is shut
 //! 7. [`pump`]: bytes both ways until something ends
 //! 8. goodbye, both sockets closed, the target's statement cancelled, the end written down
 
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::access::Access;
 use crate::access::connect::{RefusedConnection, Wanted, end_reason};
+use crate::access::credential::Shutting;
 use crate::access::refusal::Refusal;
 use crate::audit::record::{Body, Credential as CredentialRecord, CredentialMark, Notice};
 use crate::audit::{Totals, Unrecordable};
@@ -74,6 +75,12 @@ pub struct PostgresGateway {
     access: Arc<Access>,
     settings: Settings,
     keys: CancelKeys,
+}
+
+/// The way to a target, made with a credential that may not be shut yet.
+struct Reached {
+    upstream: Upstream,
+    shutting: Shutting,
 }
 
 /// A client that has proved who it is.
@@ -249,11 +256,8 @@ impl PostgresGateway {
             reached = Box::pin(reach) => reached,
         };
         match reached {
-            Ok(upstream) => Box::pin(self.carry(known, live, upstream)).await,
-            Err((goodbye, reason)) => {
-                close(&mut known.stream, Some(goodbye)).await;
-                live.finish(reason, Totals::default()).await;
-            }
+            Ok(reached) => Box::pin(self.carry(known, live, reached)).await,
+            Err(why) => end_unused(&mut known, live, why).await,
         }
     }
 
@@ -298,18 +302,15 @@ impl PostgresGateway {
         ahead: Ahead,
         database: &str,
         start: &StartupParameters,
-    ) -> Result<Upstream, (Goodbye, EndReason)> {
-        let denied = |deny: Deny| {
-            let detail = deny.to_string();
-            (Goodbye::from(&deny), EndReason::TargetUnreachable { detail })
-        };
+    ) -> Result<Reached, (Goodbye, EndReason)> {
         let unrecordable = |error: Unrecordable| {
             let reason = EndReason::Unrecordable { detail: error.to_string() };
             (Goodbye::from(&reason), reason)
         };
         let replicates = start.wants_replication();
-        let open = self.access.open_credential(live.permit(), replicates).await.map_err(denied)?;
-        let Some(credential) = open.credential() else { return Err(denied(Deny::ShuttingDown)) };
+        let open =
+            self.access.open_credential(live.permit(), replicates).await.map_err(|deny| denied(&deny))?;
+        let Some(credential) = open.credential() else { return Err(denied(&Deny::ShuttingDown)) };
         let mark = CredentialMark {
             handle: credential.user.clone(),
             fingerprint: Some(open.fingerprint().to_owned()),
@@ -322,7 +323,7 @@ impl PostgresGateway {
         let upstream = match connected {
             Ok(upstream) => upstream,
             Err(error) => {
-                let _told_by_its_log = open.shut().await;
+                let _told_by_its_log = open.shut().done().await;
                 tracing::warn!(connection = %live.id(), target = %live.permit().target().name, %error, "target not reached");
                 let detail = error.to_string();
                 return Err((unreachable(error), EndReason::TargetUnreachable { detail }));
@@ -334,20 +335,32 @@ impl PostgresGateway {
         );
         let mut notes = vec![Body::Notice(Notice::new(text))];
         notes.extend(record::settings(&upstream.parameters()));
-        let (shut, recorded) = tokio::join!(open.shut(), live.recorder().record(&notes));
-        shut.map_err(denied)?;
-        recorded.map_err(unrecordable)?;
-        Ok(upstream)
+        let shutting = open.shut();
+        live.recorder().record(&notes).await.map_err(unrecordable)?;
+        Ok(Reached { upstream, shutting })
     }
 
     /// Phases 6 to 8.
-    async fn carry(&self, mut known: Known, live: LiveConnection, upstream: Upstream) {
+    async fn carry(&self, mut known: Known, live: LiveConnection, reached: Reached) {
+        let Reached { upstream, shutting } = reached;
         let canceller = upstream.canceller.clone();
         let target = CancelTarget { canceller: canceller.clone(), recorder: live.recorder().clone() };
         let key = self.keys.issue(known.version, target);
         if let Err(error) = greet(&mut known, &upstream, &key).await {
             tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
             return live.finish(EndReason::ClientClosed, Totals::default()).await;
+        }
+        // Nothing that the client says is read before: a crash of the target could forget a credential that is being
+        // shut but not one that is, and whoever works there could have given it a password of their own.
+        let mut stop = live.stop_signal();
+        let shut = tokio::select! {
+            biased;
+            reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
+            shut = shutting.done() => shut.map_err(|deny| denied(&deny)),
+        };
+        if let Err(why) = shut {
+            drop(upstream);
+            return end_unused(&mut known, live, why).await;
         }
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
@@ -364,6 +377,18 @@ impl PostgresGateway {
         drop(key);
         live.finish(reason, totals).await;
     }
+}
+
+/// What a connection ends with whose credential is not to be had, or not to be shut.
+fn denied(deny: &Deny) -> (Goodbye, EndReason) {
+    let detail = deny.to_string();
+    (Goodbye::from(deny), EndReason::TargetUnreachable { detail })
+}
+
+/// Ends a connection that was recorded and never carried anything.
+async fn end_unused(known: &mut Known, live: LiveConnection, (goodbye, reason): (Goodbye, EndReason)) {
+    close(&mut known.stream, Some(goodbye)).await;
+    live.finish(reason, Totals::default()).await;
 }
 
 /// Phase 6: what the target said when it was ready, with a cancel key of ours.
