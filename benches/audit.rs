@@ -229,8 +229,8 @@ async fn fill(recorder: &Recorder, statements: u64) {
     while n < statements {
         for _ in 0..500 {
             n += 1;
-            recorder.note_wait(statement(n)).await.unwrap();
-            recorder.note_wait(statement_end(n)).await.unwrap();
+            recorder.note_wait(&[statement(n)]).await.unwrap();
+            recorder.note_wait(&[statement_end(n)]).await.unwrap();
         }
         recorder.record(&[]).await.unwrap();
     }

@@ -3,13 +3,18 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test's helpers fail by panicking")]
 
+#[path = "fr_281_credentials/breaking.rs"]
+mod breaking;
 #[path = "fr_281_credentials/janitor.rs"]
 mod janitor;
+#[path = "fr_281_credentials/shutting.rs"]
+mod shutting;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use futures_util::StreamExt as _;
 use sallyport::failpoint;
 use serde_json::{Value, json};
 use support::bastion::{ADMIN_DIR, PASSWORD, target};
@@ -144,12 +149,36 @@ fn no_secret_is_written_or_told_anywhere() {
     assert!(!postgres.log().contains(ADMIN_PASSWORD));
 }
 
+/// Every session there is, `at_once` of them at a time.
+fn revoke_all(installations: &[Bastion], at_once: usize) {
+    std::thread::scope(|scope| {
+        for bastion in installations {
+            let (_, mine) = bastion.api(Some("bob"), "GET", "/pam/sessions?limit=1000", None);
+            let mine = mine["items"].as_array().cloned().unwrap_or_default();
+            assert!(!mine.is_empty());
+            for some in mine.chunks(mine.len().div_ceil(at_once / installations.len())) {
+                let some = some.to_vec();
+                scope.spawn(move || {
+                    for session in some {
+                        let body = json!({ "session": session["id"], "why": "all is done" });
+                        let (status, answer) = bastion.post("bob", "/pam/revoke", body);
+                        let state = &answer["credential"]["state"];
+                        assert_eq!((status, state), (200, &json!("destroyed")), "{answer}");
+                    }
+                });
+            }
+        }
+    });
+}
+
 /// As two nodes and more would be at work; each installation's janitor sees the other's roles.
 #[test]
 fn two_hundred_sessions_of_two_installations_leave_the_server_as_it_was() {
     const TARGETS: usize = 50;
     const ACCESSES: [&str; 2] = ["readonly", "dba"];
-    let postgres = Postgres::start();
+    /// So many are made at a time, and ended.
+    const AT_ONCE: usize = 20;
+    let postgres = Postgres::start_with(&["max_connections=300"]);
     let before = catalogue(&postgres);
     let name = |number| format!("many-{number}");
     let targets: Vec<String> =
@@ -160,46 +189,35 @@ fn two_hundred_sessions_of_two_installations_leave_the_server_as_it_was() {
     };
     let installations = [start(), start()];
     let mut sessions = BTreeSet::new();
-    for bastion in &installations {
-        for (number, access) in (0..TARGETS).flat_map(|number| ACCESSES.map(|access| (number, access))) {
-            sessions.insert(bastion.grant("alice", &name(number), access, 600, &[]).session);
-        }
-    }
-    assert_eq!(sessions.len(), 200);
-    // All accesses of both at a time, so that they meet each other and the janitors.
-    std::thread::scope(|scope| {
+    let mut drivers = Vec::new();
+    // All accesses of both, so that they meet each other and the janitors.
+    for number in 0..TARGETS {
         for (bastion, access) in
             installations.iter().flat_map(|bastion| ACCESSES.map(|access| (bastion, access)))
         {
-            scope.spawn(move || {
-                for number in 0..TARGETS {
-                    let mut psql = bastion.client("psql", "alice", &format!("{}+{access}", name(number)));
-                    psql.args(["-XAtqc", "CREATE TEMP TABLE made (id int); SELECT 'here'"]);
-                    support::Finished::from(psql.output().unwrap()).success().says("here");
-                }
-            });
+            sessions.insert(bastion.grant("alice", &name(number), access, 600, &[]).session);
+            let login = format!("{}+{access}", name(number));
+            drivers.push(bastion.driver_config("alice", &login, &bastion.token("alice")));
         }
+    }
+    assert_eq!(sessions.len(), 200);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let of = runtime.handle();
+    let connecting = futures_util::stream::iter(drivers).map(|(config, tls)| async move {
+        let (client, connection) = config.connect(tls).await.unwrap();
+        of.spawn(connection);
+        client.batch_execute("CREATE TEMP TABLE made (id int)").await.unwrap();
+        client
     });
+    let clients: Vec<_> = runtime.block_on(connecting.buffer_unordered(AT_ONCE).collect());
     let roles: BTreeSet<String> = postgres.session_roles().into_iter().collect();
     assert_eq!(roles, sessions.iter().map(|session| handle(session)).collect::<BTreeSet<_>>());
+    let connected = "SELECT count(*) FROM pg_stat_activity WHERE usename LIKE 'sp\\_ses\\_%'";
+    assert_eq!(postgres.value("postgres", connected), "200");
     installations[0].advance(janitor::EVERY);
     assert_eq!(postgres.session_roles().len(), sessions.len(), "each leaves the other's alone");
-    std::thread::scope(|scope| {
-        for bastion in &installations {
-            scope.spawn(|| {
-                let (_, mine) = bastion.api(Some("bob"), "GET", "/pam/sessions?limit=1000", None);
-                for session in mine["items"].as_array().unwrap() {
-                    let body = json!({ "session": session["id"], "why": "all is done" });
-                    let (status, answer) = bastion.post("bob", "/pam/revoke", body);
-                    assert_eq!(
-                        (status, &answer["credential"]["state"]),
-                        (200, &json!("destroyed")),
-                        "{answer}"
-                    );
-                }
-            });
-        }
-    });
+    revoke_all(&installations, AT_ONCE);
+    wait_until("all are cut", || clients.iter().all(tokio_postgres::Client::is_closed));
     assert_eq!(catalogue(&postgres), before);
     for bastion in &installations {
         assert_eq!(bastion.events("credential_orphaned"), Vec::<Value>::new());

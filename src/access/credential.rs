@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::PostgresTarget;
 use crate::credentials::sources::Sources;
 use crate::credentials::{
-    Credential, CredentialSource, Destroyed, Destruction, Holder, Opened, Replication, SourceError,
-    SourceRequest,
+    AssumedRole, Credential, CredentialSource, Destroyed, Destruction, Holder, Opened, Replication,
+    SourceError, SourceRequest,
 };
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
@@ -38,6 +38,7 @@ use crate::domain::time::Timestamp;
 use crate::failpoint;
 
 use super::Access;
+use super::connect::end_reason;
 use super::janitor::Janitor;
 use super::refusal::{Refusal, deny_from_store};
 use super::slots::Slots;
@@ -61,8 +62,8 @@ pub(super) struct Slot {
     pub work: Arc<Mutex<()>>,
     /// Cancelled when it is to be destroyed: what is still being made is not waited for.
     ended: CancellationToken,
-    /// Whether nothing runs at the target that an earlier process left there.
-    quiet: AtomicBool,
+    /// Whether nothing runs at the target that an earlier process left there, or that may have come in past us.
+    pub(super) quiet: AtomicBool,
 }
 
 /// A credential that opens the target until it is shut. Dropped unshut, it is shut all the same, by
@@ -141,16 +142,20 @@ impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, held, slot } = self;
         let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
-        if shut.is_err() {
-            access.left_open(&target, &lease).await;
-        }
-        drop((held, slot));
-        shut.map_err(|error| {
+        let shut = shut.map_err(|error| {
             let detail = error_chain(&error);
             metrics::counter!("sallyport_credentials_left_open_total").increment(1);
             tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
-            Deny::CredentialUnavailable { detail }
-        })
+            Deny::CredentialLeftOpen { detail }
+        });
+        if let Err(deny) = &shut {
+            // Who works at the target could have given it a password of their own, and come in with that.
+            slot.quiet.store(false, Ordering::Release);
+            access.hub.tell(|live| live.session == lease.session, &end_reason(deny));
+            access.left_open(&target, &lease).await;
+        }
+        drop((held, slot));
+        shut
     }
 }
 
@@ -240,6 +245,18 @@ impl Credentials {
         }
     }
 
+    /// What a record says of a role that was assumed to reach a target.
+    fn marks_of(&self, assumed: &AssumedRole) -> serde_json::Value {
+        let AssumedRole { role, credential } = assumed;
+        let secret = credential.secret_access_key.expose();
+        serde_json::json!({
+            "role": role,
+            "access_key_id": credential.access_key_id,
+            "fingerprint": crypto::hex(&crypto::hmac_sha256(self.fingerprint_key.expose(), secret.as_bytes())),
+            "valid_until": credential.expires_at.to_string(),
+        })
+    }
+
     /// An HMAC of the secret: tells two credentials apart, tells nothing of either.
     pub fn fingerprint(&self, credential: &Credential) -> String {
         let mac = crypto::hmac_sha256(self.fingerprint_key.expose(), credential.password.expose().as_bytes());
@@ -290,7 +307,7 @@ impl Access {
         };
         let holder = Some(Holder { principal: &permit.principal().name, request: &session.request });
         let request = SourceRequest { holder, replication, ..source_request(&target, &lease) };
-        // What a crash left running ends before the session goes on.
+        // What a crash left running, or may have come in past us, ends before the session goes on.
         if is_issued && !slot.quiet.load(Ordering::Acquire) {
             self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
         }
@@ -304,15 +321,19 @@ impl Access {
         })?;
         failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
+        let assumed = opened.assumed.clone();
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), held, slot };
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
         let valid_until = open.credential().and_then(|credential| credential.valid_until);
-        let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
+        let mut event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
             .with("fingerprint", open.fingerprint.as_str())
             .with("renewed", is_issued)
             .with("valid_until", valid_until.map(|until| until.to_string()));
+        if let Some(assumed) = &assumed {
+            event = event.with("assumed", self.credentials.marks_of(assumed));
+        }
         let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
         stepped.map_err(|error| deny_from_store(&error))?;
         failpoint::reached("credential_issued");
@@ -403,8 +424,11 @@ impl Access {
                 let last_error = Some(what.clone());
                 (LeaseRecord { last_error, changed_at: self.now(), ..releasing }, None)
             }
-            Ok(Destruction::Done(Destroyed { how, terminated })) => {
+            Ok(Destruction::Done(Destroyed { how, terminated, assumed })) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
+                if let Some(assumed) = assumed {
+                    event = event.with("assumed", self.credentials.marks_of(assumed));
+                }
                 (next, Some(event.with("how", how.as_str()).with("backends_terminated", *terminated)))
             }
             Err(error) => {

@@ -5,11 +5,13 @@
 //! at the same target is left alone.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::config::PostgresTarget;
 use crate::credentials::{Destroyed, Destruction, Found, Replication, SourceRequest};
+use crate::domain::deny::Deny;
 use crate::domain::event::{Action, Event};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::leftover::{Leftover, LeftoverKind};
@@ -18,7 +20,8 @@ use crate::domain::session::SessionStatus;
 use crate::failpoint;
 
 use super::Access;
-use super::credential::{error_chain, source_request};
+use super::connect::end_reason;
+use super::credential::{Slot, error_chain, source_request};
 use super::looks::{Look, Looks};
 use super::refusal::Refusal;
 use super::rounds::as_they_come;
@@ -211,19 +214,16 @@ impl Access {
         let now = |handle: &str| all.iter().find(|found| found.handle == handle);
         lock(&self.credentials.janitor.foreign)
             .retain(|(at, handle)| *at != address || now(handle).is_some());
+        let mut look = Look::Clean;
         for kept in &kept {
             let is_over = |found: &Found| kept.kind == LeftoverKind::Open && !found.open;
             if now(&kept.handle).is_none_or(is_over) {
-                self.leftover_is_gone(kept, now(&kept.handle).is_some()).await?;
+                look = look.max(self.leftover_is_gone(target, kept, now(&kept.handle).is_some()).await?);
             }
         }
-        let mut look = Look::Clean;
         for found in &all {
             // Seen before the store was asked, so what is made meanwhile has its intent there.
-            match self.reconcile(target, found).await? {
-                Look::Clean => {}
-                worse => look = worse,
-            }
+            look = look.max(self.reconcile(target, found).await?);
         }
         Ok(look)
     }
@@ -238,16 +238,37 @@ impl Access {
     }
 
     /// Ended before that could be recorded, or by somebody else.
-    async fn leftover_is_gone(&self, kept: &Leftover, is_there: bool) -> Result<(), Refusal> {
+    async fn leftover_is_gone(
+        &self,
+        target: &PostgresTarget,
+        kept: &Leftover,
+        is_there: bool,
+    ) -> Result<Look, Refusal> {
         if kept.kind != LeftoverKind::Open {
             let event = self.leftover_event(Action::CredentialDestroyed, kept).await?;
-            return self.end_leftover(kept, Some(event.with("how", "gone"))).await;
+            self.end_leftover(kept, Some(event.with("how", "gone"))).await?;
+            return Ok(Look::Clean);
         }
-        // Shut with its session's end, which is on record.
+        let slot = self.credentials.slots.of(&kept.session);
+        let held = slot.work.lock().await;
         let lease = self.store.lease_of_session(&kept.session).await?;
-        let goes_on = is_there && lease.is_some_and(|lease| lease.state == LeaseState::Issued);
-        let event = if goes_on { Some(self.shut_event(kept).await?) } else { None };
-        self.end_leftover(kept, event).await
+        let is_over = lease.as_ref().is_none_or(|lease| lease.state == LeaseState::Released);
+        let look = match lease.filter(|lease| is_there && lease.state == LeaseState::Issued) {
+            Some(lease) if !slot.quiet.load(Ordering::Acquire) => {
+                self.end_past_us(target, kept, &lease, &slot).await?
+            }
+            goes_on => {
+                // Else it was shut with its session's end, which is on record.
+                let event = if goes_on.is_some() { Some(self.shut_event(kept).await?) } else { None };
+                self.end_leftover(kept, event).await?;
+                Look::Clean
+            }
+        };
+        drop(held);
+        if is_over {
+            self.credentials.slots.forget(&kept.session, slot);
+        }
+        Ok(look)
     }
 
     async fn reconcile(&self, target: &Arc<PostgresTarget>, found: &Found) -> Result<Look, Refusal> {
@@ -266,7 +287,7 @@ impl Access {
         let look = match &lease {
             None => self.destroy_orphan(target, found).await,
             Some(lease) if found.open && lease.state != LeaseState::Releasing && is_active => {
-                self.shut_found_open(target, found, lease).await
+                self.shut_found_open(target, found, lease, &slot).await
             }
             // As it should be, or the sweep destroys it.
             Some(_) => Ok(Look::Clean),
@@ -289,6 +310,7 @@ impl Access {
         target: &PostgresTarget,
         found: &Found,
         lease: &LeaseRecord,
+        slot: &Slot,
     ) -> Result<Look, Refusal> {
         match self.still(target, found).await {
             Ok(Some(now)) if now.open => {}
@@ -300,14 +322,32 @@ impl Access {
         let (leftover, _) = self.leftover(LeftoverKind::Open, target, &lease.target, found).await?;
         self.keep_leftover(&leftover, None).await?;
         failpoint::reached("open_kept");
-        match self.credentials.source(target).lock(&source_request(target, lease)).await {
-            Ok(()) => {
+        self.end_past_us(target, &leftover, lease, slot).await
+    }
+
+    /// Shuts a session's credential that was left open, and ends whatever uses it: somebody may have come in past us, with a
+    /// password that a connection of the session has given it.
+    async fn end_past_us(
+        &self,
+        target: &PostgresTarget,
+        leftover: &Leftover,
+        lease: &LeaseRecord,
+        slot: &Slot,
+    ) -> Result<Look, Refusal> {
+        slot.quiet.store(false, Ordering::Release);
+        let detail = "it was found open, and whatever used it is ended".to_owned();
+        self.hub
+            .tell(|live| live.session == lease.session, &end_reason(&Deny::CredentialLeftOpen { detail }));
+        match self.credentials.source(target).quiet(&source_request(target, lease)).await {
+            Ok(terminated) => {
                 failpoint::reached("open_shut");
-                self.end_leftover(&leftover, Some(self.shut_event(&leftover).await?)).await?;
+                slot.quiet.store(true, Ordering::Release);
+                let event = self.shut_event(leftover).await?.with("backends_terminated", terminated);
+                self.end_leftover(leftover, Some(event)).await?;
                 Ok(Look::Clean)
             }
             Err(error) => {
-                self.leftover_stays(&leftover, error_chain(&error)).await?;
+                self.leftover_stays(leftover, error_chain(&error)).await?;
                 Ok(Look::Trouble)
             }
         }
@@ -345,7 +385,7 @@ impl Access {
         };
         match self.credentials.source(target).destroy(&request).await {
             Ok(Destruction::UnderWay { .. }) => Ok(Look::Trouble),
-            Ok(Destruction::Done(Destroyed { how, terminated })) => {
+            Ok(Destruction::Done(Destroyed { how, terminated, .. })) => {
                 failpoint::reached("orphan_destroyed");
                 let event = self.leftover_event(Action::CredentialDestroyed, &leftover).await?;
                 let event = event.with("how", how.as_str()).with("backends_terminated", terminated);

@@ -13,8 +13,8 @@ pub(super) const SOON: Duration = Duration::from_secs(5);
 /// How long it waits at most, however often it has found trouble at a server.
 const LATEST: Duration = Duration::from_mins(1);
 
-/// What a look came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a look came to, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Look {
     Clean,
     /// Something could not be ended.

@@ -108,11 +108,11 @@ impl Recorder {
         })
     }
 
-    /// Queues `body` behind what was recorded before. Waits only for room in the queue, not for the
+    /// Queues all of `bodies`, in order, behind what was recorded before. Waits only for room in the queue, not for the
     /// disk; should the disk fail later, the next call says so. Cancel-safe: dropped before it
     /// returns, nothing was queued.
-    pub async fn note_wait(&self, body: Body) -> Result<(), Unrecordable> {
-        let bodies = self.encode(&[body])?;
+    pub async fn note_wait(&self, bodies: &[Body]) -> Result<(), Unrecordable> {
+        let bodies = self.encode(bodies)?;
         let room = self.shared.journal.room(self.shared.size(&bodies)).await?;
         self.shared.queue(bodies, room, None)
     }

@@ -2,14 +2,14 @@
 //! longer than the session.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::config::{IdentityCache, SharedCredentialsProvider};
 
 use super::aws_role::{AssumeOrder, AwsRoles, SHORTEST, identity, provided, tags};
-use super::{SourceError, SourceRequest};
+use super::{AssumedRole, SourceError, SourceRequest};
 use crate::amazon::sdk_config;
 use crate::config::Aws;
 use crate::domain::time::Timestamp;
@@ -31,24 +31,37 @@ pub(super) struct Accounts {
 #[derive(Debug)]
 struct Assumed {
     aws: Aws,
-    config: SdkConfig,
-    expires_at: Timestamp,
+    account: Account,
+}
+
+/// As whom Amazon is asked.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) config: SdkConfig,
+    /// Where that is a role that was assumed.
+    pub(super) role: Option<AssumedRole>,
+}
+
+impl Assumed {
+    fn is_good_after(&self, instant: Timestamp) -> bool {
+        self.account.role.as_ref().is_some_and(|role| role.credential.expires_at > instant)
+    }
 }
 
 impl Accounts {
     /// For a session's credential. Where a role is assumed, Amazon's own log shows for whom and in which session.
-    pub(super) async fn config(
+    pub(super) async fn account(
         &self,
         aws: &Aws,
         request: &SourceRequest<'_>,
         now: Timestamp,
-    ) -> Result<SdkConfig, SourceError> {
+    ) -> Result<Account, SourceError> {
         let config = self.loaded(aws).await;
-        let Some(role) = &aws.role else { return Ok(config) };
+        let Some(role) = &aws.role else { return Ok(Account { config, role: None }) };
         let key = (request.lease.to_owned(), request.holder.is_some());
-        let is_good = |one: &&Assumed| one.aws == *aws && one.expires_at > now.plus(HARDLY_GOOD);
+        let is_good = |one: &&Assumed| one.aws == *aws && one.is_good_after(now.plus(HARDLY_GOOD));
         if let Some(known) = self.assumed().get(&key).filter(is_good) {
-            return Ok(known.config.clone());
+            return Ok(known.account.clone());
         }
         // What is done once the session is over takes a moment.
         let not_after = if request.holder.is_some() { request.ends_at } else { now.plus(SHORTEST) };
@@ -71,11 +84,12 @@ impl Accounts {
             .credentials_provider(SharedCredentialsProvider::new(provided(&credential)))
             .identity_cache(IdentityCache::no_cache())
             .build();
+        let role = Some(AssumedRole { role: role.clone(), credential: Arc::new(credential) });
+        let account = Account { config, role };
         let mut assumed = self.assumed();
-        assumed.retain(|_, one| one.expires_at > now);
-        let expires_at = credential.expires_at;
-        assumed.insert(key, Assumed { aws: aws.clone(), config: config.clone(), expires_at });
-        Ok(config)
+        assumed.retain(|_, one| one.is_good_after(now));
+        assumed.insert(key, Assumed { aws: aws.clone(), account: account.clone() });
+        Ok(account)
     }
 
     /// The credential is destroyed: what was assumed for it is not needed any more.

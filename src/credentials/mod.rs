@@ -20,11 +20,13 @@ pub mod static_secret;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use self::aws_role::RoleCredential;
 use crate::config::PostgresTarget;
 use crate::domain::id::{RequestId, SessionId};
 use crate::domain::name::{TargetName, UserName};
@@ -65,10 +67,20 @@ pub struct Opened {
     pub credential: Credential,
     /// Who shuts it, where it has to be.
     admin: Option<postgres_admin::Admin>,
+    /// As whom Amazon was asked for it.
+    pub assumed: Option<AssumedRole>,
+}
+
+/// A role that was assumed to reach a target, in the session's name.
+#[derive(Debug, Clone)]
+pub struct AssumedRole {
+    /// Its ARN.
+    pub role: String,
+    pub credential: Arc<RoleCredential>,
 }
 
 /// How far a destruction is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Destruction {
     /// The source confirmed it.
     Done(Destroyed),
@@ -77,11 +89,19 @@ pub enum Destruction {
 }
 
 /// What became of a credential that was destroyed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Destroyed {
     pub how: How,
     /// Server processes that were terminated.
     pub terminated: u64,
+    /// As whom Amazon was asked for that.
+    pub assumed: Option<AssumedRole>,
+}
+
+impl From<How> for Destroyed {
+    fn from(how: How) -> Self {
+        Self { how, terminated: 0, assumed: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,13 +237,8 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// As [`Self::shut`], for one that somebody else opened and left open.
-    async fn lock(&self, _request: &SourceRequest<'_>) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    /// Shuts the credential and ends whatever uses it, for a session whose connections all ended
-    /// without us (a crash). Gives the number of server processes that were terminated.
+    /// Shuts the credential and ends whatever uses it: it was left open, or in use by what no gateway carries (a crash).
+    /// Gives the number of server processes that were terminated.
     async fn quiet(&self, _request: &SourceRequest<'_>) -> Result<u64, SourceError> {
         Ok(0)
     }

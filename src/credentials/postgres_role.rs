@@ -39,6 +39,10 @@ const TERMINATE_TRIES: u32 = 3;
 /// it was shut is waited for: whoever is connected as the role may have given it a password meanwhile.
 const UNWAITED: &str = "SET LOCAL synchronous_commit = off; ";
 
+/// Has the server wait for its disk where it is told not to, be it by its own configuration.
+const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local', true) \
+    WHERE pg_catalog.current_setting('synchronous_commit') = 'off'; ";
+
 /// What every handle begins with; the session's id follows.
 const PREFIX: &str = "sp_";
 
@@ -95,10 +99,6 @@ impl CredentialSource for PostgresRole {
         .await
     }
 
-    async fn lock(&self, request: &SourceRequest<'_>) -> Result<(), SourceError> {
-        bounded(async { shut(&Admin::connect(request.target, None).await?, request.handle).await }).await
-    }
-
     async fn quiet(&self, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
         bounded(async {
             let admin = Admin::connect(request.target, None).await?;
@@ -112,7 +112,7 @@ impl CredentialSource for PostgresRole {
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         let terminated = bounded(destroy(request)).await?;
-        Ok(Destruction::Done(Destroyed { how: How::Dropped, terminated }))
+        Ok(Destruction::Done(Destroyed { terminated, ..How::Dropped.into() }))
     }
 
     async fn list(&self, target: &PostgresTarget) -> Result<Vec<Found>, SourceError> {
@@ -121,7 +121,7 @@ impl CredentialSource for PostgresRole {
 }
 
 async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
-    let shut = format!("ALTER ROLE {} NOLOGIN", identifier(handle));
+    let shut = format!("{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 
@@ -173,7 +173,7 @@ impl PostgresRole {
         failpoint::reached("role_made");
         let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
         let credential = Credential { user, password, sent: Sent::Proved, valid_until };
-        Ok(Opened { credential, admin: Some(admin) })
+        Ok(Opened { credential, admin: Some(admin), assumed: None })
     }
 
     /// An admin connection, and what [`look`] found.
@@ -338,7 +338,7 @@ async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceE
 /// Lets nobody in as the role any more, and ends what is there.
 async fn quiet(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
     admin
-        .batch_execute(&format!("ALTER ROLE {} NOLOGIN PASSWORD NULL", identifier(handle)))
+        .batch_execute(&format!("{WAITED}ALTER ROLE {} NOLOGIN PASSWORD NULL", identifier(handle)))
         .await
         .map_err(|source| failed("lock", handle, source))?;
     terminate(admin, role, handle).await

@@ -15,8 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::{
-    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
-    bounded,
+    Credential, CredentialSource, Destruction, How, Opened, Sent, SourceError, SourceRequest, bounded,
 };
 use crate::amazon::explain;
 use crate::clock::Clock;
@@ -46,8 +45,8 @@ impl RdsIam {
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
         let failed = SourceError::Amazon;
-        let config = self.accounts.config(aws, request, self.clock.now()).await?;
-        let provider = config.credentials_provider();
+        let account = self.accounts.account(aws, request, self.clock.now()).await?;
+        let provider = account.config.credentials_provider();
         let provider = provider.ok_or_else(|| failed("nothing says as whom to sign".to_owned()))?;
         let signer = provider.provide_credentials().await.map_err(|error| failed(explain(&error)))?;
         let now = self.clock.now();
@@ -61,7 +60,7 @@ impl RdsIam {
             sent: Sent::AsItIs,
             valid_until: Some(now.plus(valid_for)),
         };
-        Ok(Opened { credential, admin: None })
+        Ok(Opened { credential, admin: None, assumed: account.role })
     }
 }
 
@@ -82,7 +81,7 @@ impl CredentialSource for RdsIam {
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
         self.accounts.forget(request.lease);
-        Ok(Destruction::Done(Destroyed { how: How::Expires, terminated: 0 }))
+        Ok(Destruction::Done(How::Expires.into()))
     }
 }
 

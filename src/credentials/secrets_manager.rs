@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::accounts::Accounts;
 use super::postgres_admin::opens;
 use super::{
-    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
+    AssumedRole, Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError,
+    SourceRequest,
 };
 use crate::amazon::explain_answer;
 use crate::clock::Clock;
@@ -140,8 +141,9 @@ impl SecretsManager {
             let target = request.target.target.name.clone();
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
-        let client = Client::new(&self.accounts.config(aws, request, self.clock.now()).await?);
-        Ok(Vault { client, clock: &self.clock, secret: request.access_role })
+        let account = self.accounts.account(aws, request, self.clock.now()).await?;
+        let client = Client::new(&account.config);
+        Ok(Vault { client, assumed: account.role, clock: &self.clock, secret: request.access_role })
     }
 }
 
@@ -174,7 +176,7 @@ impl CredentialSource for SecretsManager {
         let kept = vault.value(CURRENT).await?;
         let password = Secret::new(kept.password);
         let credential = Credential { user: kept.username, password, sent: Sent::Proved, valid_until: None };
-        Ok(Opened { credential, admin: None })
+        Ok(Opened { credential, admin: None, assumed: vault.assumed })
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
@@ -210,7 +212,7 @@ impl SecretsManager {
             return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
         }
         self.is_over(request.lease);
-        Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
+        Ok(Destruction::Done(Destroyed { assumed: vault.assumed, ..How::Rotated.into() }))
     }
 }
 
@@ -224,6 +226,8 @@ fn version(lease: &str, step: &str, attempt: u32) -> String {
 /// One secret.
 struct Vault<'a> {
     client: Client,
+    /// As whom it asks.
+    assumed: Option<AssumedRole>,
     clock: &'a Clock,
     secret: &'a str,
 }

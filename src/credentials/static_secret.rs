@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::keep::{Keep, KeepError, Kept};
 use super::postgres_admin::opens;
-use super::{
-    Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError, SourceRequest,
-};
+use super::{Credential, CredentialSource, Destruction, How, Opened, Sent, SourceError, SourceRequest};
 use crate::config::{PostgresTarget, Source};
 use crate::crypto;
 use crate::domain::id::SessionId;
@@ -110,7 +108,7 @@ impl StaticSecrets {
         let changed = Kept { user: kept.user, password: next, next: None };
         self.keep.store(name, &changed).await.map_err(StaticError::from)?;
         failpoint::reached("static_kept");
-        Ok(Destruction::Done(Destroyed { how: How::Rotated, terminated: 0 }))
+        Ok(Destruction::Done(How::Rotated.into()))
     }
 }
 
@@ -124,11 +122,16 @@ impl CredentialSource for StaticSecrets {
         &self,
         request: &SourceRequest<'_>,
         _is_issued: bool,
-        _ended: &CancellationToken,
+        ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
         let name = request.access_role;
         let changing = self.changing(name);
-        let _held = changing.lock().await;
+        // Another session's end may change it, which takes a command's time.
+        let _held = tokio::select! {
+            biased;
+            () = ended.cancelled() => return Err(SourceError::Ended),
+            held = changing.lock() => held,
+        };
         let kept = self.keep.load(name).await.map_err(StaticError::from)?;
         if kept.next.is_some() {
             return Err(StaticError::HalfChanged { name: name.to_owned() }.into());
@@ -137,7 +140,7 @@ impl CredentialSource for StaticSecrets {
         let allow_md5 = matches!(&request.target.source, Source::Static(how) if how.allow_md5);
         let sent = if allow_md5 { Sent::ProvedOrHashed } else { Sent::Proved };
         let credential = Credential { user, password, sent, valid_until: None };
-        Ok(Opened { credential, admin: None })
+        Ok(Opened { credential, admin: None, assumed: None })
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
@@ -147,7 +150,7 @@ impl CredentialSource for StaticSecrets {
         };
         match &how.rotate {
             Some(command) => self.rotate(request, command).await,
-            None => Ok(Destruction::Done(Destroyed { how: How::Kept, terminated: 0 })),
+            None => Ok(Destruction::Done(How::Kept.into())),
         }
     }
 }

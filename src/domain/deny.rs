@@ -36,6 +36,8 @@ pub enum Deny {
         database: String,
         known: Vec<String>,
     },
+    /// The client would have the target hold up its own login, with the session's credential open.
+    SlowsLogin,
     NotYet {
         session: SessionId,
         from: Timestamp,
@@ -83,6 +85,10 @@ pub enum Deny {
     CredentialUnavailable {
         detail: String,
     },
+    /// Nobody may work at the target until it is shut: they could give it a password of their own.
+    CredentialLeftOpen {
+        detail: String,
+    },
     TooManyConnections {
         limit: usize,
     },
@@ -98,6 +104,7 @@ impl Deny {
             Self::UnknownTarget { .. } => "unknown_target",
             Self::OtherProtocol { .. } => "other_protocol",
             Self::UnknownDatabase { .. } => "unknown_database",
+            Self::SlowsLogin => "slows_login",
             Self::NotYet { .. } => "not_yet",
             Self::Expired { .. } => "expired",
             Self::Revoked { .. } => "revoked",
@@ -110,6 +117,7 @@ impl Deny {
             Self::Unrecordable { .. } => "unrecordable",
             Self::TargetUnavailable { .. } => "target_unavailable",
             Self::CredentialUnavailable { .. } => "credential_unavailable",
+            Self::CredentialLeftOpen { .. } => "credential_left_open",
             Self::TooManyConnections { .. } => "too_many_connections",
             Self::ShuttingDown => "shutting_down",
         }
@@ -139,6 +147,7 @@ impl Deny {
                 format!("Get credentials with: sallyport aws {target}")
             }
             Self::UnknownDatabase { target, known, .. } => format!("{target} serves: {}", known.join(", ")),
+            Self::SlowsLogin => "Connect without the setting post_auth_delay.".to_owned(),
             Self::PolicyRefused { .. } => {
                 "`sallyport targets` shows what you may ask for; the rules are your security team's."
                     .to_owned()
@@ -149,9 +158,8 @@ impl Deny {
             | Self::StoreUnavailable { .. }
             | Self::Unrecordable { .. }
             | Self::TargetUnavailable { .. }
-            | Self::CredentialUnavailable { .. } => {
-                "Tell the operator; the server's log says more.".to_owned()
-            }
+            | Self::CredentialUnavailable { .. }
+            | Self::CredentialLeftOpen { .. } => "Tell the operator; the server's log says more.".to_owned(),
             Self::TooManyConnections { .. } | Self::ShuttingDown => "Try again shortly.".to_owned(),
         }
     }
@@ -191,6 +199,9 @@ impl fmt::Display for Deny {
             Self::UnknownDatabase { target, database, .. } => {
                 write!(f, "target `{target}` has no database `{database}`")
             }
+            Self::SlowsLogin => {
+                f.write_str("post_auth_delay is not passed on: your session's role is open until the target has let you in")
+            }
             Self::NotYet { session, from } => write!(f, "session {session} starts at {from}"),
             Self::Expired { session, at, .. } => write!(f, "session {session} ended at {at}"),
             Self::Revoked { session, by, why, .. } => {
@@ -211,6 +222,9 @@ impl fmt::Display for Deny {
             Self::TargetUnavailable { detail } => write!(f, "cannot reach the target: {detail}"),
             Self::CredentialUnavailable { detail } => {
                 write!(f, "cannot obtain a credential for the target: {detail}")
+            }
+            Self::CredentialLeftOpen { detail } => {
+                write!(f, "the session's credential is open at the target and cannot be shut: {detail}")
             }
             Self::TooManyConnections { limit } => {
                 write!(f, "the gateway carries its limit of {limit} connections")

@@ -170,6 +170,7 @@ fn status_of_deny(deny: &Deny) -> StatusCode {
         }
         Deny::Ambiguous { .. } | Deny::AccessGone { .. } | Deny::NotYet { .. } => StatusCode::CONFLICT,
         Deny::NoSession { .. }
+        | Deny::SlowsLogin
         | Deny::Expired { .. }
         | Deny::Revoked { .. }
         | Deny::Blocked { .. }
@@ -181,6 +182,7 @@ fn status_of_deny(deny: &Deny) -> StatusCode {
         | Deny::Unrecordable { .. }
         | Deny::TargetUnavailable { .. }
         | Deny::CredentialUnavailable { .. }
+        | Deny::CredentialLeftOpen { .. }
         | Deny::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

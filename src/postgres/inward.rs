@@ -74,8 +74,9 @@ impl Inward<'_> {
     async fn observe(&mut self) -> Result<(), Stop> {
         self.walk()?;
         self.shared.answered.notify_one();
-        for body in self.shared.bodies(&mut self.events) {
-            self.shared.recorder.note_wait(body).await?;
+        let bodies = self.shared.bodies(&mut self.events);
+        if !bodies.is_empty() {
+            self.shared.recorder.note_wait(&bodies).await?;
         }
         Ok(())
     }

@@ -231,11 +231,10 @@ pub(super) async fn run(
         |event: &Event| matches!(event, Event::StatementEnded(ended) if ended.outcome == Outcome::Unresolved);
     let canceller = events.iter().any(unresolved).then_some(canceller);
     let reason = finish(outward, inward, stopped, canceller).await;
-    for body in shared.bodies(&mut events) {
+    let bodies = shared.bodies(&mut events);
+    if !bodies.is_empty() {
         // Should the journal be broken, the end record says so or the next start does.
-        if shared.recorder.note_wait(body).await.is_err() {
-            break;
-        }
+        let _told_there = shared.recorder.note_wait(&bodies).await;
     }
     Pumped { reason, totals: shared.totals() }
 }

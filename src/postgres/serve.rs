@@ -268,6 +268,9 @@ impl PostgresGateway {
         };
         // Nobody is told to ask for a session that psql could not use.
         find()?;
+        if known.start.wants_delay() {
+            return Err(Deny::SlowsLogin);
+        }
         let permit = self.access.admit(&known.principal, wanted).await?;
         let target = find()?;
         if known.start.wants_replication() {
@@ -317,7 +320,7 @@ impl PostgresGateway {
         };
         let issued = Body::Credential(CredentialRecord { step: "issued".to_owned(), mark, detail: None });
         // Durable with what comes next; the log has it of the credential itself already.
-        live.recorder().note_wait(issued).await.map_err(unrecordable)?;
+        live.recorder().note_wait(&[issued]).await.map_err(unrecordable)?;
         let connected = upstream::connect(target, credential, database, start, ahead).await;
         let user = credential.user.clone();
         let upstream = match connected {
@@ -348,6 +351,7 @@ impl PostgresGateway {
         let key = self.keys.issue(known.version, target);
         if let Err(error) = greet(&mut known, &upstream, &key).await {
             tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
+            drop((key, upstream, known));
             return live.finish(EndReason::ClientClosed, Totals::default()).await;
         }
         // Nothing that the client says is read before: a crash of the target could forget a credential that is being
@@ -356,7 +360,7 @@ impl PostgresGateway {
         let shut = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            shut = shutting.done() => shut.map_err(|deny| denied(&deny)),
+            shut = shutting.done() => shut.map_err(|deny| (Goodbye::from(&deny), end_reason(&deny))),
         };
         if let Err(why) = shut {
             drop(upstream);

@@ -55,11 +55,13 @@ impl From<&Deny> for Goodbye {
             | Deny::PrincipalGone
             | Deny::SessionGone { .. } => INVALID_AUTHORIZATION,
             Deny::UnknownDatabase { .. } => INVALID_CATALOG,
+            Deny::SlowsLogin => FEATURE_NOT_SUPPORTED,
             Deny::Expired { .. } | Deny::Revoked { .. } => ADMIN_SHUTDOWN,
             Deny::PolicyRefused { .. } => INSUFFICIENT_PRIVILEGE,
-            Deny::StoreUnavailable { .. } | Deny::CredentialUnavailable { .. } | Deny::ShuttingDown => {
-                CANNOT_CONNECT_NOW
-            }
+            Deny::StoreUnavailable { .. }
+            | Deny::CredentialUnavailable { .. }
+            | Deny::CredentialLeftOpen { .. }
+            | Deny::ShuttingDown => CANNOT_CONNECT_NOW,
             Deny::Unrecordable { .. } => IO_ERROR,
             Deny::TargetUnavailable { .. } => TARGET_UNREACHABLE,
             Deny::TooManyConnections { .. } => TOO_MANY_CONNECTIONS,

@@ -177,7 +177,7 @@ impl Carrier {
 
     /// As [`Self::record`], waiting for room in the queue only. Cancel-safe.
     pub(super) async fn note(&self, body: Body) -> Result<(), Unrecordable> {
-        self.recorder.note_wait(body).await.inspect_err(|error| self.unrecordable(error))
+        self.recorder.note_wait(&[body]).await.inspect_err(|error| self.unrecordable(error))
     }
 
     pub(super) fn unrecordable(&self, error: &Unrecordable) {

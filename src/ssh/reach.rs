@@ -146,7 +146,7 @@ struct Destroyed<'a> {
 impl Destroyed<'_> {
     async fn note(mut self) -> Result<(), Unrecordable> {
         if let Some(body) = self.body.clone() {
-            let noted = self.recorder.note_wait(body).await;
+            let noted = self.recorder.note_wait(&[body]).await;
             self.body = None;
             noted?;
         }

@@ -1,11 +1,8 @@
 //! What the janitor finds at a database: roles that no session has, and roles that were left open.
 
-use std::time::Duration;
-
 use sallyport::failpoint;
 use serde_json::json;
 
-use crate::support::process::{Running, pause_for};
 use crate::support::{Bastion, Options, Postgres, wait_until};
 use crate::{handle, lives};
 
@@ -148,85 +145,6 @@ fn what_is_open_and_cannot_be_shut_is_said_once_and_tried_until_it_is_shut() {
     let shut = bastion.events("credential_shut");
     assert_eq!((shut.len(), &shut[1]["outcome"]), (2, &json!("done")), "{shut:?}");
     assert!(bastion.metric("sallyport_credentials_orphaned").abs() < 0.1);
-    bastion.verify().success();
-}
-
-/// What was opened for a connection and cannot be shut, as the target does not let the admin in, is shut as soon as it does.
-#[test]
-fn what_could_not_be_shut_is_looked_for_soon() {
-    let postgres = Postgres::start();
-    let bastion = Bastion::start(&postgres);
-    let granted = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]);
-    let role = handle(&granted.session);
-    let is_open = || {
-        let can_log_in = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{role}' AND rolcanlogin");
-        postgres.value("postgres", &can_log_in) == "1"
-    };
-    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT 1"]);
-    // In seconds, from its login until the server says that it is in.
-    let client = Running::start_quietly(psql.env("PGOPTIONS", "-c post_auth_delay=7"));
-    wait_until("the credential is open", is_open);
-    // By no change of the configuration: its signal would wake what waits there.
-    postgres.query("postgres", "ALTER ROLE sallyport_admin NOLOGIN").success();
-    let end =
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'sallyport_admin'";
-    postgres.query("postgres", end).success();
-    client.finish().failure().says("cannot");
-    assert!(is_open(), "nobody could shut it");
-    assert_eq!(
-        bastion.statements().len(),
-        0,
-        "nobody worked at a target that could be entered past the gateway"
-    );
-    assert!(bastion.metric("sallyport_credentials_left_open_total") >= 1.0);
-
-    // Looked for in vain once, which somebody is told of.
-    bastion.advance(5);
-    assert!(is_open());
-    assert_eq!(bastion.events("credential_shut")[0]["outcome"], "failed");
-    postgres.query("postgres", "ALTER ROLE sallyport_admin LOGIN").success();
-    bastion.advance(5);
-    assert!(!is_open());
-    let shut = bastion.events("credential_shut");
-    assert_eq!((shut.len(), &shut[1]["outcome"]), (2, &json!("done")), "{shut:?}");
-    assert_eq!(shut[1]["detail"]["why"], "found_open");
-    bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
-    bastion.verify().success();
-}
-
-/// The client is greeted while its credential is being shut, and no statement of its goes on before that is done.
-#[test]
-fn no_statement_goes_on_while_the_credential_is_open() {
-    let postgres = Postgres::start();
-    let bastion = Bastion::start(&postgres);
-    let granted = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]);
-    let role = handle(&granted.session);
-    let counts = |of: &str| postgres.value("postgres", &format!("SELECT count(*) FROM {of}"));
-    let greeted = bastion.scratch().join("greeted");
-    let touch = format!("\\! touch {}", greeted.display());
-    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", &touch, "-c", "SELECT 'worked'"]);
-    let client = Running::start_quietly(psql.env("PGOPTIONS", "-c post_auth_delay=3"));
-    let is_open = format!("pg_roles WHERE rolname = '{role}' AND rolcanlogin");
-    wait_until("the credential is open", || counts(&is_open) == "1");
-    // Whoever would change a role waits for this; who reads one does not.
-    let mut holding = postgres.client("psql", "postgres");
-    let lock =
-        "BEGIN; LOCK TABLE pg_authid IN SHARE MODE; SET application_name = 'holds'; SELECT pg_sleep(600)";
-    let holder = Running::start_quietly(holding.args(["-c", lock]));
-    wait_until("nobody can shut it", || counts("pg_stat_activity WHERE application_name = 'holds'") == "1");
-    wait_until("the client is greeted", || greeted.exists());
-    wait_until("its shutting waits", || {
-        counts("pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted") == "1"
-    });
-    pause_for(Duration::from_millis(300));
-    assert_eq!(counts(&format!("pg_stat_activity WHERE usename = '{role}' AND query <> ''")), "0");
-    assert_eq!(bastion.statements().len(), 0);
-
-    counts("(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holds') _");
-    holder.finish().failure();
-    client.finish().success().says("worked");
-    assert_eq!(counts(&is_open), "0");
-    assert_eq!(bastion.statements().len(), 1);
     bastion.verify().success();
 }
 

@@ -6,6 +6,7 @@ use sallyport::failpoint;
 use serde_json::json;
 
 use super::support::amazon::{Emulator, REGION};
+use super::support::calls::text;
 use super::support::load::Moments;
 use super::support::process::{PATIENCE, pause_for, wait_for};
 use super::support::rotation::{Mishaps, Pace, Rotation};
@@ -118,6 +119,17 @@ fn a_role_is_assumed_in_the_sessions_name_and_for_no_longer() {
     }
     let principal = "sallyport%3Aprincipal&Tags.member.3.Value=alice";
     assert!(assumed[0].contains(principal), "{}", assumed[0]);
+    // What was handed out for each is on record, its secret is not.
+    let issued = house.bastion.events("credential_issued");
+    let destroyed = house.bastion.events("credential_destroyed");
+    let marks = [&issued[0]["detail"]["assumed"], &destroyed[0]["detail"]["assumed"]];
+    for assumed in marks {
+        assert_eq!(assumed["role"], "arn:aws:iam::123456789012:role/rotates-ledger");
+        assert!(text(&assumed["access_key_id"]).starts_with("ASIA"), "{assumed}");
+        assert_eq!(text(&assumed["fingerprint"]).len(), 64);
+        assert!(text(&assumed["valid_until"]).ends_with('Z'), "{assumed}");
+    }
+    assert_ne!(marks[0]["fingerprint"], marks[1]["fingerprint"]);
 }
 
 #[test]

@@ -22,6 +22,7 @@
 pub mod amazon;
 pub mod archive;
 pub mod bastion;
+pub mod breaking_line;
 pub mod calls;
 pub mod disk;
 pub mod load;

@@ -102,7 +102,7 @@ impl Scribe {
             }
             (3, Some(recorder)) => {
                 let end = StatementEnd { rows: Some(1), ..StatementEnd::new(1, StatementOutcome::Done) };
-                recorder.note_wait(Body::StatementEnd(end)).await.unwrap();
+                recorder.note_wait(&[Body::StatementEnd(end)]).await.unwrap();
             }
             (4, Some(_)) => {
                 let recorder = recorder.take().unwrap();

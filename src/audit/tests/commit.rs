@@ -37,13 +37,13 @@ async fn what_nobody_waits_for_is_written_at_once_and_synced_with_what_comes_nex
     let before = syncs();
     for n in 0..20 {
         let text = format!("note {n}");
-        recorder.note_wait(note(&text)).await.unwrap();
+        recorder.note_wait(&[note(&text)]).await.unwrap();
         eventually(|| String::from_utf8(data(house.dir())).unwrap().contains(&text)).await;
     }
     recorder.record(&[statement(1, "SELECT 1")]).await.unwrap();
     let with_it = syncs() - before;
     assert!((1..20).contains(&with_it), "{with_it} syncs for 20 notes and a record");
-    recorder.note_wait(note("last")).await.unwrap();
+    recorder.note_wait(&[note("last")]).await.unwrap();
     eventually(|| syncs() == before + with_it + 1).await;
 }
 

@@ -101,7 +101,7 @@ async fn who_is_alone_on_a_fast_disk_does_it_there_and_then() {
     let (journal, told) = open(&house);
     let recorder = journal.begin(opening(1)).await.unwrap();
     let n = until_helped(&recorder, &told).await;
-    recorder.note_wait(note("beside it")).await.unwrap();
+    recorder.note_wait(&[note("beside it")]).await.unwrap();
     recorder.record(&[statement(n + 1, "SELECT 'the last'")]).await.unwrap();
     assert!(String::from_utf8(data(house.dir())).unwrap().contains("the last"));
     recorder.end(EndReason::ClientClosed, Totals::default()).await.unwrap();
@@ -276,7 +276,7 @@ async fn many_at_once_never_write_beside_each_other() {
             for n in 1..=300 {
                 recorder.record(&[statement(n, "SELECT 1")]).await.unwrap();
                 recorder
-                    .note_wait(Body::StatementEnd(StatementEnd::new(n, StatementOutcome::Done)))
+                    .note_wait(&[Body::StatementEnd(StatementEnd::new(n, StatementOutcome::Done))])
                     .await
                     .unwrap();
                 if n % 50 == u64::from(number) {

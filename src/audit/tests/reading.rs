@@ -225,7 +225,7 @@ async fn a_log_that_is_being_written_verifies_at_any_moment() {
         tasks.spawn(async move {
             for n in 1..600 {
                 let long = "x".repeat(usize::try_from(n % 40 * 100).unwrap());
-                recorder.note_wait(note(&long)).await?;
+                recorder.note_wait(&[note(&long)]).await?;
                 if n % 50 == 0 {
                     journal.checkpoint().await.unwrap();
                 }

@@ -25,7 +25,7 @@ async fn clones_on_many_threads_record_one_after_the_other() {
         let (recorder, journal) = (recorder.clone(), journal.clone());
         all.spawn(async move {
             for n in 0..50 {
-                recorder.note_wait(note("noted")).await.unwrap();
+                recorder.note_wait(&[note("noted")]).await.unwrap();
                 recorder.record(&[statement(1000 * who + n, "SELECT 1"), note("with it")]).await.unwrap();
                 let event = Event::done(Action::SessionEnded);
                 journal.control(&[ControlEntry { at: START, outbox: None, event }]).await.unwrap();

@@ -191,6 +191,20 @@ impl StartupParameters {
         self.replication().is_some_and(|value| value.eq_ignore_ascii_case(b"database"))
     }
 
+    /// Whether the server is asked to rest before it lets the client in (PostgreSQL documentation, section 20.17).
+    ///
+    /// The server reads a setting's name in `options` without backslashes, and a dash in it as an underscore.
+    pub fn wants_delay(&self) -> bool {
+        const DELAY: &[u8] = b"post_auth_delay";
+        let is_delay = |name: &[u8]| name.eq_ignore_ascii_case(DELAY);
+        let asks = |options: &[u8]| {
+            let plain = options.iter().filter(|byte| **byte != b'\\');
+            let plain = plain.map(|byte| if *byte == b'-' { b'_' } else { *byte });
+            plain.collect::<Vec<_>>().windows(DELAY.len()).any(is_delay)
+        };
+        self.pairs.iter().any(|(name, value)| is_delay(name) || (name == "options" && asks(value)))
+    }
+
     /// Everything but `user`, `database`, `replication` and options of the protocol itself.
     pub fn settings(&self) -> impl Iterator<Item = &(Bytes, Bytes)> {
         self.pairs.iter().filter(|(name, _)| {

@@ -1,0 +1,222 @@
+//! That a session's role is shut once a connection is made: nobody works at the target before, and who comes in past the
+//! gateway while it cannot be shut does not stay.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::process::{Running, pause_for};
+use crate::support::{Bastion, Postgres, wait_until};
+use crate::{handle, lives};
+
+/// Nobody whose encoding is another than the database's is let in while this is held, be their name and password right.
+const CONVERSIONS: (&str, &str) = ("ledger", "LOCK TABLE pg_conversion IN ACCESS EXCLUSIVE MODE");
+/// Whoever would change a role waits while this is held; who reads one does not.
+const ROLES: (&str, &str) = ("postgres", "LOCK TABLE pg_authid IN SHARE MODE");
+
+/// A lock that is held at the server until it is let go.
+struct Held<'a> {
+    postgres: &'a Postgres,
+    holder: Running,
+    lock: &'static str,
+}
+
+impl<'a> Held<'a> {
+    fn take(postgres: &'a Postgres, (database, lock): (&str, &'static str)) -> Self {
+        let mut psql = postgres.client("psql", database);
+        let sql = format!("BEGIN; {lock}; SELECT pg_sleep(600) /* holds */");
+        let holder = Running::start_quietly(psql.args(["-c", &sql]));
+        let held = Self { postgres, holder, lock };
+        wait_until("the lock is held", || held.counts("wait_event = 'PgSleep' AND ") == "1");
+        held
+    }
+
+    fn counts(&self, also: &str) -> String {
+        let of = format!(
+            "pg_stat_activity WHERE {also} query LIKE '%{}%holds */' AND pid <> pg_backend_pid()",
+            self.lock
+        );
+        count(self.postgres, &of)
+    }
+
+    fn let_go(self) {
+        let end = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%{}%holds */' AND pid <> pg_backend_pid()",
+            self.lock
+        );
+        self.postgres.query("postgres", &end).success();
+        self.holder.finish().failure();
+    }
+}
+
+fn count(postgres: &Postgres, of: &str) -> String {
+    postgres.value("postgres", &format!("SELECT count(*) FROM {of}"))
+}
+
+fn is_open(postgres: &Postgres, role: &str) -> bool {
+    count(postgres, &format!("pg_roles WHERE rolname = '{role}' AND rolcanlogin")) == "1"
+}
+
+/// A psql of alice's that has been greeted, and whose role is being shut, which waits.
+struct Greeted<'a> {
+    psql: Running,
+    roles: Held<'a>,
+}
+
+fn greeted<'a>(bastion: &Bastion, postgres: &'a Postgres, role: &str) -> Greeted<'a> {
+    let conversions = Held::take(postgres, CONVERSIONS);
+    let mark = bastion.scratch().join("greeted");
+    let touch = format!("\\! touch {}", mark.display());
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", &touch, "-c", "SELECT 'worked'"]);
+    let psql = Running::start_quietly(psql.env("PGCLIENTENCODING", "LATIN1"));
+    wait_until("the credential is open", || is_open(postgres, role));
+    let roles = Held::take(postgres, ROLES);
+    conversions.let_go();
+    wait_until("the client is greeted", || mark.exists());
+    let waiting = "pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted";
+    wait_until("its shutting waits", || count(postgres, waiting) == "1");
+    Greeted { psql, roles }
+}
+
+/// The client is greeted while its credential is being shut, and no statement of its goes on before that is done.
+#[test]
+fn no_statement_goes_on_while_the_credential_is_open() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let role = handle(&bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session);
+    let Greeted { psql, roles } = greeted(&bastion, &postgres, &role);
+    pause_for(Duration::from_millis(300));
+    assert_eq!(count(&postgres, &format!("pg_stat_activity WHERE usename = '{role}' AND query <> ''")), "0");
+    assert_eq!(bastion.statements().len(), 0);
+    roles.let_go();
+    psql.finish().success().says("worked");
+    assert!(!is_open(&postgres, &role));
+    assert_eq!(bastion.statements().len(), 1);
+    bastion.verify().success();
+}
+
+#[test]
+fn who_is_revoked_while_the_credential_is_being_shut_is_told_at_once() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let session = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session;
+    let Greeted { psql, roles } = greeted(&bastion, &postgres, &handle(&session));
+    let revoke = ["revoke", &session, "--why", "at once"];
+    let revoking = Running::start_quietly(&mut bastion.command_as("bob", &revoke));
+    psql.finish().failure().says("revoked by bob: at once");
+    roles.let_go();
+    revoking.finish().success().says("destroyed");
+    assert!(postgres.session_roles().is_empty());
+    assert_eq!(bastion.statements().len(), 0);
+    assert_eq!(bastion.events("connection_ended")[0]["detail"]["end"], "revoked");
+    bastion.verify().success();
+}
+
+#[test]
+fn a_client_that_goes_away_while_its_credential_is_being_shut_leaves_nothing_open() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let session = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session;
+    let role = handle(&session);
+    let Greeted { psql, roles } = greeted(&bastion, &postgres, &role);
+    psql.signal(rustix::process::Signal::KILL);
+    psql.finish().failure();
+    roles.let_go();
+    wait_until("it is over", || bastion.events("connection_ended").len() == 1);
+    assert!(!is_open(&postgres, &role));
+    assert_eq!(bastion.events("connection_ended")[0]["detail"]["end"], "client_closed");
+    bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
+    bastion.verify().success();
+}
+
+/// The target does not let the admin in while a credential is open: everybody in the session is cut, as they could give it a
+/// password; and who has come in with one is ended as soon as the admin can.
+#[test]
+fn what_could_not_be_shut_is_shut_soon_and_whoever_came_in_past_us_is_ended() {
+    whoever_came_in_past_us_is_ended(Shuts::TheJanitor);
+}
+
+#[test]
+fn whoever_came_in_past_us_is_ended_also_where_somebody_else_shut_it() {
+    whoever_came_in_past_us_is_ended(Shuts::SomebodyElse);
+}
+
+/// Who shuts a credential that was left open.
+#[derive(Clone, Copy, PartialEq)]
+enum Shuts {
+    TheJanitor,
+    SomebodyElse,
+}
+
+fn whoever_came_in_past_us_is_ended(shuts: Shuts) {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    let role = handle(&bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session);
+    let other = bastion.driver("alice", "ledger-dev");
+    let conversions = Held::take(&postgres, CONVERSIONS);
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT 1"]);
+    let client = Running::start_quietly(psql.env("PGCLIENTENCODING", "LATIN1"));
+    wait_until("the credential is open", || is_open(&postgres, &role));
+    assert!(other.simple("ALTER ROLE CURRENT_USER PASSWORD 'theirs'").is_ok());
+    let mut direct = postgres.client("psql", "ledger");
+    direct
+        .env("PGUSER", &role)
+        .env("PGPASSWORD", "theirs")
+        .args(["-c", "SELECT pg_sleep(600) /* past us */"]);
+    let direct = Running::start_quietly(&mut direct);
+    let past_us = "pg_stat_activity WHERE query LIKE '%past us */' AND pid <> pg_backend_pid()";
+    wait_until("somebody has come in past us", || count(&postgres, past_us) == "1");
+
+    // By no change of the configuration: its signal would wake what waits there.
+    postgres.query("postgres", "ALTER ROLE sallyport_admin NOLOGIN").success();
+    let end =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'sallyport_admin'";
+    postgres.query("postgres", end).success();
+    conversions.let_go();
+    client.finish().failure().says("cannot be shut");
+    assert!(is_open(&postgres, &role), "nobody could shut it");
+    wait_until("the other is cut", || other.client.is_closed());
+    assert_eq!(bastion.statements().len(), 1, "nothing was carried since");
+    assert!(bastion.metric("sallyport_credentials_left_open_total") >= 1.0);
+    let ends = bastion.events("connection_ended");
+    assert!(ends.iter().all(|ended| ended["detail"]["end"] == "no_longer_permitted"), "{ends:?}");
+
+    // Looked for in vain once, which somebody is told of.
+    bastion.advance(5);
+    assert!(is_open(&postgres, &role));
+    assert_eq!(bastion.events("credential_shut")[0]["outcome"], "failed");
+    if shuts == Shuts::SomebodyElse {
+        postgres.query("postgres", &format!("ALTER ROLE {role} NOLOGIN")).success();
+    }
+    postgres.query("postgres", "ALTER ROLE sallyport_admin LOGIN").success();
+    bastion.advance(5);
+    assert!(!is_open(&postgres, &role));
+    direct.finish().failure();
+    let shut = bastion.events("credential_shut");
+    assert_eq!((shut.len(), &shut[1]["outcome"]), (2, &json!("done")), "{shut:?}");
+    let detail = &shut[1]["detail"];
+    assert_eq!((&detail["why"], &detail["backends_terminated"]), (&json!("found_open"), &json!(1)));
+    bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
+    bastion.verify().success();
+}
+
+/// With it the client would say how long the role is open.
+#[test]
+fn nobody_holds_up_their_own_login() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start(&postgres);
+    bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]);
+    for options in
+        ["-c post_auth_delay=1", "--Post-Auth-Delay=1", "-cPOST\\_auth_delay=0", "-c post_auth\\-delay=1"]
+    {
+        let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT 1"]);
+        let refused = Running::start_quietly(psql.env("PGOPTIONS", options)).finish().failure();
+        refused.says("post_auth_delay is not passed on");
+    }
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SHOW work_mem"]);
+    Running::start_quietly(psql.env("PGOPTIONS", "-c work_mem=99MB")).finish().success().says("99MB");
+    let codes: Vec<_> =
+        bastion.events("connection_refused").iter().map(|one| one["detail"]["code"].clone()).collect();
+    assert_eq!(codes, vec![json!("slows_login"); 4]);
+    assert_eq!(lives(&bastion).len(), 1);
+}
