@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use data_encoding::HEXLOWER;
+use memchr::memmem;
 
 use crate::crypto::{HASH_LENGTH, Hash};
 use crate::domain::time::Timestamp;
@@ -169,6 +170,32 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// A record taken apart without reading all of it, as the log writes it: first what tells it from others of its recording,
+/// then what is the same in all of these, and from its kind on what is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts<'a> {
+    pub(super) at: Timestamp,
+    pub(super) kind: &'a str,
+    /// From the kind on, to the closing brace.
+    pub(super) own: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// `None` for what is not put together like that.
+    pub(super) fn of(json: &'a [u8]) -> Option<Self> {
+        // A quotation mark of a value is never without a backslash before it.
+        let text = |from: &'static [u8], json: &'a [u8]| {
+            let start = memmem::find(json, from)?;
+            let rest = json.get(start + from.len()..)?;
+            let end = memchr::memchr(b'"', rest)?;
+            Some((start, std::str::from_utf8(rest.get(..end)?).ok()?))
+        };
+        let (_, at) = text(br#","at":""#, json)?;
+        let (start, kind) = text(br#","kind":""#, json)?;
+        Some(Self { at: at.parse().ok()?, kind, own: json.get(start + 1..)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +244,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_line(&bytes);
             let _ = Envelope::parse(&bytes);
+            let _ = Parts::of(&bytes);
         }
 
         #[test]

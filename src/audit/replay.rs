@@ -69,13 +69,7 @@ impl Entry {
     /// Reads a record as it is stored.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let envelope = Envelope::parse(json)?;
-        let content = match &*envelope.kind {
-            "opened" => {
-                Content::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?)))
-            }
-            "ended" => Content::Ended(serde_json::from_slice(json)?),
-            kind => Content::Body(Box::new(body::read(kind, json)?)),
-        };
+        let content = Content::read(&envelope.kind, json)?;
         Ok(Self { seq: envelope.seq, at: envelope.at, json: json.to_vec(), content })
     }
 }
@@ -86,6 +80,19 @@ pub enum Content {
     Opened(Box<(Context, Opened)>),
     Body(Box<Body>),
     Ended(Ended),
+}
+
+impl Content {
+    /// Reads a record of this kind. Of a [`Content::Body`] the fields that every record has may be left out.
+    pub(super) fn read(kind: &str, json: &[u8]) -> Result<Self, serde_json::Error> {
+        Ok(match kind {
+            "opened" => {
+                Self::Opened(Box::new((serde_json::from_slice(json)?, serde_json::from_slice(json)?)))
+            }
+            "ended" => Self::Ended(serde_json::from_slice(json)?),
+            kind => Self::Body(Box::new(body::read(kind, json)?)),
+        })
+    }
 }
 
 /// How a replay ended.

@@ -13,7 +13,7 @@ use super::signature::Runs;
 use super::text::fold;
 use crate::audit::files::Place;
 use crate::audit::line::parse_line;
-use crate::audit::replay::Entry;
+use crate::audit::replay::{Content, Entry};
 use crate::domain::time::Timestamp;
 
 /// How much a block holds: bytes of text, bytes of the log, records.
@@ -43,6 +43,8 @@ pub(super) struct Block {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     pub(super) n: u64,
+    /// When it was recorded.
+    pub(super) time: Timestamp,
     pub(super) place: Place,
     pub(super) length: u64,
 }
@@ -65,15 +67,15 @@ impl Block {
     }
 
     /// Takes a record's texts; whether the record belongs to the block.
-    pub(super) fn take(&mut self, entry: &Entry, at: At, extractor: &mut Extractor) -> bool {
+    pub(super) fn take(&mut self, content: &Content, at: At, extractor: &mut Extractor) -> bool {
         let (runs, kinds, text) = (&mut self.runs, &mut self.kinds, &mut self.text);
-        let counts = extractor.record(&entry.content, &mut |piece| add(&piece, runs, kinds, text));
+        let counts = extractor.record(content, &mut |piece| add(&piece, runs, kinds, text));
         if counts {
             self.places.push(at.place);
             self.source = self.source.saturating_add(at.length);
             self.last_n = at.n;
-            self.last_at = self.last_at.max(entry.at);
-            self.first_at = self.first_at.min(entry.at);
+            self.last_at = self.last_at.max(at.time);
+            self.first_at = self.first_at.min(at.time);
         }
         counts
     }
@@ -148,7 +150,8 @@ impl Block {
             let length = u64::try_from(line.len()).unwrap_or(u64::MAX);
             let line = parse_line(line).map_err(|_| IndexError::Stale)?;
             let entry = Entry::parse(line.json).map_err(|_| IndexError::Stale)?;
-            block.take(&entry, At { n: line.n, place, length }, &mut extractor);
+            let at = At { n: line.n, time: entry.at, place, length };
+            block.take(&entry.content, at, &mut extractor);
         }
         if block.key() != key {
             return Err(IndexError::Stale);
