@@ -38,7 +38,6 @@ use crate::domain::time::Timestamp;
 use crate::failpoint;
 
 use super::Access;
-use super::connect::end_reason;
 use super::janitor::Janitor;
 use super::refusal::{Refusal, deny_from_store};
 use super::slots::Slots;
@@ -100,8 +99,9 @@ impl OpenCredential {
     pub fn shut(mut self) -> Shutting {
         Shutting(self.open.take().map(|open| {
             let (access, target) = (Arc::clone(&open.access), Arc::clone(&open.target));
+            let lease = open.lease.clone();
             let task = access.credentials.tasks.spawn(open.shut());
-            Underway { access, target, task }
+            Underway { access, target, lease, task }
         }))
     }
 }
@@ -115,17 +115,23 @@ pub struct Shutting(Option<Underway>);
 struct Underway {
     access: Arc<Access>,
     target: Arc<PostgresTarget>,
+    lease: LeaseRecord,
     task: JoinHandle<Result<(), Deny>>,
 }
 
 impl Shutting {
     /// Returns when the source has confirmed that the credential opens nothing any more.
     pub async fn done(self) -> Result<(), Deny> {
-        let Some(Underway { access, target, task }) = self.0 else { return Ok(()) };
-        task.await.unwrap_or_else(|error| {
-            access.look_soon(&target);
-            Err(Deny::CredentialUnavailable { detail: format!("shutting it failed: {error}") })
-        })
+        let Some(Underway { access, target, lease, task }) = self.0 else { return Ok(()) };
+        match task.await {
+            Ok(shut) => shut,
+            Err(error) => {
+                let detail = format!("shutting it failed: {error}");
+                let slot = access.credentials.slots.of(&lease.session);
+                access.left_open(&target, &lease, &slot, Some(&detail)).await;
+                Err(Deny::CredentialLeftOpen { detail })
+            }
+        }
     }
 }
 
@@ -142,18 +148,16 @@ impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, held, slot } = self;
         let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
-        let shut = shut.map_err(|error| {
-            let detail = error_chain(&error);
-            metrics::counter!("sallyport_credentials_left_open_total").increment(1);
-            tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
-            Deny::CredentialLeftOpen { detail }
-        });
-        if let Err(deny) = &shut {
-            // Who works at the target could have given it a password of their own, and come in with that.
-            slot.quiet.store(false, Ordering::Release);
-            access.hub.tell(|live| live.session == lease.session, &end_reason(deny));
-            access.left_open(&target, &lease).await;
-        }
+        let shut = match shut {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let detail = error_chain(&error);
+                metrics::counter!("sallyport_credentials_left_open_total").increment(1);
+                tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
+                access.left_open(&target, &lease, &slot, Some(&detail)).await;
+                Err(Deny::CredentialLeftOpen { detail })
+            }
+        };
         drop((held, slot));
         shut
     }
@@ -171,6 +175,8 @@ const AT_A_TIME: usize = 16;
 const QUIET_AGAIN: Duration = Duration::from_secs(30);
 /// How long a stop waits for operations at sources.
 const SETTLE_WITHIN: Duration = Duration::from_secs(25);
+/// So long a credential stays open for its issue to be recorded.
+const RECORDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What became of a session's credential when its end was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -245,7 +251,15 @@ impl Credentials {
         }
     }
 
-    /// What a record says of a role that was assumed to reach a target.
+    /// `event`, with the roles that were assumed to reach the target and are on no record yet.
+    fn with_assumed(&self, event: Event, target: &PostgresTarget, lease: &LeaseRecord) -> Event {
+        let assumed = self.source(target).take_assumed(lease.id.as_str());
+        if assumed.is_empty() {
+            return event;
+        }
+        event.with("assumed", assumed.iter().map(|one| self.marks_of(one)).collect::<Vec<_>>())
+    }
+
     fn marks_of(&self, assumed: &AssumedRole) -> serde_json::Value {
         let AssumedRole { role, credential } = assumed;
         let secret = credential.secret_access_key.expose();
@@ -292,7 +306,10 @@ impl Access {
         // for the slot and destroys what is made here.
         if let Err(deny) = self.recheck(permit).await {
             drop(held);
-            self.credentials.slots.forget(&session.id, slot);
+            // What is known of a session that goes on is not forgotten.
+            if !matches!(deny, Deny::StoreUnavailable { .. }) {
+                self.credentials.slots.forget(&session.id, slot);
+            }
             return Err(deny);
         }
         let (target, lease) = self.lease_for(permit).await?;
@@ -313,31 +330,37 @@ impl Access {
         }
         slot.quiet.store(true, Ordering::Release);
         let opened = source.open(&request, is_issued, &slot.ended).await;
-        let opened = opened.map_err(|error| {
-            if may_be_open(&error) {
-                self.look_soon(&target);
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                if may_be_open(&error) {
+                    self.left_open(&target, &lease, &slot, None).await;
+                }
+                return Err(not_issued(session, error));
             }
-            not_issued(session, error)
-        })?;
+        };
         failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
-        let assumed = opened.assumed.clone();
+        let at = Arc::clone(&target);
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), held, slot };
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
         let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
         let valid_until = open.credential().and_then(|credential| credential.valid_until);
-        let mut event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
+        let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
             .with("fingerprint", open.fingerprint.as_str())
             .with("renewed", is_issued)
             .with("valid_until", valid_until.map(|until| until.to_string()));
-        if let Some(assumed) = &assumed {
-            event = event.with("assumed", self.credentials.marks_of(assumed));
-        }
-        let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
-        stepped.map_err(|error| deny_from_store(&error))?;
-        failpoint::reached("credential_issued");
-        self.publish().await.map_err(refusal_to_deny)?;
+        let event = self.credentials.with_assumed(event, &at, &lease);
+        let recorded = async {
+            let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
+            stepped.map_err(|error| deny_from_store(&error))?;
+            failpoint::reached("credential_issued");
+            self.publish().await.map_err(refusal_to_deny)
+        };
+        // It is open meanwhile, and nobody else can end it.
+        let recorded = tokio::time::timeout(RECORDED_WITHIN, recorded).await;
+        recorded.unwrap_or_else(|_| Err(not_recorded()))?;
         Ok(open)
     }
 
@@ -419,27 +442,31 @@ impl Access {
         let attempt = self.destroy_at_source(&releasing).await;
         failpoint::reached("credential_gone");
         let mut event = self.destruction_event(&lease).await?;
+        let is_news = match &attempt {
+            Ok(Destruction::Done(_)) => true,
+            Ok(Destruction::UnderWay { .. }) => false,
+            // Retries of the same failure are not worth a record each.
+            Err(error) => lease.last_error.as_ref() != Some(error),
+        };
+        if is_news && let Some(target) = self.database_of(&lease) {
+            event = self.credentials.with_assumed(event, &target, &lease);
+        }
         let (next, event) = match &attempt {
             Ok(Destruction::UnderWay { what }) => {
                 let last_error = Some(what.clone());
                 (LeaseRecord { last_error, changed_at: self.now(), ..releasing }, None)
             }
-            Ok(Destruction::Done(Destroyed { how, terminated, assumed })) => {
+            Ok(Destruction::Done(Destroyed { how, terminated })) => {
                 let next = LeaseRecord { state: LeaseState::Released, last_error: None, ..releasing };
-                if let Some(assumed) = assumed {
-                    event = event.with("assumed", self.credentials.marks_of(assumed));
-                }
                 (next, Some(event.with("how", how.as_str()).with("backends_terminated", *terminated)))
             }
             Err(error) => {
                 event.action = Action::CredentialDestructionFailed;
                 event.outcome = Outcome::Failed;
-                // Retries of the same failure are not worth a record each.
-                let news = releasing.last_error.as_ref() != Some(error);
                 // Retries count from the end of an attempt, which may have taken long.
                 let next =
                     LeaseRecord { last_error: Some(error.clone()), changed_at: self.now(), ..releasing };
-                (next, news.then(|| event.with("error", error.as_str())))
+                (next, is_news.then(|| event.with("error", error.as_str())))
             }
         };
         self.store
@@ -476,6 +503,12 @@ impl Access {
             event = event.on(&entry.target);
         }
         Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
+    }
+
+    fn database_of(&self, lease: &LeaseRecord) -> Option<Arc<PostgresTarget>> {
+        let rules = self.rules();
+        let entry = rules.targets.find(&lease.target).ok()?;
+        entry.route.postgres().ok().cloned()
     }
 
     async fn destroy_at_source(&self, lease: &LeaseRecord) -> Result<Destruction, String> {
@@ -562,9 +595,12 @@ impl Access {
         outcome.is_ok()
     }
 
-    /// Ends what an earlier process left running at the target.
+    /// Ends what an earlier process left running at the target, or may have come in past us.
     async fn quiet_now(&self, lease: &LeaseRecord, request: &SourceRequest<'_>) -> Result<(), SourceError> {
         let terminated = self.credentials.source(request.target).quiet(request).await?;
+        if self.is_shut_again(lease, terminated).await {
+            return Ok(());
+        }
         if terminated > 0 {
             tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
             self.record_shut(lease, "left_running", Some(terminated)).await;
@@ -615,6 +651,13 @@ fn may_be_open(error: &SourceError) -> bool {
             source.code().is_none_or(|state| state.code().starts_with("57"))
         }
         _ => false,
+    }
+}
+
+fn not_recorded() -> Deny {
+    let within = RECORDED_WITHIN.as_secs();
+    Deny::Unrecordable {
+        detail: format!("that a credential was issued could not be recorded within {within} s"),
     }
 }
 

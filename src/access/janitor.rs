@@ -136,26 +136,43 @@ impl Access {
         look.map(drop)
     }
 
-    /// A credential was not seen to be shut: looks there soon, and tells if it cannot be seen to be shut then.
-    pub(super) async fn left_open(&self, target: &PostgresTarget, lease: &LeaseRecord) {
-        self.look_soon(target);
+    /// A session's credential could not be shut, or (no `error`) it is not known whether it was opened: who works there could
+    /// have given it a password of their own, and come in with that. Everybody in the session is cut, and the server is
+    /// looked at soon, where whatever uses the credential is ended.
+    pub(super) async fn left_open(
+        &self,
+        target: &PostgresTarget,
+        lease: &LeaseRecord,
+        slot: &Slot,
+        error: Option<&str>,
+    ) {
+        // Of other kinds there is nothing to be found at the server.
         if target.source.admin().is_none() {
             return;
         }
-        let leftover = Leftover {
-            kind: LeftoverKind::Open,
-            place: lease.address.clone(),
-            handle: lease.handle.clone(),
-            session: lease.session.clone(),
-            target: lease.target.clone(),
-            found_at: self.now(),
-            last_error: None,
-        };
-        let is_kept = |kept: &Leftover| (&kept.place, &kept.handle) == (&leftover.place, &leftover.handle);
-        let kept = match self.leftovers(is_kept).await {
-            // With what was told of it.
-            Ok(kept) if !kept.is_empty() => Ok(()),
-            Ok(_) => self.keep_leftover(&leftover, None).await,
+        slot.quiet.store(false, Ordering::Release);
+        let detail = error.unwrap_or("nobody knows whether it was opened").to_owned();
+        self.hub
+            .tell(|live| live.session == lease.session, &end_reason(&Deny::CredentialLeftOpen { detail }));
+        lock(&self.credentials.janitor.looks).ask(&target.hosts.to_string(), self.now());
+        let kept = match self.kept_open(lease).await {
+            Ok(kept) => {
+                let is_new = kept.is_none();
+                let leftover = kept.unwrap_or_else(|| Leftover {
+                    kind: LeftoverKind::Open,
+                    place: lease.address.clone(),
+                    handle: lease.handle.clone(),
+                    session: lease.session.clone(),
+                    target: lease.target.clone(),
+                    found_at: self.now(),
+                    last_error: None,
+                });
+                match error {
+                    Some(error) => self.leftover_stays(&leftover, error.to_owned()).await,
+                    None if is_new => self.keep_leftover(&leftover, None).await,
+                    None => Ok(()),
+                }
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = kept {
@@ -163,12 +180,24 @@ impl Access {
         }
     }
 
-    /// A credential may have been left open at the target: looks there soon.
-    pub(super) fn look_soon(&self, target: &PostgresTarget) {
-        // Of other kinds there is nothing to be found at the server.
-        if target.source.admin().is_some() {
-            lock(&self.credentials.janitor.looks).ask(&target.hosts.to_string(), self.now());
-        }
+    /// That a session's credential was left open, if that is not seen to be over yet.
+    async fn kept_open(&self, lease: &LeaseRecord) -> Result<Option<Leftover>, Refusal> {
+        let of = (LeftoverKind::Open, &lease.address, &lease.handle);
+        Ok(self.leftovers(|kept| (kept.kind, &kept.place, &kept.handle) == of).await?.pop())
+    }
+
+    /// A session's credential is shut, and what used it is ended: whether it had been left open, and is recorded as that.
+    pub(super) async fn is_shut_again(&self, lease: &LeaseRecord, terminated: u64) -> bool {
+        let ended = async {
+            let Some(kept) = self.kept_open(lease).await? else { return Ok(false) };
+            let event = self.shut_event(&kept).await?.with("backends_terminated", terminated);
+            self.end_leftover(&kept, Some(event)).await?;
+            Ok::<_, Refusal>(true)
+        };
+        ended.await.unwrap_or_else(|error| {
+            tracing::error!(%error, handle = lease.handle, terminated, "that a credential was shut again could not be recorded yet");
+            false
+        })
     }
 
     /// One target of each server: several may be databases of one.

@@ -2,7 +2,7 @@
 //! longer than the session.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -25,43 +25,32 @@ pub(super) struct Accounts {
     loaded: Mutex<HashMap<(String, Option<String>), SdkConfig>>,
     /// By lease, and whether it is for who holds the session.
     assumed: Mutex<HashMap<(String, bool), Assumed>>,
+    /// By lease: those that are on no record yet.
+    unrecorded: Mutex<HashMap<String, Vec<AssumedRole>>>,
     roles: AwsRoles,
 }
 
 #[derive(Debug)]
 struct Assumed {
     aws: Aws,
-    account: Account,
-}
-
-/// As whom Amazon is asked.
-#[derive(Debug, Clone)]
-pub(super) struct Account {
-    pub(super) config: SdkConfig,
-    /// Where that is a role that was assumed.
-    pub(super) role: Option<AssumedRole>,
-}
-
-impl Assumed {
-    fn is_good_after(&self, instant: Timestamp) -> bool {
-        self.account.role.as_ref().is_some_and(|role| role.credential.expires_at > instant)
-    }
+    config: SdkConfig,
+    expires_at: Timestamp,
 }
 
 impl Accounts {
     /// For a session's credential. Where a role is assumed, Amazon's own log shows for whom and in which session.
-    pub(super) async fn account(
+    pub(super) async fn config(
         &self,
         aws: &Aws,
         request: &SourceRequest<'_>,
         now: Timestamp,
-    ) -> Result<Account, SourceError> {
+    ) -> Result<SdkConfig, SourceError> {
         let config = self.loaded(aws).await;
-        let Some(role) = &aws.role else { return Ok(Account { config, role: None }) };
+        let Some(role) = &aws.role else { return Ok(config) };
         let key = (request.lease.to_owned(), request.holder.is_some());
-        let is_good = |one: &&Assumed| one.aws == *aws && one.is_good_after(now.plus(HARDLY_GOOD));
+        let is_good = |one: &&Assumed| one.aws == *aws && one.expires_at > now.plus(HARDLY_GOOD);
         if let Some(known) = self.assumed().get(&key).filter(is_good) {
-            return Ok(known.account.clone());
+            return Ok(known.config.clone());
         }
         // What is done once the session is over takes a moment.
         let not_after = if request.holder.is_some() { request.ends_at } else { now.plus(SHORTEST) };
@@ -84,12 +73,18 @@ impl Accounts {
             .credentials_provider(SharedCredentialsProvider::new(provided(&credential)))
             .identity_cache(IdentityCache::no_cache())
             .build();
-        let role = Some(AssumedRole { role: role.clone(), credential: Arc::new(credential) });
-        let account = Account { config, role };
+        let expires_at = credential.expires_at;
+        let role = AssumedRole { role: role.clone(), credential };
+        self.unrecorded().entry(request.lease.to_owned()).or_default().push(role);
         let mut assumed = self.assumed();
-        assumed.retain(|_, one| one.is_good_after(now));
-        assumed.insert(key, Assumed { aws: aws.clone(), account: account.clone() });
-        Ok(account)
+        assumed.retain(|_, one| one.expires_at > now);
+        assumed.insert(key, Assumed { aws: aws.clone(), config: config.clone(), expires_at });
+        Ok(config)
+    }
+
+    /// The roles that were assumed for a lease since this was last asked.
+    pub(super) fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
+        self.unrecorded().remove(lease).unwrap_or_default()
     }
 
     /// The credential is destroyed: what was assumed for it is not needed any more.
@@ -99,6 +94,10 @@ impl Accounts {
 
     fn assumed(&self) -> MutexGuard<'_, HashMap<(String, bool), Assumed>> {
         self.assumed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unrecorded(&self) -> MutexGuard<'_, HashMap<String, Vec<AssumedRole>>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn loaded(&self, aws: &Aws) -> SdkConfig {

@@ -20,7 +20,6 @@ pub mod static_secret;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,20 +66,18 @@ pub struct Opened {
     pub credential: Credential,
     /// Who shuts it, where it has to be.
     admin: Option<postgres_admin::Admin>,
-    /// As whom Amazon was asked for it.
-    pub assumed: Option<AssumedRole>,
 }
 
 /// A role that was assumed to reach a target, in the session's name.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AssumedRole {
     /// Its ARN.
     pub role: String,
-    pub credential: Arc<RoleCredential>,
+    pub credential: RoleCredential,
 }
 
 /// How far a destruction is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destruction {
     /// The source confirmed it.
     Done(Destroyed),
@@ -89,18 +86,16 @@ pub enum Destruction {
 }
 
 /// What became of a credential that was destroyed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Destroyed {
     pub how: How,
     /// Server processes that were terminated.
     pub terminated: u64,
-    /// As whom Amazon was asked for that.
-    pub assumed: Option<AssumedRole>,
 }
 
 impl From<How> for Destroyed {
     fn from(how: How) -> Self {
-        Self { how, terminated: 0, assumed: None }
+        Self { how, terminated: 0 }
     }
 }
 
@@ -235,6 +230,11 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     /// Makes the credential open nothing any more; connections that it has opened go on.
     async fn shut(&self, _request: &SourceRequest<'_>, _opened: Opened) -> Result<(), SourceError> {
         Ok(())
+    }
+
+    /// The roles that were assumed for a lease since this was last asked, whatever came of it: they are to be recorded.
+    fn take_assumed(&self, _lease: &str) -> Vec<AssumedRole> {
+        Vec::new()
     }
 
     /// Shuts the credential and ends whatever uses it: it was left open, or in use by what no gateway carries (a crash).

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,12 @@ const UNWAITED: &str = "SET LOCAL synchronous_commit = off; ";
 /// Has the server wait for its disk where it is told not to, be it by its own configuration.
 const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'; ";
+
+/// Whoever changes their own role in a transaction holds its row until that ends: so long it is waited for.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '5s'; ";
+
+/// So often a role's row that is held is asked for.
+const QUIET_TRIES: u32 = 3;
 
 /// What every handle begins with; the session's id follows.
 const PREFIX: &str = "sp_";
@@ -80,18 +87,17 @@ impl CredentialSource for PostgresRole {
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let admin_of_open = opened.admin;
-            let shut_by_opener = match &admin_of_open {
-                Some(admin) => shut(admin, request.handle).await.is_ok(),
-                None => false,
+            let by_opener = match opened.admin {
+                Some(admin) => shut(&admin, request.handle).await.map(|()| Some(admin)),
+                None => Ok(None),
             };
-            if shut_by_opener {
-                if let Some(admin) = admin_of_open {
-                    self.admins.put(request.target, admin);
+            match by_opener {
+                Ok(Some(admin)) => self.admins.put(request.target, admin),
+                Err(SourceError::Statement { doing, handle, source }) if is_held(&source) => {
+                    return Err(SourceError::Statement { doing, handle, source });
                 }
-            } else {
                 // The connection that opened it may have broken since.
-                shut(&Admin::connect(request.target, None).await?, request.handle).await?;
+                _ => shut(&Admin::connect(request.target, None).await?, request.handle).await?,
             }
             failpoint::reached("role_shut");
             Ok(())
@@ -103,7 +109,7 @@ impl CredentialSource for PostgresRole {
         bounded(async {
             let admin = Admin::connect(request.target, None).await?;
             match role_number(&admin, request.handle).await? {
-                Some(oid) => quiet(&admin, oid, request.handle).await,
+                Some(oid) => quiet(&admin, oid, request).await,
                 None => Ok(0),
             }
         })
@@ -121,7 +127,7 @@ impl CredentialSource for PostgresRole {
 }
 
 async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
-    let shut = format!("{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
+    let shut = format!("{BRIEFLY}{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 
@@ -154,7 +160,7 @@ impl PostgresRole {
             let replication = if replicates { "REPLICATION" } else { "" };
             (
                 "renew the role",
-                format!("{UNWAITED}ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"),
+                format!("{BRIEFLY}{UNWAITED}ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"),
             )
         } else {
             let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };
@@ -173,7 +179,7 @@ impl PostgresRole {
         failpoint::reached("role_made");
         let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
         let credential = Credential { user, password, sent: Sent::Proved, valid_until };
-        Ok(Opened { credential, admin: Some(admin), assumed: None })
+        Ok(Opened { credential, admin: Some(admin) })
     }
 
     /// An admin connection, and what [`look`] found.
@@ -196,7 +202,7 @@ async fn destroy(request: &SourceRequest<'_>) -> Result<u64, SourceError> {
     let handle = request.handle;
     let role = identifier(handle);
     let Some(oid) = role_number(&admin, handle).await? else { return Ok(0) };
-    let terminated = quiet(&admin, oid, handle).await?;
+    let terminated = quiet(&admin, oid, request).await?;
     failpoint::reached("role_quiet");
     roll_back_prepared(request, &admin).await?;
     for database in databases_with_traces(&admin, oid, handle).await? {
@@ -335,27 +341,40 @@ async fn role_number(admin: &Admin, handle: &str) -> Result<Option<u32>, SourceE
     oid.map_err(|source| failed("look for", handle, source))
 }
 
-/// Lets nobody in as the role any more, and ends what is there.
-async fn quiet(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
-    admin
-        .batch_execute(&format!("{WAITED}ALTER ROLE {} NOLOGIN PASSWORD NULL", identifier(handle)))
-        .await
-        .map_err(|source| failed("lock", handle, source))?;
-    terminate(admin, role, handle).await
+/// Lets nobody in as the role any more, and ends what is there: before that too, as it may hold the role's row.
+async fn quiet(admin: &Admin, role: u32, request: &SourceRequest<'_>) -> Result<u64, SourceError> {
+    let handle = request.handle;
+    // Nobody but who came in meanwhile has a right to have it in their hands.
+    let shut = format!(
+        "SET LOCAL lock_timeout = '1s'; {WAITED}ALTER ROLE {} NOLOGIN PASSWORD NULL",
+        identifier(handle)
+    );
+    let mut terminated = 0;
+    for tries_left in (0..QUIET_TRIES).rev() {
+        terminated += terminate_once(admin, role, handle).await?;
+        match admin.batch_execute(&shut).await {
+            Ok(()) => break,
+            // By who came in meanwhile, or by a transaction that was prepared.
+            Err(source) if tries_left > 0 && is_held(&source) => roll_back_prepared(request, admin).await?,
+            Err(source) => return Err(failed("lock", handle, source)),
+        }
+    }
+    Ok(terminated + terminate(admin, role, handle).await?)
+}
+
+/// Whether somebody else had a role's row in their hands.
+fn is_held(error: &tokio_postgres::Error) -> bool {
+    // Not waited for any longer, or changed by them meanwhile, for which the server has no code of its own.
+    [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::INTERNAL_ERROR]
+        .into_iter()
+        .any(|code| error.code() == Some(code))
 }
 
 /// Ends the role's server processes and waits until none is left.
 async fn terminate(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
     let mut terminated = 0;
     for _ in 0..TERMINATE_TRIES {
-        let ended = admin
-            .query(
-                "SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1",
-                &[&role, &TERMINATE_MILLIS],
-            )
-            .await
-            .map_err(|source| failed("terminate server processes of", handle, source))?;
-        terminated += u64::try_from(ended.len()).unwrap_or(u64::MAX);
+        terminated += terminate_once(admin, role, handle).await?;
         if remaining(admin, role, handle).await? == 0 {
             return Ok(terminated);
         }
@@ -366,6 +385,17 @@ async fn terminate(admin: &Admin, role: u32, handle: &str) -> Result<u64, Source
         0 => Ok(terminated),
         count => Err(SourceError::BackendsRemain { handle: handle.to_owned(), count }),
     }
+}
+
+async fn terminate_once(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
+    let ended = admin
+        .query(
+            "SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1",
+            &[&role, &TERMINATE_MILLIS],
+        )
+        .await
+        .map_err(|source| failed("terminate server processes of", handle, source))?;
+    Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
 }
 
 async fn remaining(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {

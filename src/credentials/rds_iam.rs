@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::accounts::Accounts;
 use super::{
-    Credential, CredentialSource, Destruction, How, Opened, Sent, SourceError, SourceRequest, bounded,
+    AssumedRole, Credential, CredentialSource, Destruction, How, Opened, Sent, SourceError, SourceRequest,
+    bounded,
 };
 use crate::amazon::explain;
 use crate::clock::Clock;
@@ -45,8 +46,8 @@ impl RdsIam {
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
         let failed = SourceError::Amazon;
-        let account = self.accounts.account(aws, request, self.clock.now()).await?;
-        let provider = account.config.credentials_provider();
+        let config = self.accounts.config(aws, request, self.clock.now()).await?;
+        let provider = config.credentials_provider();
         let provider = provider.ok_or_else(|| failed("nothing says as whom to sign".to_owned()))?;
         let signer = provider.provide_credentials().await.map_err(|error| failed(explain(&error)))?;
         let now = self.clock.now();
@@ -60,7 +61,7 @@ impl RdsIam {
             sent: Sent::AsItIs,
             valid_until: Some(now.plus(valid_for)),
         };
-        Ok(Opened { credential, admin: None, assumed: account.role })
+        Ok(Opened { credential, admin: None })
     }
 }
 
@@ -77,6 +78,10 @@ impl CredentialSource for RdsIam {
         _ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
         bounded(Box::pin(self.open_now(request))).await
+    }
+
+    fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
+        self.accounts.take_assumed(lease)
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {

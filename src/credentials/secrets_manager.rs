@@ -24,8 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::accounts::Accounts;
 use super::postgres_admin::opens;
 use super::{
-    AssumedRole, Credential, CredentialSource, Destroyed, Destruction, How, Opened, Sent, SourceError,
-    SourceRequest,
+    AssumedRole, Credential, CredentialSource, Destruction, How, Opened, Sent, SourceError, SourceRequest,
 };
 use crate::amazon::explain_answer;
 use crate::clock::Clock;
@@ -141,9 +140,9 @@ impl SecretsManager {
             let target = request.target.target.name.clone();
             return Err(SourceError::OtherKind { target, handle: request.handle.to_owned() });
         };
-        let account = self.accounts.account(aws, request, self.clock.now()).await?;
-        let client = Client::new(&account.config);
-        Ok(Vault { client, assumed: account.role, clock: &self.clock, secret: request.access_role })
+        let config = self.accounts.config(aws, request, self.clock.now()).await?;
+        let client = Client::new(&config);
+        Ok(Vault { client, clock: &self.clock, secret: request.access_role })
     }
 }
 
@@ -176,7 +175,11 @@ impl CredentialSource for SecretsManager {
         let kept = vault.value(CURRENT).await?;
         let password = Secret::new(kept.password);
         let credential = Credential { user: kept.username, password, sent: Sent::Proved, valid_until: None };
-        Ok(Opened { credential, admin: None, assumed: vault.assumed })
+        Ok(Opened { credential, admin: None })
+    }
+
+    fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
+        self.accounts.take_assumed(lease)
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {
@@ -212,7 +215,7 @@ impl SecretsManager {
             return Err(RotationError::StillOpens { secret: vault.secret.to_owned() }.into());
         }
         self.is_over(request.lease);
-        Ok(Destruction::Done(Destroyed { assumed: vault.assumed, ..How::Rotated.into() }))
+        Ok(Destruction::Done(How::Rotated.into()))
     }
 }
 
@@ -227,7 +230,6 @@ fn version(lease: &str, step: &str, attempt: u32) -> String {
 struct Vault<'a> {
     client: Client,
     /// As whom it asks.
-    assumed: Option<AssumedRole>,
     clock: &'a Clock,
     secret: &'a str,
 }

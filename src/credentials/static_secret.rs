@@ -140,7 +140,7 @@ impl CredentialSource for StaticSecrets {
         let allow_md5 = matches!(&request.target.source, Source::Static(how) if how.allow_md5);
         let sent = if allow_md5 { Sent::ProvedOrHashed } else { Sent::Proved };
         let credential = Credential { user, password, sent, valid_until: None };
-        Ok(Opened { credential, admin: None, assumed: None })
+        Ok(Opened { credential, admin: None })
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {

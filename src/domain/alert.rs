@@ -8,7 +8,8 @@ impl Event {
     pub fn is_tier_one(&self) -> bool {
         match self.action {
             Action::SessionActivated => self.break_glass && self.outcome == Outcome::Done,
-            Action::CredentialShut | Action::CredentialDenied => self.outcome == Outcome::Failed,
+            Action::CredentialShut => self.outcome == Outcome::Failed || self.ended_an_intruder(),
+            Action::CredentialDenied => self.outcome == Outcome::Failed,
             Action::CredentialDestructionFailed
             | Action::CredentialOrphaned
             | Action::ClockBehind
@@ -25,6 +26,13 @@ impl Event {
             _ => false,
         }
     }
+
+    /// Whether somebody had come in past the gateway with a credential that was left open.
+    fn ended_an_intruder(&self) -> bool {
+        let terminated = self.detail.get("backends_terminated").and_then(serde_json::Value::as_u64);
+        terminated.is_some_and(|count| count > 0)
+            && self.detail.get("why").is_some_and(|why| why == "found_open")
+    }
 }
 
 #[cfg(test)]
@@ -40,5 +48,18 @@ mod tests {
         // What happens under it is on record; it is told of once.
         assert!(!Event { break_glass: true, ..Event::done(Action::ConnectionOpened) }.is_tier_one());
         assert!(Event::done(Action::CredentialDestructionFailed).is_tier_one());
+    }
+
+    #[test]
+    fn whoever_came_in_past_the_gateway_is_told_of_and_what_a_crash_left_is_not() {
+        let shut = |why: &str, terminated: u64| {
+            Event::done(Action::CredentialShut)
+                .with("why", why)
+                .with("backends_terminated", terminated)
+                .is_tier_one()
+        };
+        assert!(shut("found_open", 1));
+        assert!(!shut("found_open", 0));
+        assert!(!shut("left_running", 1));
     }
 }

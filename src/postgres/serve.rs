@@ -385,8 +385,12 @@ impl PostgresGateway {
 
 /// What a connection ends with whose credential is not to be had, or not to be shut.
 fn denied(deny: &Deny) -> (Goodbye, EndReason) {
-    let detail = deny.to_string();
-    (Goodbye::from(deny), EndReason::TargetUnreachable { detail })
+    let reason = match end_reason(deny) {
+        EndReason::NoLongerPermitted { why } => EndReason::TargetUnreachable { detail: why },
+        // It is over, be it seen here first.
+        other => other,
+    };
+    (Goodbye::from(deny), reason)
 }
 
 /// Ends a connection that was recorded and never carried anything.

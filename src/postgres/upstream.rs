@@ -390,12 +390,19 @@ async fn greet(wire: &mut Wire) -> Result<Greeting, UpstreamError> {
     }
 }
 
-/// Asks the server itself: only since version 14 does it say so unasked.
+/// Unless the server has said so itself, as it does since version 14, it is asked.
 async fn is_standby(
     wire: &mut Wire,
     greeting: &mut Greeting,
     parameters: &StartupParameters,
 ) -> Result<bool, UpstreamError> {
+    if let Some(said) = greeting
+        .messages
+        .iter()
+        .find_map(|message| message.strip_prefix(b"S")?.get(4..)?.strip_prefix(b"in_hot_standby\0"))
+    {
+        return Ok(said == b"on\0");
+    }
     let is_sql = !parameters.wants_replication() || parameters.replicates_database();
     // Physical replication knows no SQL; a standby's transactions are read-only.
     let question: &[u8] =

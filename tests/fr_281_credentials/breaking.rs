@@ -27,7 +27,13 @@ fn on_a_line_that_breaks_every_session_ends_and_no_role_is_left() {
     let options = Options { targets: targets.replace(&direct, &through), ..Default::default() };
     let bastion = Bastion::start_for(&postgres, options, &["alice", "bob"]);
     let (mut served, mut sessions) = (0, Vec::new());
-    for _ in 0..rounds {
+    for round in 0..rounds {
+        // As the clock goes on, what they logged in with ends.
+        if round % 50 == 49 {
+            for user in ["alice", "bob"] {
+                bastion.log_in(user).success();
+            }
+        }
         let session = bastion.grant("alice", TARGET, "dba", 3600, &[]).session;
         let at_work = bastion.psql_sleeping(&postgres, "alice", TARGET);
         line.set(PERCENT);

@@ -122,7 +122,7 @@ fn a_role_is_assumed_in_the_sessions_name_and_for_no_longer() {
     // What was handed out for each is on record, its secret is not.
     let issued = house.bastion.events("credential_issued");
     let destroyed = house.bastion.events("credential_destroyed");
-    let marks = [&issued[0]["detail"]["assumed"], &destroyed[0]["detail"]["assumed"]];
+    let marks = [&issued[0]["detail"]["assumed"][0], &destroyed[0]["detail"]["assumed"][0]];
     for assumed in marks {
         assert_eq!(assumed["role"], "arn:aws:iam::123456789012:role/rotates-ledger");
         assert!(text(&assumed["access_key_id"]).starts_with("ASIA"), "{assumed}");

@@ -191,16 +191,24 @@ impl StartupParameters {
         self.replication().is_some_and(|value| value.eq_ignore_ascii_case(b"database"))
     }
 
-    /// Whether the server is asked to rest before it lets the client in (PostgreSQL documentation, section 20.17).
+    /// Whether the server is asked to rest before it lets the client in (PostgreSQL documentation, section 20.17), by the
+    /// setting's name or by the server's switch `-W`.
     ///
-    /// The server reads a setting's name in `options` without backslashes, and a dash in it as an underscore.
+    /// The server reads `options` without backslashes, and a dash in a setting's name as an underscore. Rather too much is
+    /// taken for that switch: others than `-c` are given by nobody but who tries something.
     pub fn wants_delay(&self) -> bool {
         const DELAY: &[u8] = b"post_auth_delay";
         let is_delay = |name: &[u8]| name.eq_ignore_ascii_case(DELAY);
+        let is_switch = |word: &[u8]| match word {
+            [b'-', b'c' | b'-', ..] => false,
+            [b'-', letters @ ..] => letters.contains(&b'W'),
+            _ => false,
+        };
         let asks = |options: &[u8]| {
-            let plain = options.iter().filter(|byte| **byte != b'\\');
-            let plain = plain.map(|byte| if *byte == b'-' { b'_' } else { *byte });
-            plain.collect::<Vec<_>>().windows(DELAY.len()).any(is_delay)
+            let plain: Vec<u8> = options.iter().copied().filter(|byte| *byte != b'\\').collect();
+            let name: Vec<u8> = plain.iter().map(|byte| if *byte == b'-' { b'_' } else { *byte }).collect();
+            let mut words = plain.split(|byte| byte.is_ascii_whitespace() || *byte == 0x0b);
+            name.windows(DELAY.len()).any(is_delay) || words.any(is_switch)
         };
         self.pairs.iter().any(|(name, value)| is_delay(name) || (name == "options" && asks(value)))
     }
