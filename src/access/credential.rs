@@ -9,13 +9,11 @@
 //! was begun. Opening and destroying one session's credential exclude each other, and before it is
 //! opened the session is looked at once more: nothing is made for a session that has ended.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +31,7 @@ use crate::domain::event::{Action, Event, Outcome};
 use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
-use crate::domain::session::{Permit, Session, SessionStatus};
+use crate::domain::session::{Permit, Session};
 use crate::domain::time::Timestamp;
 use crate::failpoint;
 
@@ -51,7 +49,7 @@ pub struct Credentials {
     pub(super) slots: Slots<Slot>,
     pub(super) janitor: Janitor,
     /// Owns what must come to its end once begun.
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 /// One session's credential.
@@ -169,10 +167,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// How many sessions are looked after at a time, after a crash.
-const AT_A_TIME: usize = 16;
-/// How soon those are looked after again where that failed.
-const QUIET_AGAIN: Duration = Duration::from_secs(30);
 /// How long a stop waits for operations at sources.
 const SETTLE_WITHIN: Duration = Duration::from_secs(25);
 /// So long a credential stays open for its issue to be recorded.
@@ -253,7 +247,7 @@ impl Credentials {
 
     /// `event`, with the roles that were assumed to reach the target and are on no record yet.
     fn with_assumed(&self, event: Event, target: &PostgresTarget, lease: &LeaseRecord) -> Event {
-        let assumed = self.source(target).take_assumed(lease.id.as_str());
+        let assumed = self.source(target).unrecorded(lease.id.as_str());
         if assumed.is_empty() {
             return event;
         }
@@ -306,8 +300,8 @@ impl Access {
         // for the slot and destroys what is made here.
         if let Err(deny) = self.recheck(permit).await {
             drop(held);
-            // What is known of a session that goes on is not forgotten.
-            if !matches!(deny, Deny::StoreUnavailable { .. }) {
+            // What is known of a session that goes on is not forgotten: its connections would be taken for a crash's.
+            if matches!(deny, Deny::Revoked { .. } | Deny::Expired { .. }) {
                 self.credentials.slots.forget(&session.id, slot);
             }
             return Err(deny);
@@ -325,10 +319,12 @@ impl Access {
         let holder = Some(Holder { principal: &permit.principal().name, request: &session.request });
         let request = SourceRequest { holder, replication, ..source_request(&target, &lease) };
         // What a crash left running, or may have come in past us, ends before the session goes on.
-        if is_issued && !slot.quiet.load(Ordering::Acquire) {
-            self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
+        if !slot.quiet.load(Ordering::Acquire) {
+            if is_issued {
+                self.quiet_now(&lease, &request).await.map_err(|error| not_issued(session, error))?;
+            }
+            slot.quiet.store(true, Ordering::Release);
         }
-        slot.quiet.store(true, Ordering::Release);
         let opened = source.open(&request, is_issued, &slot.ended).await;
         let opened = match opened {
             Ok(opened) => opened,
@@ -345,23 +341,39 @@ impl Access {
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), held, slot };
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
-        let issued = LeaseRecord { state: LeaseState::Issued, changed_at: self.now(), ..lease.clone() };
         let valid_until = open.credential().and_then(|credential| credential.valid_until);
         let event = lease_event(Action::CredentialIssued, Outcome::Done, permit, &lease)
             .with("fingerprint", open.fingerprint.as_str())
             .with("renewed", is_issued)
             .with("valid_until", valid_until.map(|until| until.to_string()));
         let event = self.credentials.with_assumed(event, &at, &lease);
-        let recorded = async {
-            let stepped = self.store.step_lease(lease.state, &issued, &[event]).await;
-            stepped.map_err(|error| deny_from_store(&error))?;
-            failpoint::reached("credential_issued");
-            self.publish().await.map_err(refusal_to_deny)
-        };
-        // It is open meanwhile, and nobody else can end it.
-        let recorded = tokio::time::timeout(RECORDED_WITHIN, recorded).await;
-        recorded.unwrap_or_else(|_| Err(not_recorded()))?;
+        self.record_issue(at, lease, event).await?;
         Ok(open)
+    }
+
+    /// Begun, it goes on to its end: what is recorded halfway would be recorded twice. Not waited for without end: the
+    /// credential is open meanwhile, and nobody else can shut it.
+    async fn record_issue(
+        self: &Arc<Self>,
+        target: Arc<PostgresTarget>,
+        lease: LeaseRecord,
+        event: Event,
+    ) -> Result<(), Deny> {
+        let access = Arc::clone(self);
+        let recording = self.credentials.tasks.spawn(async move {
+            let issued = LeaseRecord { state: LeaseState::Issued, changed_at: access.now(), ..lease.clone() };
+            let stepped = access.store.step_lease(lease.state, &issued, &[event]).await;
+            stepped.map_err(|error| deny_from_store(&error))?;
+            access.credentials.source(&target).recorded(lease.id.as_str());
+            failpoint::reached("credential_issued");
+            access.publish().await.map_err(refusal_to_deny)
+        });
+        if let Ok(Ok(recorded)) = tokio::time::timeout(RECORDED_WITHIN, recording).await {
+            return recorded;
+        }
+        let within = RECORDED_WITHIN.as_secs();
+        let detail = format!("that a credential was issued could not be recorded within {within} s");
+        Err(Deny::Unrecordable { detail })
     }
 
     /// What the session's credential is or is to be, and where.
@@ -473,6 +485,9 @@ impl Access {
             .step_lease(LeaseState::Releasing, &next, event.as_slice())
             .await
             .map_err(|error| error.to_string())?;
+        if is_news && let Some(target) = self.database_of(&lease) {
+            self.credentials.source(&target).recorded(lease.id.as_str());
+        }
         failpoint::reached("credential_released");
         if let Err(error) = self.publish().await {
             tracing::error!(%error, "a credential's end waits in the outbox to be recorded");
@@ -532,82 +547,6 @@ impl Access {
         self.credentials.source(target).destroy(&request).await.map_err(|error| error_chain(&error))
     }
 
-    /// After a start: a crash may have left credentials open, or statements running as them. Shuts
-    /// the ones and ends the others, for sessions that go on. What fails is tried again until it is done.
-    pub async fn quiet_after_crash(&self) {
-        let began = self.now();
-        let mut done = BTreeSet::new();
-        loop {
-            match self.left_by_a_crash(began).await {
-                Ok(left) => {
-                    let left = left.into_iter().filter(|lease| !done.contains(&lease.session));
-                    let looks = futures_util::stream::iter(left.collect::<Vec<_>>())
-                        .map(|lease| async move { (self.quiet_lease(&lease).await, lease.session) })
-                        .buffer_unordered(AT_A_TIME)
-                        .collect::<Vec<_>>()
-                        .await;
-                    let is_all = looks.iter().all(|(is_quiet, _)| *is_quiet);
-                    done.extend(
-                        looks.into_iter().filter_map(|(is_quiet, session)| is_quiet.then_some(session)),
-                    );
-                    if is_all {
-                        return;
-                    }
-                }
-                Err(error) => tracing::error!(%error, "cannot look for what a crash left at the targets"),
-            }
-            self.clock.sleep(QUIET_AGAIN).await;
-        }
-    }
-
-    /// Credentials of sessions that go on, as they were before the start. The clean-up destroys the others.
-    async fn left_by_a_crash(&self, began: Timestamp) -> Result<Vec<LeaseRecord>, Refusal> {
-        let mut left = Vec::new();
-        for lease in self.store.open_leases().await? {
-            let session = self.store.session(&lease.session).await?;
-            let goes_on = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
-            if goes_on && lease.state == LeaseState::Issued && lease.changed_at <= began {
-                left.push(lease);
-            }
-        }
-        Ok(left)
-    }
-
-    /// Whether nothing is left to be done.
-    async fn quiet_lease(&self, lease: &LeaseRecord) -> bool {
-        let rules = self.rules();
-        let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
-        let Ok(target) = target else { return true };
-        if target.source.admin().is_none() || moved(target, lease).is_some() {
-            return true;
-        }
-        let slot = self.credentials.slots.of(&lease.session);
-        let _held = slot.work.lock().await;
-        // Whoever has connected meanwhile has seen to it.
-        if slot.quiet.load(Ordering::Acquire) {
-            return true;
-        }
-        let outcome = self.quiet_now(lease, &source_request(target, lease)).await;
-        slot.quiet.store(outcome.is_ok(), Ordering::Release);
-        if let Err(error) = &outcome {
-            tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(error), "cannot look for what a crash left at the target: trying again");
-        }
-        outcome.is_ok()
-    }
-
-    /// Ends what an earlier process left running at the target, or may have come in past us.
-    async fn quiet_now(&self, lease: &LeaseRecord, request: &SourceRequest<'_>) -> Result<(), SourceError> {
-        let terminated = self.credentials.source(request.target).quiet(request).await?;
-        if self.is_shut_again(lease, terminated).await {
-            return Ok(());
-        }
-        if terminated > 0 {
-            tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
-            self.record_shut(lease, "left_running", Some(terminated)).await;
-        }
-        Ok(())
-    }
-
     /// Ends connections whose access has come to stand for something else in the configuration.
     pub(super) async fn recheck_leases(&self) -> Result<(), Refusal> {
         let rules = self.rules();
@@ -629,7 +568,7 @@ impl Access {
 }
 
 /// Why a credential that was made earlier does not fit the configuration any more.
-fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
+pub(super) fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
     let hosts = &target.hosts;
     if !hosts.include(&lease.address) {
         return Some(format!("target `{}` moved to {hosts} during this session: ask anew", lease.target));
@@ -642,23 +581,9 @@ fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<String> {
     })
 }
 
-/// Whether a credential that was not seen to be opened may be open: the target was asked for it, and has not answered.
+/// Whether the credential may have been opened though that failed.
 fn may_be_open(error: &SourceError) -> bool {
-    match error {
-        SourceError::TimedOut => true,
-        // It was told to stop, maybe once it had done it (PostgreSQL documentation, appendix A, class 57).
-        SourceError::Statement { source, .. } => {
-            source.code().is_none_or(|state| state.code().starts_with("57"))
-        }
-        _ => false,
-    }
-}
-
-fn not_recorded() -> Deny {
-    let within = RECORDED_WITHIN.as_secs();
-    Deny::Unrecordable {
-        detail: format!("that a credential was issued could not be recorded within {within} s"),
-    }
+    matches!(error, SourceError::TimedOut | SourceError::MaybeOpened(_))
 }
 
 fn not_issued(session: &Session, error: SourceError) -> Deny {

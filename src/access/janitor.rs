@@ -154,7 +154,7 @@ impl Access {
         let detail = error.unwrap_or("nobody knows whether it was opened").to_owned();
         self.hub
             .tell(|live| live.session == lease.session, &end_reason(&Deny::CredentialLeftOpen { detail }));
-        lock(&self.credentials.janitor.looks).ask(&target.hosts.to_string(), self.now());
+        self.look_soon(target);
         let kept = match self.kept_open(lease).await {
             Ok(kept) => {
                 let is_new = kept.is_none();
@@ -177,6 +177,13 @@ impl Access {
         };
         if let Err(error) = kept {
             tracing::error!(%error, handle = lease.handle, "that a credential was left open cannot be kept");
+        }
+    }
+
+    /// Has the server looked at soon. Of other kinds there is nothing to be found at the server.
+    pub(super) fn look_soon(&self, target: &PostgresTarget) {
+        if target.source.admin().is_some() {
+            lock(&self.credentials.janitor.looks).ask(&target.hosts.to_string(), self.now());
         }
     }
 
@@ -318,6 +325,13 @@ impl Access {
             Some(lease) if found.open && lease.state != LeaseState::Releasing && is_active => {
                 self.shut_found_open(target, found, lease, &slot).await
             }
+            // After a crash, or a block.
+            Some(lease)
+                if lease.state == LeaseState::Issued && is_active && !slot.quiet.load(Ordering::Acquire) =>
+            {
+                let is_quiet = self.quiet_held(target, lease, &slot).await;
+                Ok(if is_quiet { Look::Clean } else { Look::Trouble })
+            }
             // As it should be, or the sweep destroys it.
             Some(_) => Ok(Look::Clean),
         };
@@ -365,8 +379,9 @@ impl Access {
     ) -> Result<Look, Refusal> {
         slot.quiet.store(false, Ordering::Release);
         let detail = "it was found open, and whatever used it is ended".to_owned();
-        self.hub
-            .tell(|live| live.session == lease.session, &end_reason(&Deny::CredentialLeftOpen { detail }));
+        // Waited for, so that none of ours is taken for somebody else.
+        let reason = end_reason(&Deny::CredentialLeftOpen { detail });
+        self.hub.end(|live| live.session == lease.session, reason).await;
         match self.credentials.source(target).quiet(&source_request(target, lease)).await {
             Ok(terminated) => {
                 failpoint::reached("open_shut");

@@ -25,6 +25,7 @@ mod leftovers;
 pub mod login;
 mod looks;
 pub mod outbox;
+mod quiet;
 pub mod read;
 pub mod refusal;
 pub mod request;

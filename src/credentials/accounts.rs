@@ -2,7 +2,7 @@
 //! longer than the session.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -26,7 +26,7 @@ pub(super) struct Accounts {
     /// By lease, and whether it is for who holds the session.
     assumed: Mutex<HashMap<(String, bool), Assumed>>,
     /// By lease: those that are on no record yet.
-    unrecorded: Mutex<HashMap<String, Vec<AssumedRole>>>,
+    unrecorded: Mutex<HashMap<String, Vec<Arc<AssumedRole>>>>,
     roles: AwsRoles,
 }
 
@@ -74,17 +74,22 @@ impl Accounts {
             .identity_cache(IdentityCache::no_cache())
             .build();
         let expires_at = credential.expires_at;
-        let role = AssumedRole { role: role.clone(), credential };
-        self.unrecorded().entry(request.lease.to_owned()).or_default().push(role);
+        let role = Arc::new(AssumedRole { role: role.clone(), credential });
+        self.of_leases().entry(request.lease.to_owned()).or_default().push(role);
         let mut assumed = self.assumed();
         assumed.retain(|_, one| one.expires_at > now);
         assumed.insert(key, Assumed { aws: aws.clone(), config: config.clone(), expires_at });
         Ok(config)
     }
 
-    /// The roles that were assumed for a lease since this was last asked.
-    pub(super) fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
-        self.unrecorded().remove(lease).unwrap_or_default()
+    /// The roles that were assumed for a lease and are on no record yet.
+    pub(super) fn unrecorded(&self, lease: &str) -> Vec<Arc<AssumedRole>> {
+        self.of_leases().get(lease).cloned().unwrap_or_default()
+    }
+
+    /// They are on record.
+    pub(super) fn recorded(&self, lease: &str) {
+        self.of_leases().remove(lease);
     }
 
     /// The credential is destroyed: what was assumed for it is not needed any more.
@@ -96,7 +101,7 @@ impl Accounts {
         self.assumed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unrecorded(&self) -> MutexGuard<'_, HashMap<String, Vec<AssumedRole>>> {
+    fn of_leases(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<AssumedRole>>>> {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

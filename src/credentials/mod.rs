@@ -20,6 +20,7 @@ pub mod static_secret;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -207,6 +208,9 @@ pub enum SourceError {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// Whoever gave the order does not know whether it was carried out.
+    #[error("it is not known whether it was opened")]
+    MaybeOpened(#[source] Box<SourceError>),
     #[error("{count} server processes of `{handle}` do not end")]
     BackendsRemain { handle: String, count: u64 },
     #[error("the target does not answer within {} s", WITHIN.as_secs())]
@@ -232,10 +236,13 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// The roles that were assumed for a lease since this was last asked, whatever came of it: they are to be recorded.
-    fn take_assumed(&self, _lease: &str) -> Vec<AssumedRole> {
+    /// The roles that were assumed for a lease, whatever came of it, and that are on no record yet.
+    fn unrecorded(&self, _lease: &str) -> Vec<Arc<AssumedRole>> {
         Vec::new()
     }
+
+    /// They are on record.
+    fn recorded(&self, _lease: &str) {}
 
     /// Shuts the credential and ends whatever uses it: it was left open, or in use by what no gateway carries (a crash).
     /// Gives the number of server processes that were terminated.

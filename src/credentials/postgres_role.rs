@@ -9,6 +9,7 @@
 //! not committed (`PREPARE TRANSACTION`) is rolled back, as its locks would hold up the rest for ever; what
 //! it owns goes to the access's role; what it was granted is revoked; it is dropped.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,8 +45,9 @@ const UNWAITED: &str = "SET LOCAL synchronous_commit = off; ";
 const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'; ";
 
-/// Whoever changes their own role in a transaction holds its row until that ends: so long it is waited for.
-const BRIEFLY: &str = "SET LOCAL lock_timeout = '5s'; ";
+/// Whoever changes their own role in a transaction holds its row until that ends: so long it is waited for. Shorter than
+/// what a statement may take, so that it is known that nothing was done.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'; ";
 
 /// So often a role's row that is held is asked for.
 const QUIET_TRIES: u32 = 3;
@@ -87,17 +89,18 @@ impl CredentialSource for PostgresRole {
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let by_opener = match opened.admin {
-                Some(admin) => shut(&admin, request.handle).await.map(|()| Some(admin)),
-                None => Ok(None),
+            let admin_of_open = opened.admin;
+            let shut_by_opener = match &admin_of_open {
+                Some(admin) => shut(admin, request.handle).await.is_ok(),
+                None => false,
             };
-            match by_opener {
-                Ok(Some(admin)) => self.admins.put(request.target, admin),
-                Err(SourceError::Statement { doing, handle, source }) if is_held(&source) => {
-                    return Err(SourceError::Statement { doing, handle, source });
+            if shut_by_opener {
+                if let Some(admin) = admin_of_open {
+                    self.admins.put(request.target, admin);
                 }
-                // The connection that opened it may have broken since.
-                _ => shut(&Admin::connect(request.target, None).await?, request.handle).await?,
+            } else {
+                // The connection that opened it may have broken since, or somebody was just changing the role.
+                shut(&Admin::connect(request.target, None).await?, request.handle).await?;
             }
             failpoint::reached("role_shut");
             Ok(())
@@ -127,7 +130,7 @@ impl CredentialSource for PostgresRole {
 }
 
 async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
-    let shut = format!("{BRIEFLY}{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
+    let shut = format!("{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 
@@ -166,7 +169,7 @@ impl PostgresRole {
             let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };
             let powers = format!("NOSUPERUSER NOCREATEDB NOCREATEROLE {replication} NOBYPASSRLS INHERIT");
             let made = format!(
-                "{UNWAITED}CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
+                "{BRIEFLY}{UNWAITED}CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
                  COMMENT ON ROLE {role} IS {}",
                 literal(&self.mark)
             );
@@ -175,7 +178,13 @@ impl PostgresRole {
         failpoint::reached("role_making");
         // The simple protocol runs the statements of one message as one transaction.
         let done = admin.batch_execute(&statements).await;
-        done.map_err(|source| failed(doing, request.handle, source))?;
+        done.map_err(|source| {
+            // It was told to stop, maybe once it had done it (PostgreSQL documentation, appendix A, class 57); a statement
+            // that was cancelled was not done.
+            let is_known = source.code().is_some_and(|state| !state.code().starts_with("57P"));
+            let error = failed(doing, request.handle, source);
+            if is_known { error } else { SourceError::MaybeOpened(Box::new(error)) }
+        })?;
         failpoint::reached("role_made");
         let (user, valid_until) = (request.handle.to_owned(), Some(request.ends_at));
         let credential = Credential { user, password, sent: Sent::Proved, valid_until };
@@ -349,9 +358,9 @@ async fn quiet(admin: &Admin, role: u32, request: &SourceRequest<'_>) -> Result<
         "SET LOCAL lock_timeout = '1s'; {WAITED}ALTER ROLE {} NOLOGIN PASSWORD NULL",
         identifier(handle)
     );
-    let mut terminated = 0;
+    let mut terminated = BTreeSet::new();
     for tries_left in (0..QUIET_TRIES).rev() {
-        terminated += terminate_once(admin, role, handle).await?;
+        terminated.extend(terminate_once(admin, role, handle).await?);
         match admin.batch_execute(&shut).await {
             Ok(()) => break,
             // By who came in meanwhile, or by a transaction that was prepared.
@@ -359,7 +368,8 @@ async fn quiet(admin: &Admin, role: u32, request: &SourceRequest<'_>) -> Result<
             Err(source) => return Err(failed("lock", handle, source)),
         }
     }
-    Ok(terminated + terminate(admin, role, handle).await?)
+    terminated.extend(terminate(admin, role, handle).await?);
+    Ok(u64::try_from(terminated.len()).unwrap_or(u64::MAX))
 }
 
 /// Whether somebody else had a role's row in their hands.
@@ -371,10 +381,10 @@ fn is_held(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Ends the role's server processes and waits until none is left.
-async fn terminate(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
-    let mut terminated = 0;
+async fn terminate(admin: &Admin, role: u32, handle: &str) -> Result<BTreeSet<i32>, SourceError> {
+    let mut terminated = BTreeSet::new();
     for _ in 0..TERMINATE_TRIES {
-        terminated += terminate_once(admin, role, handle).await?;
+        terminated.extend(terminate_once(admin, role, handle).await?);
         if remaining(admin, role, handle).await? == 0 {
             return Ok(terminated);
         }
@@ -387,15 +397,17 @@ async fn terminate(admin: &Admin, role: u32, handle: &str) -> Result<u64, Source
     }
 }
 
-async fn terminate_once(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {
+/// Gives the numbers of those that there were.
+async fn terminate_once(admin: &Admin, role: u32, handle: &str) -> Result<Vec<i32>, SourceError> {
+    let what = |source| failed("terminate server processes of", handle, source);
     let ended = admin
         .query(
-            "SELECT pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1",
+            "SELECT pid, pg_catalog.pg_terminate_backend(pid, $2) FROM pg_catalog.pg_stat_activity WHERE usesysid = $1",
             &[&role, &TERMINATE_MILLIS],
         )
         .await
-        .map_err(|source| failed("terminate server processes of", handle, source))?;
-    Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
+        .map_err(what)?;
+    ended.iter().map(|row| row.try_get(0).map_err(what)).collect()
 }
 
 async fn remaining(admin: &Admin, role: u32, handle: &str) -> Result<u64, SourceError> {

@@ -4,6 +4,7 @@
 //! There is nothing at the source to destroy: nobody but the gateway has a token, and it expires by itself. The connections
 //! that it opened end with the session.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -80,8 +81,12 @@ impl CredentialSource for RdsIam {
         bounded(Box::pin(self.open_now(request))).await
     }
 
-    fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
-        self.accounts.take_assumed(lease)
+    fn unrecorded(&self, lease: &str) -> Vec<Arc<AssumedRole>> {
+        self.accounts.unrecorded(lease)
+    }
+
+    fn recorded(&self, lease: &str) {
+        self.accounts.recorded(lease);
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {

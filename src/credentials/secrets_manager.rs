@@ -8,7 +8,7 @@
 //! is current when it connects.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -178,8 +178,12 @@ impl CredentialSource for SecretsManager {
         Ok(Opened { credential, admin: None })
     }
 
-    fn take_assumed(&self, lease: &str) -> Vec<AssumedRole> {
-        self.accounts.take_assumed(lease)
+    fn unrecorded(&self, lease: &str) -> Vec<Arc<AssumedRole>> {
+        self.accounts.unrecorded(lease)
+    }
+
+    fn recorded(&self, lease: &str) {
+        self.accounts.recorded(lease);
     }
 
     async fn destroy(&self, request: &SourceRequest<'_>) -> Result<Destruction, SourceError> {

@@ -27,7 +27,7 @@ impl Event {
         }
     }
 
-    /// Whether somebody had come in past the gateway with a credential that was left open.
+    /// Whether somebody was there with a credential that was left open: past the gateway, unless a connection of ours ended late.
     fn ended_an_intruder(&self) -> bool {
         let terminated = self.detail.get("backends_terminated").and_then(serde_json::Value::as_u64);
         terminated.is_some_and(|count| count > 0)

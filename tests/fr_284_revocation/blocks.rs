@@ -3,6 +3,8 @@
 use serde_json::json;
 
 use crate::support::calls::text;
+use crate::support::process::Running;
+use crate::support::wait_until;
 use crate::support::wire::Wire;
 
 #[test]
@@ -125,4 +127,24 @@ fn who_may_not_block_blocks_nobody() {
     let added = bastion.events("block_added");
     assert_eq!(added.len(), 6, "refusals are recorded");
     assert!(added.iter().all(|event| event["outcome"] == "refused"), "{added:?}");
+}
+
+/// A statement that is deaf to being cancelled would otherwise go on to the session's end, which a block is not.
+#[test]
+fn nothing_of_who_is_blocked_goes_on_at_the_target() {
+    let (postgres, bastion) = crate::start(&["alice", "erin"]);
+    crate::dev_session(&bastion, "alice", "readonly");
+    let deaf = "DO $$BEGIN LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END$$";
+    let client = Running::start_quietly(&mut bastion.psql_command("alice", "ledger-dev", &["-c", deaf]));
+    let sleeping =
+        || postgres.value("postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    wait_until("it sleeps", || sleeping() == "1");
+    crate::block(&bastion, json!({ "user": "alice", "why": "found in the logs" }));
+    client.finish().failure().says("found in the logs");
+    bastion.advance(5);
+    wait_until("it is ended", || sleeping() == "0");
+    wait_until("that is recorded", || bastion.events("credential_shut").len() == 1);
+    let shut = &bastion.events("credential_shut")[0]["detail"];
+    assert_eq!((&shut["why"], &shut["backends_terminated"]), (&json!("left_running"), &json!(1)));
+    bastion.verify().success();
 }

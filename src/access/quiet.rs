@@ -1,0 +1,141 @@
+//! What goes on at a database though no gateway carries it: after a crash, where somebody came in past us, or where a
+//! statement is deaf to being cancelled. The session goes on, it is ended.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use crate::config::PostgresTarget;
+use crate::credentials::{SourceError, SourceRequest};
+use crate::domain::block::Block;
+use crate::domain::lease::{LeaseRecord, LeaseState};
+use crate::domain::session::{Session, SessionStatus};
+use crate::domain::time::Timestamp;
+
+use super::Access;
+use super::credential::{Slot, error_chain, moved, source_request};
+use super::refusal::Refusal;
+
+/// How many sessions are looked after at a time, after a crash.
+const AT_A_TIME: usize = 16;
+/// How soon those are looked after again where that failed.
+const QUIET_AGAIN: Duration = Duration::from_secs(30);
+
+impl Access {
+    /// After a start: a crash may have left credentials open, or statements running as them. Shuts
+    /// the ones and ends the others, for sessions that go on. What fails is tried again until it is done.
+    pub async fn quiet_after_crash(&self) {
+        let began = self.now();
+        let mut done = BTreeSet::new();
+        loop {
+            match self.left_by_a_crash(began).await {
+                Ok(left) => {
+                    let left = left.into_iter().filter(|lease| !done.contains(&lease.session));
+                    let looks = futures_util::stream::iter(left.collect::<Vec<_>>())
+                        .map(|lease| async move { (self.quiet_lease(&lease).await, lease.session) })
+                        .buffer_unordered(AT_A_TIME)
+                        .collect::<Vec<_>>()
+                        .await;
+                    let is_all = looks.iter().all(|(is_quiet, _)| *is_quiet);
+                    done.extend(
+                        looks.into_iter().filter_map(|(is_quiet, session)| is_quiet.then_some(session)),
+                    );
+                    if is_all {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "cannot look for what a crash left at the targets"),
+            }
+            self.clock.sleep(QUIET_AGAIN).await;
+        }
+    }
+
+    /// Credentials of sessions that go on, as they were before the start. The clean-up destroys the others.
+    async fn left_by_a_crash(&self, began: Timestamp) -> Result<Vec<LeaseRecord>, Refusal> {
+        let mut left = Vec::new();
+        for lease in self.store.open_leases().await? {
+            let session = self.store.session(&lease.session).await?;
+            let goes_on = session.is_some_and(|session| session.status(self.now()) == SessionStatus::Active);
+            if goes_on && lease.state == LeaseState::Issued && lease.changed_at <= began {
+                left.push(lease);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Whether nothing is left to be done.
+    async fn quiet_lease(&self, lease: &LeaseRecord) -> bool {
+        let rules = self.rules();
+        let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+        let Ok(target) = target else { return true };
+        if target.source.admin().is_none() || moved(target, lease).is_some() {
+            return true;
+        }
+        let slot = self.credentials.slots.of(&lease.session);
+        let _held = slot.work.lock().await;
+        // Whoever has connected meanwhile has seen to it.
+        slot.quiet.load(Ordering::Acquire) || self.quiet_held(target, lease, &slot).await
+    }
+
+    /// As [`Self::quiet_lease`], for who holds the slot.
+    pub(super) async fn quiet_held(&self, target: &PostgresTarget, lease: &LeaseRecord, slot: &Slot) -> bool {
+        let outcome = self.quiet_now(lease, &source_request(target, lease)).await;
+        slot.quiet.store(outcome.is_ok(), Ordering::Release);
+        if let Err(error) = &outcome {
+            tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(error), "cannot look for what goes on at the target: trying again");
+        }
+        outcome.is_ok()
+    }
+
+    /// Ends what an earlier process left running at the target, or may have come in past us.
+    pub(super) async fn quiet_now(
+        &self,
+        lease: &LeaseRecord,
+        request: &SourceRequest<'_>,
+    ) -> Result<(), SourceError> {
+        let terminated = self.credentials.source(request.target).quiet(request).await?;
+        if self.is_shut_again(lease, terminated).await {
+            return Ok(());
+        }
+        if terminated > 0 {
+            tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
+            self.record_shut(lease, "left_running", Some(terminated)).await;
+        }
+        Ok(())
+    }
+
+    /// Connections were cut because of a block, and their sessions go on: has the janitor look whether anything was deaf to
+    /// being cancelled, and end it.
+    pub(super) async fn look_at_what_was_cut(&self, block: &Block) {
+        let leases = self.blocked_leases(block).await.unwrap_or_else(|error| {
+            tracing::error!(%error, block = %block.id, "cannot look for what goes on at the targets");
+            Vec::new()
+        });
+        for lease in leases {
+            let rules = self.rules();
+            let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+            if let Ok(target) = target {
+                self.credentials.slots.of(&lease.session).quiet.store(false, Ordering::Release);
+                self.look_soon(target);
+            }
+        }
+    }
+
+    async fn blocked_leases(&self, block: &Block) -> Result<Vec<LeaseRecord>, Refusal> {
+        let mut blocked = Vec::new();
+        for lease in self.store.open_leases().await? {
+            let session = self.store.session(&lease.session).await?;
+            // One that is over is destroyed.
+            let goes_on = |of: &Session| {
+                of.status(self.now()) == SessionStatus::Active
+                    && block.covers(&of.principal.id, &of.target, self.now())
+            };
+            if lease.state == LeaseState::Issued && session.as_ref().is_some_and(goes_on) {
+                blocked.push(lease);
+            }
+        }
+        Ok(blocked)
+    }
+}
