@@ -49,7 +49,7 @@ pub struct Credentials {
     pub(super) slots: Slots<Slot>,
     pub(super) janitor: Janitor,
     /// Owns what must come to its end once begun.
-    pub(super) tasks: TaskTracker,
+    tasks: TaskTracker,
 }
 
 /// One session's credential.

@@ -383,7 +383,7 @@ impl PostgresGateway {
     }
 }
 
-/// What a connection ends with whose credential is not to be had, or not to be shut.
+/// What a connection ends with whose credential is not to be had.
 fn denied(deny: &Deny) -> (Goodbye, EndReason) {
     let reason = match end_reason(deny) {
         EndReason::NoLongerPermitted { why } => EndReason::TargetUnreachable { detail: why },
