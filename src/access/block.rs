@@ -93,7 +93,6 @@ impl Access {
         let reason = EndReason::Blocked { by: caller.principal.name.clone(), why: why.to_owned() };
         let reached = |live: &super::hub::Live| block.covers(&live.principal, &live.target, now);
         let (recorded, cuts) = tokio::join!(self.publish(), self.hub.end(reached, reason));
-        self.look_at_what_was_cut(&block).await;
         recorded?;
         Ok((block, cuts))
     }

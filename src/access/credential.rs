@@ -49,7 +49,7 @@ pub struct Credentials {
     pub(super) slots: Slots<Slot>,
     pub(super) janitor: Janitor,
     /// Owns what must come to its end once begun.
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 /// One session's credential.
@@ -78,7 +78,7 @@ struct OpenState {
     target: Arc<PostgresTarget>,
     lease: LeaseRecord,
     /// Nobody else touches the credential until it is shut.
-    held: OwnedMutexGuard<()>,
+    held: Arc<OwnedMutexGuard<()>>,
     /// Last: it is not forgotten before.
     slot: Arc<Slot>,
 }
@@ -145,10 +145,17 @@ impl Drop for OpenCredential {
 impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, held, slot } = self;
-        let shut = access.credentials.source(&target).shut(&source_request(&target, &lease), opened).await;
+        let (source, request) = (access.credentials.source(&target), source_request(&target, &lease));
+        let shut = tokio::select! {
+            biased;
+            shut = source.shut(&request, opened) => Some(shut),
+            // Who destroys it waits for us, shuts it too, and is not held up by whoever holds us up.
+            () = async { slot.ended.cancelled().await; tokio::time::sleep(GIVEN_UP_AFTER).await } => None,
+        };
         let shut = match shut {
-            Ok(()) => Ok(()),
-            Err(error) => {
+            Some(Ok(())) => Ok(()),
+            None => Err(Deny::CredentialUnavailable { detail: "it is being destroyed".to_owned() }),
+            Some(Err(error)) => {
                 let detail = error_chain(&error);
                 metrics::counter!("sallyport_credentials_left_open_total").increment(1);
                 tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
@@ -169,8 +176,12 @@ impl fmt::Debug for Credentials {
 
 /// How long a stop waits for operations at sources.
 const SETTLE_WITHIN: Duration = Duration::from_secs(25);
+/// So long it takes at most to shut what is to be destroyed: the destruction does it as well.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(300);
 /// So long a credential stays open for its issue to be recorded.
 const RECORDED_WITHIN: Duration = Duration::from_secs(10);
+/// So many roles that were assumed are recorded though nothing else has come of it.
+const MANY_ASSUMED: usize = 32;
 
 /// What became of a session's credential when its end was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -295,13 +306,14 @@ impl Access {
     async fn open_now(self: Arc<Self>, permit: &Permit, replicates: bool) -> Result<OpenCredential, Deny> {
         let session = permit.session();
         let slot = self.credentials.slots.of(&session.id);
-        let held = Arc::clone(&slot.work).lock_owned().await;
+        let held = Arc::new(Arc::clone(&slot.work).lock_owned().await);
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
         if let Err(deny) = self.recheck(permit).await {
             drop(held);
             // What is known of a session that goes on is not forgotten: its connections would be taken for a crash's.
-            if matches!(deny, Deny::Revoked { .. } | Deny::Expired { .. }) {
+            let is_over = matches!(deny, Deny::Revoked { .. } | Deny::Expired { .. });
+            if is_over || matches!(self.store.lease_of_session(&session.id).await, Ok(None)) {
                 self.credentials.slots.forget(&session.id, slot);
             }
             return Err(deny);
@@ -338,6 +350,8 @@ impl Access {
         failpoint::reached("credential_opened");
         let fingerprint = self.credentials.fingerprint(&opened.credential);
         let at = Arc::clone(&target);
+        // Nobody opens or destroys it before what is being recorded is on record.
+        let until_recorded = Arc::clone(&held);
         let state = OpenState { access: Arc::clone(&self), opened, target, lease: lease.clone(), held, slot };
         // From here on it is shut whatever happens.
         let open = OpenCredential { open: Some(state), fingerprint };
@@ -347,7 +361,7 @@ impl Access {
             .with("renewed", is_issued)
             .with("valid_until", valid_until.map(|until| until.to_string()));
         let event = self.credentials.with_assumed(event, &at, &lease);
-        self.record_issue(at, lease, event).await?;
+        self.record_issue(at, lease, event, until_recorded).await?;
         Ok(open)
     }
 
@@ -358,11 +372,16 @@ impl Access {
         target: Arc<PostgresTarget>,
         lease: LeaseRecord,
         event: Event,
+        held: Arc<OwnedMutexGuard<()>>,
     ) -> Result<(), Deny> {
         let access = Arc::clone(self);
         let recording = self.credentials.tasks.spawn(async move {
+            let _held = held;
             let issued = LeaseRecord { state: LeaseState::Issued, changed_at: access.now(), ..lease.clone() };
             let stepped = access.store.step_lease(lease.state, &issued, &[event]).await;
+            if let Err(error) = &stepped {
+                tracing::error!(%error, session = %lease.session, handle = lease.handle, "that a credential was issued is not on record");
+            }
             stepped.map_err(|error| deny_from_store(&error))?;
             access.credentials.source(&target).recorded(lease.id.as_str());
             failpoint::reached("credential_issued");
@@ -458,7 +477,7 @@ impl Access {
             Ok(Destruction::Done(_)) => true,
             Ok(Destruction::UnderWay { .. }) => false,
             // Retries of the same failure are not worth a record each.
-            Err(error) => lease.last_error.as_ref() != Some(error),
+            Err(error) => lease.last_error.as_ref() != Some(error) || self.have_many_been_assumed(&lease),
         };
         if is_news && let Some(target) = self.database_of(&lease) {
             event = self.credentials.with_assumed(event, &target, &lease);
@@ -503,6 +522,14 @@ impl Access {
                 Ok(Released::Pending { handle: lease.handle, error })
             }
         }
+    }
+
+    /// Whether so many roles were assumed to destroy it that they are worth a record.
+    fn have_many_been_assumed(&self, lease: &LeaseRecord) -> bool {
+        let target = self.database_of(lease);
+        target.is_some_and(|target| {
+            self.credentials.source(&target).unrecorded(lease.id.as_str()).len() >= MANY_ASSUMED
+        })
     }
 
     async fn destruction_event(&self, lease: &LeaseRecord) -> Result<Event, String> {
@@ -583,7 +610,7 @@ pub(super) fn moved(target: &PostgresTarget, lease: &LeaseRecord) -> Option<Stri
 
 /// Whether the credential may have been opened though that failed.
 fn may_be_open(error: &SourceError) -> bool {
-    matches!(error, SourceError::TimedOut | SourceError::MaybeOpened(_))
+    matches!(error, SourceError::MaybeOpened(_))
 }
 
 fn not_issued(session: &Session, error: SourceError) -> Deny {

@@ -146,6 +146,11 @@ impl Hub {
         self.entries().contains_key(connection)
     }
 
+    /// Whether a connection of the session is live.
+    pub fn is_connected(&self, session: &SessionId) -> bool {
+        self.entries().values().any(|entry| entry.live.session == *session)
+    }
+
     /// Tells every connection that `which` picks to end, and returns at once.
     pub fn tell(
         &self,

@@ -155,18 +155,11 @@ impl Access {
         self.hub
             .tell(|live| live.session == lease.session, &end_reason(&Deny::CredentialLeftOpen { detail }));
         self.look_soon(target);
-        let kept = match self.kept_open(lease).await {
+        let kept = match self.kept_of(lease).await {
             Ok(kept) => {
+                let kept = kept.filter(|kept| kept.kind == LeftoverKind::Open);
                 let is_new = kept.is_none();
-                let leftover = kept.unwrap_or_else(|| Leftover {
-                    kind: LeftoverKind::Open,
-                    place: lease.address.clone(),
-                    handle: lease.handle.clone(),
-                    session: lease.session.clone(),
-                    target: lease.target.clone(),
-                    found_at: self.now(),
-                    last_error: None,
-                });
+                let leftover = kept.unwrap_or_else(|| self.left_of(LeftoverKind::Open, lease));
                 match error {
                     Some(error) => self.leftover_stays(&leftover, error.to_owned()).await,
                     None if is_new => self.keep_leftover(&leftover, None).await,
@@ -187,16 +180,30 @@ impl Access {
         }
     }
 
-    /// That a session's credential was left open, if that is not seen to be over yet.
-    async fn kept_open(&self, lease: &LeaseRecord) -> Result<Option<Leftover>, Refusal> {
-        let of = (LeftoverKind::Open, &lease.address, &lease.handle);
-        Ok(self.leftovers(|kept| (kept.kind, &kept.place, &kept.handle) == of).await?.pop())
+    /// That a session's credential was left open, or in use, if that is not seen to be over yet.
+    pub(super) async fn kept_of(&self, lease: &LeaseRecord) -> Result<Option<Leftover>, Refusal> {
+        let of = (&lease.address, &lease.handle);
+        let is_it = |kept: &Leftover| kept.kind.is_of_a_session() && (&kept.place, &kept.handle) == of;
+        Ok(self.leftovers(is_it).await?.pop())
     }
 
-    /// A session's credential is shut, and what used it is ended: whether it had been left open, and is recorded as that.
+    /// As it is to be kept of a session's credential.
+    pub(super) fn left_of(&self, kind: LeftoverKind, lease: &LeaseRecord) -> Leftover {
+        Leftover {
+            kind,
+            place: lease.address.clone(),
+            handle: lease.handle.clone(),
+            session: lease.session.clone(),
+            target: lease.target.clone(),
+            found_at: self.now(),
+            last_error: None,
+        }
+    }
+
+    /// A session's credential is shut, and what used it is ended: whether that was kept to be done, and is recorded as done.
     pub(super) async fn is_shut_again(&self, lease: &LeaseRecord, terminated: u64) -> bool {
         let ended = async {
-            let Some(kept) = self.kept_open(lease).await? else { return Ok(false) };
+            let Some(kept) = self.kept_of(lease).await? else { return Ok(false) };
             let event = self.shut_event(&kept).await?.with("backends_terminated", terminated);
             self.end_leftover(&kept, Some(event)).await?;
             Ok::<_, Refusal>(true)
@@ -280,7 +287,7 @@ impl Access {
         kept: &Leftover,
         is_there: bool,
     ) -> Result<Look, Refusal> {
-        if kept.kind != LeftoverKind::Open {
+        if !kept.kind.is_of_a_session() {
             let event = self.leftover_event(Action::CredentialDestroyed, kept).await?;
             self.end_leftover(kept, Some(event.with("how", "gone"))).await?;
             return Ok(Look::Clean);
@@ -325,7 +332,7 @@ impl Access {
             Some(lease) if found.open && lease.state != LeaseState::Releasing && is_active => {
                 self.shut_found_open(target, found, lease, &slot).await
             }
-            // After a crash, or a block.
+            // After a crash, or where connections were cut.
             Some(lease)
                 if lease.state == LeaseState::Issued && is_active && !slot.quiet.load(Ordering::Acquire) =>
             {

@@ -9,6 +9,9 @@ use super::Access;
 use super::refusal::Refusal;
 use super::targets::Route;
 
+/// Why a credential was shut, as the record tells: it was in use by what no gateway carried.
+pub(super) const LEFT_RUNNING: &str = "left_running";
+
 impl Access {
     pub(super) async fn keep_leftover(
         &self,
@@ -36,7 +39,7 @@ impl Access {
             return Ok(());
         }
         let event = match kept.kind {
-            LeftoverKind::Open => self.shut_event(kept).await?,
+            LeftoverKind::Open | LeftoverKind::Running => self.shut_event(kept).await?,
             LeftoverKind::Orphan | LeftoverKind::Deny => {
                 self.leftover_event(Action::CredentialDestructionFailed, kept).await?
             }
@@ -61,7 +64,7 @@ impl Access {
     fn is_configured(&self, kept: &Leftover) -> bool {
         let rules = self.rules();
         rules.targets.all().any(|entry| match (&entry.route, kept.kind) {
-            (Route::Postgres(target), LeftoverKind::Orphan | LeftoverKind::Open) => {
+            (Route::Postgres(target), LeftoverKind::Orphan | LeftoverKind::Open | LeftoverKind::Running) => {
                 target.source.admin().is_some() && target.hosts.include(&kept.place)
             }
             (Route::Aws(target), LeftoverKind::Deny) => target.roles.values().any(|role| *role == kept.place),
@@ -86,11 +89,12 @@ impl Access {
         }
     }
 
-    /// That a session's credential that was found open is shut.
+    /// That a session's credential that was found open, or in use, is shut.
     pub(super) async fn shut_event(&self, kept: &Leftover) -> Result<Event, Refusal> {
         let event = self.leftover_event(Action::CredentialShut, kept).await?;
         let lease = self.store.lease_of_session(&kept.session).await?;
-        Ok(event.with("lease", lease.map(|lease| lease.id.to_string())).with("why", "found_open"))
+        let why = if kept.kind == LeftoverKind::Running { LEFT_RUNNING } else { "found_open" };
+        Ok(event.with("lease", lease.map(|lease| lease.id.to_string())).with("why", why))
     }
 
     pub(super) async fn leftover_event(&self, action: Action, kept: &Leftover) -> Result<Event, Refusal> {
@@ -104,7 +108,7 @@ impl Access {
         }
         event = event.with("handle", kept.handle.as_str());
         Ok(match kept.kind {
-            LeftoverKind::Open => event,
+            LeftoverKind::Open | LeftoverKind::Running => event,
             LeftoverKind::Orphan => event.with("orphan", true),
             LeftoverKind::Deny => event
                 .with("policy", kept.handle.as_str())

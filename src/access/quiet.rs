@@ -2,6 +2,7 @@
 //! statement is deaf to being cancelled. The session goes on, it is ended.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,13 +10,16 @@ use futures_util::StreamExt as _;
 
 use crate::config::PostgresTarget;
 use crate::credentials::{SourceError, SourceRequest};
-use crate::domain::block::Block;
+use crate::domain::deny::EndReason;
+use crate::domain::id::SessionId;
 use crate::domain::lease::{LeaseRecord, LeaseState};
-use crate::domain::session::{Session, SessionStatus};
+use crate::domain::leftover::LeftoverKind;
+use crate::domain::session::SessionStatus;
 use crate::domain::time::Timestamp;
 
 use super::Access;
 use super::credential::{Slot, error_chain, moved, source_request};
+use super::leftovers::LEFT_RUNNING;
 use super::refusal::Refusal;
 
 /// How many sessions are looked after at a time, after a crash.
@@ -83,10 +87,24 @@ impl Access {
     pub(super) async fn quiet_held(&self, target: &PostgresTarget, lease: &LeaseRecord, slot: &Slot) -> bool {
         let outcome = self.quiet_now(lease, &source_request(target, lease)).await;
         slot.quiet.store(outcome.is_ok(), Ordering::Release);
-        if let Err(error) = &outcome {
-            tracing::error!(session = %lease.session, handle = %lease.handle, error = error_chain(error), "cannot look for what goes on at the target: trying again");
+        let Err(why) = &outcome else { return true };
+        let error = error_chain(why);
+        tracing::error!(session = %lease.session, handle = %lease.handle, error, "cannot look for what goes on at the target: trying again");
+        if matches!(why, SourceError::Admin(why) if why.is_unreachable()) {
+            // Nobody says that anything goes on.
+            return false;
         }
-        outcome.is_ok()
+        let kept = match self.kept_of(lease).await {
+            Ok(kept) => {
+                let kept = kept.unwrap_or_else(|| self.left_of(LeftoverKind::Running, lease));
+                self.leftover_stays(&kept, error).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::error!(%error, handle = lease.handle, "that a credential is in use cannot be kept");
+        }
+        false
     }
 
     /// Ends what an earlier process left running at the target, or may have come in past us.
@@ -100,42 +118,49 @@ impl Access {
             return Ok(());
         }
         if terminated > 0 {
-            tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what a crash left running at the target");
-            self.record_shut(lease, "left_running", Some(terminated)).await;
+            tracing::warn!(session = %lease.session, handle = %lease.handle, terminated, "ended what went on at the target though no gateway carried it");
+            self.record_shut(lease, LEFT_RUNNING, Some(terminated)).await;
         }
         Ok(())
     }
 
-    /// Connections were cut because of a block, and their sessions go on: has the janitor look whether anything was deaf to
-    /// being cancelled, and end it.
-    pub(super) async fn look_at_what_was_cut(&self, block: &Block) {
-        let leases = self.blocked_leases(block).await.unwrap_or_else(|error| {
-            tracing::error!(%error, block = %block.id, "cannot look for what goes on at the targets");
-            Vec::new()
-        });
-        for lease in leases {
-            let rules = self.rules();
-            let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
-            if let Ok(target) = target {
-                self.credentials.slots.of(&lease.session).quiet.store(false, Ordering::Release);
-                self.look_soon(target);
-            }
+    /// A connection was cut though its session goes on (a block, an account that is disabled, a policy that has changed): where
+    /// it was the last one, has the janitor look whether anything at the target was deaf to being cancelled, and end it.
+    pub fn cut_amid_a_session(self: &Arc<Self>, session: &SessionId, why: &EndReason) {
+        let goes_on = match why {
+            // Its credential is destroyed, and that ends everything.
+            EndReason::Revoked { .. } | EndReason::Expired => false,
+            other => other.ends_the_right(),
+        };
+        if goes_on {
+            let (access, session) = (Arc::clone(self), session.clone());
+            self.credentials.tasks.spawn(async move { access.look_at_what_was_cut(&session).await });
         }
     }
 
-    async fn blocked_leases(&self, block: &Block) -> Result<Vec<LeaseRecord>, Refusal> {
-        let mut blocked = Vec::new();
-        for lease in self.store.open_leases().await? {
-            let session = self.store.session(&lease.session).await?;
-            // One that is over is destroyed.
-            let goes_on = |of: &Session| {
-                of.status(self.now()) == SessionStatus::Active
-                    && block.covers(&of.principal.id, &of.target, self.now())
-            };
-            if lease.state == LeaseState::Issued && session.as_ref().is_some_and(goes_on) {
-                blocked.push(lease);
+    async fn look_at_what_was_cut(&self, session: &SessionId) {
+        let slot = self.credentials.slots.of(session);
+        let held = slot.work.lock().await;
+        // Nobody opens the credential now. Others that live are in use by right, or the last of them sees to it.
+        let lease = if self.hub.is_connected(session) {
+            Ok(None)
+        } else {
+            self.store.lease_of_session(session).await
+        };
+        match lease {
+            Ok(Some(lease)) if lease.state == LeaseState::Issued => {
+                let rules = self.rules();
+                let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
+                if let Ok(target) = target {
+                    slot.quiet.store(false, Ordering::Release);
+                    self.look_soon(target);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, %session, "cannot look for what goes on at the target");
             }
         }
-        Ok(blocked)
+        drop(held);
     }
 }

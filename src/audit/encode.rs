@@ -11,7 +11,7 @@ use super::clip::{NAME, TEXT, clip, clip_some, clipped, is_clipped};
 use super::line::push_number;
 use super::record::{
     Body, Context, ControlEntry, Data, Ended, Input, Opened, Output, Parameter, ParameterPart, Recovered,
-    Sql, SqlPart,
+    Sql, SqlPart, Value,
 };
 use crate::crypto::{Hash, hex, sha256};
 use crate::domain::deny::EndReason;
@@ -24,6 +24,8 @@ use crate::domain::time::Timestamp;
 const PIECE: usize = 128 << 10;
 /// Longest list of parameters in one record, in bytes of JSON.
 const PARAMETERS: usize = 128 << 10;
+/// What a parameter has beside its value, in bytes of JSON, at most.
+const PARAMETER: usize = 192;
 /// Longest detail of a control event, in bytes of JSON.
 const DETAIL: usize = 256 << 10;
 /// What a record has beside its context and its body, in bytes, at most.
@@ -92,12 +94,24 @@ fn is_short(body: &Body) -> bool {
         Body::Statement(statement) => {
             let (Sql::Text { sql: kept } | Sql::Bytes { b64: kept }) = &statement.sql;
             let names = [&statement.name, &statement.portal, &statement.fingerprint].into_iter().all(is_name);
-            names && kept.len() <= PIECE && statement.params.is_empty()
+            names && kept.len() <= PIECE && are_few(&statement.params)
         }
         Body::StatementEnd(end) => is_clipped(end),
         Body::Input(Input { data, .. }) | Body::Output(Output { data, .. }) => !is_long(data),
         _ => false,
     }
+}
+
+/// Whether parameters surely fit where they are. Of a character JSON makes six bytes at most.
+fn are_few(params: &[Parameter]) -> bool {
+    let most = |parameter: &Parameter| {
+        let value = match &parameter.value {
+            Value::Text { text: kept } | Value::Bytes { b64: kept } => kept.len(),
+            Value::Null { .. } => 0,
+        };
+        6 * value + PARAMETER
+    };
+    params.iter().map(most).sum::<usize>() <= PARAMETERS
 }
 
 /// In as many records as it takes.

@@ -45,9 +45,13 @@ const UNWAITED: &str = "SET LOCAL synchronous_commit = off; ";
 const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local', true) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'; ";
 
-/// Whoever changes their own role in a transaction holds its row until that ends: so long it is waited for. Shorter than
-/// what a statement may take, so that it is known that nothing was done.
-const BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'; ";
+/// Whoever changes their own role in a transaction holds its row until that ends: so long it is waited for. Nobody does
+/// who means well, and the role may be open meanwhile. Shorter than what a statement may take, so that it is known that
+/// nothing was done.
+const BRIEFLY: &str = "SET LOCAL lock_timeout = '200ms'; ";
+
+/// How long a connection that was kept may take to tell what is there.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// So often a role's row that is held is asked for.
 const QUIET_TRIES: u32 = 3;
@@ -83,24 +87,35 @@ impl CredentialSource for PostgresRole {
         _is_issued: bool,
         _ended: &CancellationToken,
     ) -> Result<Opened, SourceError> {
+        let found = async {
+            let (admin, there) = self.admin_for(request).await?;
+            if request.replication == Replication::Now {
+                can_let_replicate(&admin).await?;
+            }
+            Ok((admin, there))
+        };
+        let (admin, there) = bounded(found).await?;
         // To its end: what is given up halfway may be done at the server all the same.
-        bounded(self.make(request)).await
+        bounded(self.make(request, admin, there)).await.map_err(|error| match error {
+            SourceError::TimedOut => SourceError::MaybeOpened(Box::new(error)),
+            other => other,
+        })
     }
 
     async fn shut(&self, request: &SourceRequest<'_>, opened: Opened) -> Result<(), SourceError> {
         bounded(async {
-            let admin_of_open = opened.admin;
-            let shut_by_opener = match &admin_of_open {
-                Some(admin) => shut(admin, request.handle).await.is_ok(),
-                None => false,
+            let by_opener = match opened.admin {
+                Some(admin) => shut(&admin, request.handle).await.map(|()| Some(admin)),
+                None => Ok(None),
             };
-            if shut_by_opener {
-                if let Some(admin) = admin_of_open {
-                    self.admins.put(request.target, admin);
+            match by_opener {
+                Ok(Some(admin)) => self.admins.put(request.target, admin),
+                // Somebody in the session was changing the role: who knows what they have made of the time.
+                Err(SourceError::Statement { doing, handle, source }) if is_held(&source) => {
+                    return Err(SourceError::Statement { doing, handle, source });
                 }
-            } else {
-                // The connection that opened it may have broken since, or somebody was just changing the role.
-                shut(&Admin::connect(request.target, None).await?, request.handle).await?;
+                // The connection that opened it may have broken since.
+                _ => shut(&Admin::connect(request.target, None).await?, request.handle).await?,
             }
             failpoint::reached("role_shut");
             Ok(())
@@ -130,17 +145,18 @@ impl CredentialSource for PostgresRole {
 }
 
 async fn shut(admin: &Admin, handle: &str) -> Result<(), SourceError> {
-    let shut = format!("{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
+    let shut = format!("{BRIEFLY}{WAITED}ALTER ROLE {} NOLOGIN", identifier(handle));
     admin.batch_execute(&shut).await.map_err(|source| failed("shut", handle, source))
 }
 
 impl PostgresRole {
-    async fn make(&self, request: &SourceRequest<'_>) -> Result<Opened, SourceError> {
-        let (admin, there) = self.admin_for(request).await?;
+    async fn make(
+        &self,
+        request: &SourceRequest<'_>,
+        admin: Admin,
+        there: Option<There>,
+    ) -> Result<Opened, SourceError> {
         let replicates = request.replication == Replication::Now;
-        if replicates {
-            can_let_replicate(&admin).await?;
-        }
         let password = Secret::new(BASE64URL_NOPAD.encode(&crypto::random::<32>()));
         let verifier = scram::Verifier::derive(password.expose(), crypto::random(), scram::ONCE);
         let role = identifier(request.handle);
@@ -194,10 +210,10 @@ impl PostgresRole {
     /// An admin connection, and what [`look`] found.
     async fn admin_for(&self, request: &SourceRequest<'_>) -> Result<(Admin, Option<There>), SourceError> {
         if let Some(admin) = self.admins.take(request.target) {
-            match look(&admin, request).await {
+            match tokio::time::timeout(LOOK_WITHIN, look(&admin, request)).await {
                 // It has broken.
-                Err(SourceError::Statement { .. }) => {}
-                looked => return Ok((admin, looked?)),
+                Err(_) | Ok(Err(SourceError::Statement { .. })) => {}
+                Ok(looked) => return Ok((admin, looked?)),
             }
         }
         let admin = Admin::connect_briefly(request.target).await?;

@@ -14,19 +14,27 @@ pub enum LeftoverKind {
     Orphan,
     /// A session's credential that opens its target while no connection is being made: it is shut.
     Open,
+    /// What goes on as a session's credential though no gateway carries it: it is ended.
+    Running,
     /// A deny on an AWS role that no session needs: it is removed.
     Deny,
 }
 
 impl LeftoverKind {
-    pub const ALL: [Self; 3] = [Self::Orphan, Self::Open, Self::Deny];
+    pub const ALL: [Self; 4] = [Self::Orphan, Self::Open, Self::Running, Self::Deny];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Orphan => "orphan",
             Self::Open => "open",
+            Self::Running => "running",
             Self::Deny => "deny",
         }
+    }
+
+    /// Whether it is a session's that goes on.
+    pub const fn is_of_a_session(self) -> bool {
+        matches!(self, Self::Open | Self::Running)
     }
 }
 

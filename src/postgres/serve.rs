@@ -379,7 +379,9 @@ impl PostgresGateway {
         drop((known.start, known.wanted, known.principal, known.arrival, upstream.greeting, upstream.ready));
         let Pumped { reason, totals } = pump::run(&self.access, &live, sides, &canceller, limits).await;
         drop(key);
-        live.finish(reason, totals).await;
+        let session = live.permit().session().id.clone();
+        live.finish(reason.clone(), totals).await;
+        self.access.cut_amid_a_session(&session, &reason);
     }
 }
 

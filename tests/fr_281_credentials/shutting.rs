@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::postgres::StandingStill;
 use crate::support::process::{Running, pause_for};
 use crate::support::{Bastion, Postgres, wait_until};
 use crate::{handle, lives};
@@ -57,25 +58,24 @@ fn is_open(postgres: &Postgres, role: &str) -> bool {
     count(postgres, &format!("pg_roles WHERE rolname = '{role}' AND rolcanlogin")) == "1"
 }
 
-/// A psql of alice's that has been greeted, and whose role is being shut, which waits.
-struct Greeted<'a> {
+/// A psql of alice's that has been greeted, and whose role is being shut, which waits for what does it at the server.
+struct Greeted {
     psql: Running,
-    roles: Held<'a>,
+    shutting: StandingStill,
 }
 
-fn greeted<'a>(bastion: &Bastion, postgres: &'a Postgres, role: &str) -> Greeted<'a> {
+fn greeted(bastion: &Bastion, postgres: &Postgres, role: &str) -> Greeted {
     let conversions = Held::take(postgres, CONVERSIONS);
     let mark = bastion.scratch().join("greeted");
     let touch = format!("\\! touch {}", mark.display());
     let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", &touch, "-c", "SELECT 'worked'"]);
     let psql = Running::start_quietly(psql.env("PGCLIENTENCODING", "LATIN1"));
     wait_until("the credential is open", || is_open(postgres, role));
-    let roles = Held::take(postgres, ROLES);
+    let shutting = postgres.stand_still("usename = 'sallyport_admin'");
     conversions.let_go();
     wait_until("the client is greeted", || mark.exists());
-    let waiting = "pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted";
-    wait_until("its shutting waits", || count(postgres, waiting) == "1");
-    Greeted { psql, roles }
+    assert!(is_open(postgres, role));
+    Greeted { psql, shutting }
 }
 
 /// The client is greeted while its credential is being shut, and no statement of its goes on before that is done.
@@ -84,11 +84,11 @@ fn no_statement_goes_on_while_the_credential_is_open() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);
     let role = handle(&bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session);
-    let Greeted { psql, roles } = greeted(&bastion, &postgres, &role);
+    let Greeted { psql, shutting } = greeted(&bastion, &postgres, &role);
     pause_for(Duration::from_millis(300));
     assert_eq!(count(&postgres, &format!("pg_stat_activity WHERE usename = '{role}' AND query <> ''")), "0");
     assert_eq!(bastion.statements().len(), 0);
-    roles.let_go();
+    drop(shutting);
     psql.finish().success().says("worked");
     assert!(!is_open(&postgres, &role));
     assert_eq!(bastion.statements().len(), 1);
@@ -100,13 +100,14 @@ fn who_is_revoked_while_the_credential_is_being_shut_is_told_at_once() {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);
     let session = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session;
-    let Greeted { psql, roles } = greeted(&bastion, &postgres, &handle(&session));
+    let Greeted { psql, shutting } = greeted(&bastion, &postgres, &handle(&session));
     let revoke = ["revoke", &session, "--why", "at once"];
     let revoking = Running::start_quietly(&mut bastion.command_as("bob", &revoke));
     psql.finish().failure().says("revoked by bob: at once");
-    roles.let_go();
+    // Nor does the credential's end wait for what was to shut it.
     revoking.finish().success().says("destroyed");
     assert!(postgres.session_roles().is_empty());
+    drop(shutting);
     assert_eq!(bastion.statements().len(), 0);
     assert_eq!(bastion.events("connection_ended")[0]["detail"]["end"], "revoked");
     bastion.verify().success();
@@ -118,10 +119,10 @@ fn a_client_that_goes_away_while_its_credential_is_being_shut_leaves_nothing_ope
     let bastion = Bastion::start(&postgres);
     let session = bastion.grant("alice", "ledger-dev", "readonly", 3600, &[]).session;
     let role = handle(&session);
-    let Greeted { psql, roles } = greeted(&bastion, &postgres, &role);
+    let Greeted { psql, shutting } = greeted(&bastion, &postgres, &role);
     psql.signal(rustix::process::Signal::KILL);
     psql.finish().failure();
-    roles.let_go();
+    drop(shutting);
     wait_until("it is over", || bastion.events("connection_ended").len() == 1);
     assert!(!is_open(&postgres, &role));
     assert_eq!(bastion.events("connection_ended")[0]["detail"]["end"], "client_closed");
@@ -148,6 +149,17 @@ enum Shuts {
     SomebodyElse,
 }
 
+/// Somebody who has come in as the role, past the gateway.
+fn past_us(postgres: &Postgres, role: &str) -> Running {
+    let mut direct = postgres.client("psql", "ledger");
+    let sleeps = "SELECT pg_sleep(600) /* past us */";
+    direct.env("PGUSER", role).env("PGPASSWORD", "theirs").args(["-c", sleeps]);
+    let direct = Running::start_quietly(&mut direct);
+    let sleeping = "pg_stat_activity WHERE query LIKE '%past us */' AND pid <> pg_backend_pid()";
+    wait_until("somebody has come in past us", || count(postgres, sleeping) == "1");
+    direct
+}
+
 fn whoever_came_in_past_us_is_ended(shuts: Shuts) {
     let postgres = Postgres::start();
     let bastion = Bastion::start(&postgres);
@@ -158,14 +170,7 @@ fn whoever_came_in_past_us_is_ended(shuts: Shuts) {
     let client = Running::start_quietly(psql.env("PGCLIENTENCODING", "LATIN1"));
     wait_until("the credential is open", || is_open(&postgres, &role));
     assert!(other.simple("ALTER ROLE CURRENT_USER PASSWORD 'theirs'").is_ok());
-    let mut direct = postgres.client("psql", "ledger");
-    direct
-        .env("PGUSER", &role)
-        .env("PGPASSWORD", "theirs")
-        .args(["-c", "SELECT pg_sleep(600) /* past us */"]);
-    let direct = Running::start_quietly(&mut direct);
-    let past_us = "pg_stat_activity WHERE query LIKE '%past us */' AND pid <> pg_backend_pid()";
-    wait_until("somebody has come in past us", || count(&postgres, past_us) == "1");
+    let direct = past_us(&postgres, &role);
 
     // By no change of the configuration: its signal would wake what waits there.
     postgres.query("postgres", "ALTER ROLE sallyport_admin NOLOGIN").success();
@@ -216,7 +221,10 @@ fn who_changes_their_own_role_holds_up_nobodys_revocation() {
     let sleeping = "pg_stat_activity WHERE wait_event = 'PgSleep'";
     wait_until("it sleeps", || count(&postgres, sleeping) == "1");
     bastion.psql("alice", "ledger-dev", "SELECT 1").failure();
-    assert!(other.simple("SELECT 'served'").is_ok(), "who cannot connect ends nobody else's");
+    for _ in 0..2 {
+        assert!(other.simple("SELECT 'served'").is_ok(), "who cannot connect ends nobody else's");
+        bastion.advance(5);
+    }
     bastion.run_as("bob", &["revoke", &session, "--why", "over"]).success().says("destroyed");
     client.finish().failure();
     assert_eq!((count(&postgres, sleeping).as_str(), postgres.session_roles()), ("0", vec![]));
@@ -231,7 +239,8 @@ fn who_changes_their_own_role_holds_up_nobodys_revocation() {
     bastion.verify().success();
 }
 
-/// They have the role's row while it is open: it cannot be shut before they are ended.
+/// They have the role's row while it is open: it cannot be shut before they are ended, and who came in past us with what they
+/// have made of the time is ended with them.
 #[test]
 fn who_holds_the_role_while_it_is_open_is_cut_and_it_is_shut_soon() {
     let postgres = Postgres::start();
@@ -242,12 +251,17 @@ fn who_holds_the_role_while_it_is_open_is_cut_and_it_is_shut_soon() {
     let mut psql = bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT 1"]);
     let client = Running::start_quietly(psql.env("PGCLIENTENCODING", "LATIN1"));
     wait_until("the credential is open", || is_open(&postgres, &role));
+    assert!(other.simple("ALTER ROLE CURRENT_USER PASSWORD 'theirs'").is_ok());
     assert!(other.simple("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'theirs'").is_ok());
+    let direct = past_us(&postgres, &role);
     conversions.let_go();
     client.finish().failure().says("cannot be shut");
     wait_until("the other is cut", || other.client.is_closed());
     bastion.advance(5);
     assert!(!is_open(&postgres, &role));
+    direct.finish().failure();
+    let shut = &bastion.events("credential_shut")[1];
+    assert_eq!((&shut["outcome"], &shut["detail"]["why"]), (&json!("done"), &json!("found_open")));
     bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
     bastion.verify().success();
 }
@@ -267,6 +281,8 @@ fn whoever_came_in_while_nobody_knew_that_it_was_open_is_ended_by_the_next_conne
         WHERE relation = 'pg_authid'::regclass AND NOT granted; EXIT WHEN FOUND; PERFORM pg_sleep(0.01); END LOOP; END$$";
     let mut ending = postgres.client("psql", "postgres");
     let ending = Running::start_quietly(ending.args(["-c", end]));
+    let looks = "pg_stat_activity WHERE query LIKE 'DO $$BEGIN LOOP PERFORM pg_terminate%'";
+    wait_until("it looks for what waits", || count(&postgres, looks) == "1");
     let client =
         Running::start_quietly(&mut bastion.psql_command("alice", "ledger-dev", &["-c", "SELECT 1"]));
     ending.finish().success();
@@ -274,14 +290,7 @@ fn whoever_came_in_while_nobody_knew_that_it_was_open_is_ended_by_the_next_conne
     wait_until("the other is cut", || other.client.is_closed());
     roles.let_go();
     postgres.query("postgres", &format!("ALTER ROLE {role} LOGIN PASSWORD 'theirs'")).success();
-    let mut direct = postgres.client("psql", "ledger");
-    direct
-        .env("PGUSER", &role)
-        .env("PGPASSWORD", "theirs")
-        .args(["-c", "SELECT pg_sleep(600) /* past us */"]);
-    let direct = Running::start_quietly(&mut direct);
-    let past_us = "pg_stat_activity WHERE query LIKE '%past us */' AND pid <> pg_backend_pid()";
-    wait_until("somebody has come in past us", || count(&postgres, past_us) == "1");
+    let direct = past_us(&postgres, &role);
     bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
     direct.finish().failure();
     let shut = bastion.events("credential_shut");

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::support::calls::text;
 use crate::support::process::Running;
-use crate::support::wait_until;
 use crate::support::wire::Wire;
+use crate::support::{Bastion, Postgres, wait_until};
 
 #[test]
 fn a_block_cuts_and_bars_from_asking_activating_and_connecting_until_it_is_lifted() {
@@ -132,19 +132,69 @@ fn who_may_not_block_blocks_nobody() {
 /// A statement that is deaf to being cancelled would otherwise go on to the session's end, which a block is not.
 #[test]
 fn nothing_of_who_is_blocked_goes_on_at_the_target() {
+    let (postgres, bastion, client) = deaf();
+    crate::block(&bastion, json!({ "user": "alice", "why": "found in the logs" }));
+    client.finish().failure().says("found in the logs");
+    assert_eq!(is_ended(&postgres, &bastion)["backends_terminated"], 1);
+    assert_eq!(bastion.events("credential_shut").len(), 1);
+    bastion.verify().success();
+}
+
+#[test]
+fn nothing_of_whose_account_is_disabled_goes_on_at_the_target() {
+    let (postgres, bastion, client) = deaf();
+    let config = bastion.config_file();
+    bastion.operator(&["user", "disable", "alice", "--config", config.to_str().unwrap()]).success();
+    bastion.advance(1);
+    client.finish().failure().says("this account is disabled");
+    assert_eq!(is_ended(&postgres, &bastion)["backends_terminated"], 1);
+    assert_eq!(bastion.events("credential_shut").len(), 1);
+    bastion.verify().success();
+}
+
+/// Whoever is on call is told of it, and it is ended once it can be.
+#[test]
+fn what_of_who_is_blocked_cannot_be_ended_is_recorded_and_tried_again() {
+    let (postgres, bastion, client) = deaf();
+    let still = postgres.stand_still("wait_event = 'PgSleep'");
+    crate::block(&bastion, json!({ "user": "alice", "why": "found in the logs" }));
+    client.finish().failure().says("found in the logs");
+    wait_until("that is recorded", || {
+        bastion.advance(5);
+        !bastion.events("credential_shut").is_empty()
+    });
+    let failed = &bastion.events("credential_shut")[0];
+    assert_eq!((&failed["outcome"], &failed["detail"]["why"]), (&json!("failed"), &json!("left_running")));
+    assert!(text(&failed["detail"]["error"]).contains("do not end"), "{failed}");
+    drop(still);
+    is_ended(&postgres, &bastion);
+    assert_eq!(bastion.events("credential_shut").len(), 2);
+    bastion.verify().success();
+}
+
+fn sleeping(postgres: &Postgres) -> String {
+    postgres.value("postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+}
+
+/// A psql of alice's that runs a statement which is deaf to being cancelled.
+fn deaf() -> (Postgres, Bastion, Running) {
     let (postgres, bastion) = crate::start(&["alice", "erin"]);
     crate::dev_session(&bastion, "alice", "readonly");
     let deaf = "DO $$BEGIN LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END$$";
     let client = Running::start_quietly(&mut bastion.psql_command("alice", "ledger-dev", &["-c", deaf]));
-    let sleeping =
-        || postgres.value("postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
-    wait_until("it sleeps", || sleeping() == "1");
-    crate::block(&bastion, json!({ "user": "alice", "why": "found in the logs" }));
-    client.finish().failure().says("found in the logs");
-    bastion.advance(5);
-    wait_until("it is ended", || sleeping() == "0");
-    wait_until("that is recorded", || bastion.events("credential_shut").len() == 1);
-    let shut = &bastion.events("credential_shut")[0]["detail"];
-    assert_eq!((&shut["why"], &shut["backends_terminated"]), (&json!("left_running"), &json!(1)));
-    bastion.verify().success();
+    wait_until("it sleeps", || sleeping(&postgres) == "1");
+    (postgres, bastion, client)
+}
+
+/// Gives what is on record of it.
+fn is_ended(postgres: &Postgres, bastion: &Bastion) -> serde_json::Value {
+    wait_until("it is ended", || {
+        bastion.advance(5);
+        sleeping(postgres) == "0"
+    });
+    let is_done = |shut: &serde_json::Value| shut["outcome"] == "done";
+    wait_until("that is recorded", || bastion.events("credential_shut").iter().any(is_done));
+    let shut = bastion.events("credential_shut").pop().unwrap();
+    assert_eq!(shut["detail"]["why"], "left_running");
+    shut["detail"].clone()
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::process::{Finished, Running, wait_until};
@@ -98,7 +99,7 @@ impl Postgres {
     /// Stops it at once; connections break.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
-            server.signal(rustix::process::Signal::QUIT);
+            server.signal(Signal::QUIT);
             server.finish();
         }
     }
@@ -165,6 +166,17 @@ impl Postgres {
     }
 
     /// The roles that Sallyport made and has not dropped.
+    /// Has server processes stand still that `which`, a condition on `pg_stat_activity`, picks, until it is dropped.
+    pub fn stand_still(&self, which: &str) -> StandingStill {
+        let of = format!("SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE {which}");
+        let pids = self.value("postgres", &of);
+        let pids = pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect();
+        let still = StandingStill(pids);
+        assert!(!still.0.is_empty(), "{which}");
+        still.0.iter().for_each(|pid| kill_process(*pid, Signal::STOP).unwrap());
+        still
+    }
+
     pub fn session_roles(&self) -> Vec<String> {
         let sql = "SELECT rolname FROM pg_roles WHERE rolname LIKE 'sp\\_%' ORDER BY 1";
         self.value("postgres", sql).lines().map(str::to_owned).collect()
@@ -179,6 +191,18 @@ impl Drop for Postgres {
 
 /// A port that nothing listens on. The kernel's own choice could be taken for somebody's outgoing connection
 /// before it is used: this is none of those, and each test process begins elsewhere.
+/// Server processes that do nothing, not even end, until this is dropped.
+pub struct StandingStill(Vec<Pid>);
+
+impl Drop for StandingStill {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            // Fails where it is gone.
+            let _ = kill_process(*pid, Signal::CONT);
+        }
+    }
+}
+
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
@@ -295,7 +319,7 @@ fn set_up(cluster: &Path) {
     wait_until("the template's server answers", || psql(&[], "SELECT 1").status.success());
     psql(&[], SETUP).success();
     // A smart shutdown waits for nobody here and leaves a clean cluster.
-    server.signal(rustix::process::Signal::TERM);
+    server.signal(Signal::TERM);
     server.finish();
 }
 

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_aws", include_str!("migrations/0003_aws.sql")),
     ("0004_leftovers", include_str!("migrations/0004_leftovers.sql")),
     ("0005_alerts", include_str!("migrations/0005_alerts.sql")),
+    ("0006_running", include_str!("migrations/0006_running.sql")),
 ];
 
 /// Why the store's file cannot be used.

@@ -38,6 +38,13 @@ pub async fn a_leftover_is_kept_until_it_is_ended_once(store: Arc<dyn Store>) {
     let twice = store.end_leftover(&orphan.place, &orphan.handle, at(5), &[event("no")]).await;
     assert!(not_found(&twice));
     assert!(not_found(&store.end_leftover(&deny.place, "other", at(5), &[event("no")]).await));
-    assert_eq!(good(store.leftovers().await), [deny]);
+    assert_eq!(good(store.leftovers().await), std::slice::from_ref(&deny));
+    let others =
+        LeftoverKind::ALL.into_iter().zip(10..).map(|(kind, second)| leftover(kind, kind.as_str(), second));
+    let others: Vec<Leftover> = others.collect();
+    for other in &others {
+        good(store.keep_leftover(other, at(6), &[]).await);
+    }
+    assert_eq!(good(store.leftovers().await), [vec![deny], others].concat(), "of whatever kind");
     assert_eq!(marks(&store).await, ["found", "failed", "ended"]);
 }
