@@ -28,6 +28,7 @@ pub mod outbox;
 mod quiet;
 pub mod read;
 pub mod refusal;
+pub mod release;
 pub mod request;
 pub mod review;
 pub mod revoke;

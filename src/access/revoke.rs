@@ -17,9 +17,9 @@ use crate::policy::{self, Facts, Query};
 use crate::store::Revoked;
 
 use super::block::BlockOrder;
-use super::credential::Released;
 use super::hub::Cut;
 use super::refusal::Refusal;
+use super::release::Released;
 use super::{Access, Caller};
 
 /// What a revocation did.

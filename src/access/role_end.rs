@@ -21,8 +21,8 @@ use crate::domain::session::SessionStatus;
 use crate::failpoint;
 
 use super::Access;
-use super::credential::{InForce, Released};
 use super::refusal::Refusal;
+use super::release::{InForce, Released};
 use super::role::is_moved;
 use super::roles::Held;
 use super::rounds::AT_A_TIME;

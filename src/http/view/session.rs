@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ApprovalView, BlockView, PersonView};
-use crate::access::credential::Released;
 use crate::access::hub::Cut;
+use crate::access::release::Released;
 use crate::access::revoke;
 use crate::domain::id::{ConnectionId, RequestId, SessionId};
 use crate::domain::name::{AccessName, DomainName, TargetName};
