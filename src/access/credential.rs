@@ -28,7 +28,7 @@ use crate::credentials::{
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::id::{LeaseId, SessionId};
+use crate::domain::id::LeaseId;
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
 use crate::domain::session::{Permit, Session};
@@ -55,9 +55,9 @@ pub struct Credentials {
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     /// Held by whoever changes it.
-    pub work: Arc<Mutex<()>>,
+    pub(super) work: Arc<Mutex<()>>,
     /// Cancelled when it is to be destroyed: what is still being made is not waited for.
-    ended: CancellationToken,
+    pub(super) ended: CancellationToken,
     /// Whether nothing runs at the target that an earlier process left there, or that may have come in past us.
     pub(super) quiet: AtomicBool,
 }
