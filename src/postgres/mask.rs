@@ -8,7 +8,7 @@
 //!    (`postgres://user:…@host`).
 //! 3. In a string that speaks of a role, user, mapping, server or subscription and then of its password (a statement that
 //!    is put together and executed), all that follows the word; and, to the end of the statement, every string after it.
-//! 4. Bodies between dollar quotes are statements themselves.
+//! 4. Bodies between dollar quotes are statements themselves, but for those that begin as a connection string does.
 //!
 //! Lexical structure: PostgreSQL documentation, section 4.1. In a statement that does not end as it should, which the
 //! server refuses, all from the first such word on is masked. What stands outside of strings is never masked, so that
@@ -120,6 +120,9 @@ impl Masker<'_> {
                 // It stays due: a string may be continued on the next line.
                 Kind::String(_) | Kind::DollarString if is_due || is_tainted => self.mask(from, to),
                 Kind::String(_) => is_tainted |= self.string(from, to),
+                Kind::DollarString if begins_as_connection_string(self.slice(from, to)) => {
+                    self.connection_strings(from, to);
+                }
                 Kind::DollarString if depth < DEEPEST => self.statements(from, to, depth + 1),
                 Kind::DollarString => self.all_from_word(from, to),
                 Kind::Punctuation if token.text(self.sql) == b";" => (is_due, is_tainted) = (false, false),
@@ -163,6 +166,8 @@ impl Masker<'_> {
     /// Values of `password=` and of `://user:…@`.
     fn connection_strings(&mut self, start: usize, end: usize) {
         let mut at = start;
+        // Where an address was found last.
+        let mut last = None;
         while at < end {
             let rest = self.slice(at, end);
             let word = find_word(rest).map(|word| at + word);
@@ -170,10 +175,15 @@ impl Masker<'_> {
             let next = match (word, address) {
                 (None, None) => return,
                 (Some(word), address) if address.is_none_or(|address| word < address) => {
-                    self.key(word + b"password".len(), end)
+                    let is_one = |from: &usize| !self.slice(*from, word).iter().any(u8::is_ascii_whitespace);
+                    let is_of_address = last.as_ref().is_some_and(is_one);
+                    self.key(word + b"password".len(), end, is_of_address)
                 }
-                (_, Some(address)) => self.address(address + 3, end),
-                (Some(word), None) => self.key(word + b"password".len(), end),
+                (_, Some(address)) => {
+                    last = Some(address);
+                    self.address(address + 3, end)
+                }
+                (Some(_), None) => return,
             };
             at = next.max(at + 1);
         }
@@ -181,7 +191,7 @@ impl Masker<'_> {
 
     /// The value of `password`, whose word ends at `at`, if one is assigned (libpq, section 34.1.1.1; as a parameter of
     /// an address too). Gives where to go on.
-    fn key(&mut self, at: usize, end: usize) -> usize {
+    fn key(&mut self, at: usize, end: usize, is_of_address: bool) -> usize {
         let is_space = |byte: &u8| byte.is_ascii_whitespace();
         let mut value = at + self.slice(at, end).iter().take_while(|byte| is_space(byte)).count();
         if self.sql.get(value).filter(|_| value < end) != Some(&b'=') {
@@ -195,7 +205,7 @@ impl Masker<'_> {
             [b"\\'".as_slice(), b"''", b"'"].into_iter().find(|quote| text.starts_with(quote)).unwrap_or(b"");
         let rest = text.get(quote.len()..).unwrap_or_default();
         let (quote, length) =
-            (quote.len(), if quote.is_empty() { unquoted(rest) } else { quoted(rest, quote) });
+            (quote.len(), if quote.is_empty() { unquoted(rest, is_of_address) } else { quoted(rest, quote) });
         self.mask(value + quote, value + quote + length);
         value + quote + length
     }
@@ -203,8 +213,8 @@ impl Masker<'_> {
     /// What stands between `:` and `@` of the address whose authority begins at `at`.
     fn address(&mut self, at: usize, end: usize) -> usize {
         let text = self.slice(at, end);
-        let length =
-            text.iter().take_while(|byte| !byte.is_ascii_whitespace() && !b"/'\"".contains(byte)).count();
+        // Whatever else stands there may belong to a password.
+        let length = text.iter().take_while(|byte| !byte.is_ascii_whitespace() && **byte != b'/').count();
         let authority = text.get(..length).unwrap_or_default();
         let secret = memchr::memrchr(b'@', authority)
             .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
@@ -223,13 +233,31 @@ fn is_joint(token: Token, sql: &[u8]) -> bool {
     token.text(sql).iter().all(|byte| b"=:>".contains(byte))
 }
 
-/// How long a value is that is not quoted; a backslash takes the next byte.
-fn unquoted(text: &[u8]) -> usize {
+/// Whether a text begins with a word and `=`, or with an address: no statement does.
+fn begins_as_connection_string(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let word = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+    let rest = text.get(word..).unwrap_or_default();
+    word > 0 && (rest.trim_ascii_start().starts_with(b"=") || rest.starts_with(b"://"))
+}
+
+/// How long a value is that is not quoted; a backslash takes the next byte. Of an address it is a parameter.
+fn unquoted(text: &[u8], is_of_address: bool) -> usize {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         match byte {
             b'\\' => at += 2,
-            b'\'' | b'&' => break,
+            b'&' if is_of_address => break,
+            // One that is within the value is a character like others; one that ends a string in a string is followed
+            // by what follows strings.
+            b'\'' => {
+                let quotes = text.iter().skip(at).take_while(|byte| **byte == b'\'').count();
+                let ends = |next: &u8| next.is_ascii_whitespace() || b",);|".contains(next);
+                if text.get(at + quotes).is_none_or(ends) {
+                    break;
+                }
+                at += quotes;
+            }
             byte if byte.is_ascii_whitespace() => break,
             _ => at += 1,
         }

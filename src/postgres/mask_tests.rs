@@ -42,6 +42,21 @@ fn secrets_are_masked_and_nothing_else() {
         ),
         ("SELECT 'https://example.org/a', 'b'", "SELECT 'https://example.org/a', 'b'"),
         (
+            "SELECT dblink_connect($$host=db user=ann password=hunter2$$)",
+            "SELECT dblink_connect($$host=db user=ann password=***$$)",
+        ),
+        (
+            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:hunter2@db/x$q$, $$SELECT 'b'$$); END $a$",
+            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:***@db/x$q$, $$SELECT 'b'$$); END $a$",
+        ),
+        ("SELECT dblink('password=abc&def host=h')", "SELECT dblink('password=*** host=h')"),
+        ("SELECT dblink('password=ab''cd host=h')", "SELECT dblink('password=*** host=h')"),
+        ("SELECT dblink('postgres://ann:se\"cr''et@db/x')", "SELECT dblink('postgres://ann:***@db/x')"),
+        (
+            "EXECUTE 'SELECT dblink(''password=abc'', t) FROM t'",
+            "EXECUTE 'SELECT dblink(''password=***'', t) FROM t'",
+        ),
+        (
             "DO $$ BEGIN ALTER ROLE a PASSWORD 'hunter2'; EXECUTE 'SELECT 1'; END $$",
             "DO $$ BEGIN ALTER ROLE a PASSWORD '***'; EXECUTE 'SELECT 1'; END $$",
         ),
@@ -132,6 +147,7 @@ fn of_values_connection_strings_are_masked() {
     };
     assert_eq!(mask("host=db password=hunter2"), Some(("host=db password=***".to_owned(), 1)));
     assert_eq!(mask("postgres://ann:hun:ter@2@db/x"), Some(("postgres://ann:***@db/x".to_owned(), 1)));
+    assert_eq!(mask("password=hun'ter&2 host=db"), Some(("password=*** host=db".to_owned(), 1)));
     assert_eq!(mask("my password"), None);
     assert_eq!(mask("hunter2"), None);
     // Where the rest is not there, its `@` may be in that.
@@ -147,6 +163,8 @@ fn form() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("CREATE USER MAPPING FOR a SERVER s OPTIONS (password '", "')"),
         ("SELECT dblink_connect('host=h password=", " dbname=d')"),
         ("SELECT dblink_connect('postgresql://u:", "@h/d')"),
+        ("SELECT dblink_connect($$user=u password=", " dbname=d$$)"),
+        ("CREATE SUBSCRIPTION s CONNECTION $q$postgres://u:", "@h/d$q$ PUBLICATION p"),
         ("DO $a$ BEGIN EXECUTE 'ALTER ROLE a PASSWORD ''", "'''; END $a$"),
         ("ALTER ROLE a PASSWORD $x$", "$x$"),
         ("ALTER ROLE a PASSWORD E'", "'"),
@@ -167,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn a_secret_does_not_stay((before, after) in form(), secret in "[A-Za-z0-9!#%*+,.^_~-]{12,24}") {
+    fn a_secret_does_not_stay((before, after) in form(), secret in "[A-Za-z0-9!#%*+,.^_~&=\"-]{12,24}") {
         let sql = format!("SELECT 1; {before}{secret}{after}; SELECT 2");
         let text = mask(&sql);
         prop_assert!(!text.contains(&secret), "{}", text);

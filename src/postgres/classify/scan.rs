@@ -160,6 +160,8 @@ struct Level {
     lists: bool,
     /// RETURNING has come: there is no WHERE behind it.
     returns: bool,
+    /// So many JOINs may have a list of columns after USING yet.
+    joins: u32,
 }
 
 #[derive(Debug)]
@@ -175,6 +177,8 @@ pub(super) struct Scan {
     /// After a dot comes a name, whatever it is.
     dotted: bool,
     missing_where: bool,
+    /// TABLE has come, which is short for SELECT * FROM.
+    reads_table: bool,
     /// What PREPARE or EXECUTE names: none where it cannot be told.
     named: Option<String>,
     /// There was anything at all.
@@ -192,6 +196,7 @@ impl Default for Scan {
             before: [String::new(), String::new()],
             dotted: false,
             missing_where: false,
+            reads_table: false,
             named: None,
             any: false,
         }
@@ -314,7 +319,7 @@ impl Scan {
     }
 
     fn enter(&mut self) {
-        let expected = self.relations.is_expected() && !self.is_after("using");
+        let expected = self.relations.is_expected();
         self.relations.end_name(true);
         if self.levels.len() >= DEEPEST {
             return self.unknown();
@@ -433,7 +438,22 @@ impl Scan {
         }
     }
 
+    /// Whether USING tells columns, as it does after JOIN; after DELETE and MERGE it tells relations.
+    fn ends_a_join(&mut self) -> bool {
+        let Some(level) = self.level().filter(|level| level.joins > 0) else { return false };
+        level.joins -= 1;
+        true
+    }
+
+    /// A command begins whose USING comes before any JOIN of its own.
+    fn forget_joins(&mut self) {
+        if let Some(level) = self.level() {
+            level.joins = 0;
+        }
+    }
+
     fn changes_rows(&mut self) {
+        self.forget_joins();
         // One that has none yet is another statement's.
         self.missing_where |=
             self.level().is_some_and(|level| std::mem::replace(&mut level.needs_where, true));
@@ -479,13 +499,22 @@ impl Scan {
             "chain" if matches!(self.command, "commit" | "rollback") && before != "no" => self.kind("begin"),
             "select" => self.kind("select"),
             "insert" => self.kind("insert"),
-            "merge" => self.kind("merge"),
+            "merge" => {
+                self.kind("merge");
+                self.forget_joins();
+            }
+            // One of CREATE SCHEMA's elements.
+            "grant" if self.command == "create" => self.kind("grant"),
             // FOR UPDATE and FOR NO KEY UPDATE lock; ON UPDATE and ON DELETE are about keys.
             "update"
                 if matches!(before.as_str(), "for" | "on") || (before == "key" && before_that == "no") => {}
             "delete" if before == "on" => {}
             // ON CONFLICT DO UPDATE changes the row that could not be inserted.
-            "update" if before == "do" && self.command != "create" => {}
+            "update" if before == "do" && self.command != "create" => {
+                self.kind("update");
+                // Of all that a query gave; else of the rows that stand there.
+                self.missing_where |= self.facts.kinds.contains("select") || self.reads_table;
+            }
             // WHEN MATCHED THEN UPDATE SET …: of rows that are merged, and no relation is named.
             "update" | "delete" if before == "then" => {
                 self.kind(word);
@@ -505,13 +534,22 @@ impl Scan {
             }
             "execute" if before == "as" => self.unknown(),
             "atomic" if before == "begin" => self.unknown(),
+            "using" if self.ends_a_join() => self.relations.expect(None),
             "from" | "join" | "using" => {
+                if word == "join"
+                    && let Some(level) = self.level()
+                {
+                    level.joins = level.joins.saturating_add(1);
+                }
                 if let Some(level) = self.level() {
                     level.lists = true;
                 }
                 self.relations.expect(Some(Expected::OrFunction));
             }
-            "table" => self.relations.expect(Some(Expected::Surely)),
+            "table" => {
+                self.reads_table = true;
+                self.relations.expect(Some(Expected::Surely));
+            }
             _ => return LIST_ENDS.contains(&word),
         }
         true

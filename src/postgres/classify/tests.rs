@@ -62,7 +62,9 @@ fn commands_by_their_first_word() {
         ("COPY t (a, b) TO STDOUT (FORMAT binary)", "copy_to"),
         ("SELECT * FROM t FOR UPDATE", "select"),
         ("SELECT * FROM t FOR NO KEY UPDATE", "select"),
-        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2", "insert"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2", "insert update"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "insert"),
+        ("CREATE SCHEMA x GRANT ALL ON hr.salaries TO public", "create grant"),
         ("EXPLAIN SELECT 1", "explain select"),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "declare select"),
         ("FETCH 10 FROM c", "fetch"),
@@ -201,6 +203,8 @@ fn each_change_of_rows_needs_its_own_where() {
         ("CREATE RULE r AS ON INSERT TO t DO ALSO (DELETE FROM u; SELECT 1 WHERE true)", false),
         ("SELECT 1", true),
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1", true),
+        ("INSERT INTO t SELECT a FROM t ON CONFLICT (a) DO UPDATE SET a = 1", false),
+        ("INSERT INTO t TABLE t ON CONFLICT (a) DO UPDATE SET a = 1", false),
     ] {
         assert_eq!(one(sql).has_where, expected, "{sql}");
     }
@@ -219,6 +223,15 @@ fn relations_are_what_stands_where_relations_stand() {
         ("INSERT INTO hr.pay (a, b) SELECT c FROM d", "pay hr.pay d"),
         ("UPDATE ONLY t SET a = 1 FROM u", "t u"),
         ("DELETE FROM t USING u, v WHERE true", "t u v"),
+        ("DELETE FROM t USING (u CROSS JOIN (SELECT 1) o) RETURNING u.*", "t u"),
+        ("DELETE FROM t USING u JOIN v USING (id), (w CROSS JOIN x)", "t u v w x"),
+        (
+            "MERGE INTO t USING (s CROSS JOIN (SELECT 1) o) ON false WHEN NOT MATCHED THEN INSERT VALUES (s.a)",
+            "s t",
+        ),
+        ("WITH c AS (SELECT 1 FROM a JOIN b ON true) DELETE FROM t USING (u CROSS JOIN v)", "a b t u v"),
+        ("SELECT * FROM t JOIN u USING (id, a), v JOIN w ON true JOIN x USING (id)", "t u v w x"),
+        ("SELECT * FROM t JOIN (u JOIN v USING (id)) USING (id)", "t u v"),
         ("MERGE INTO t USING s ON true WHEN MATCHED THEN UPDATE SET a = 1", "s t"),
         ("TRUNCATE TABLE a, b.c CASCADE", "a b.c c"),
         ("COPY hr.pay (a) TO STDOUT", "pay hr.pay"),
