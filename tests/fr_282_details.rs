@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use support::calls::text;
+use support::wire::{self, Wire};
 use support::{Bastion, Options, Postgres};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
@@ -330,4 +331,101 @@ fn a_fingerprint_finds_statements_that_differ_in_their_values() {
     let found =
         bastion.run_as("frank", &["search", &print, "--kind", "statement", "--json"]).success().json();
     assert!(found["items"].as_array().unwrap().len() >= 3, "{found}");
+}
+
+#[test]
+fn a_portal_that_stops_and_goes_on_is_told_from_one_that_is_run_again() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let mut driver = bastion.driver("alice", "ledger-dev");
+    let rows = driver.runtime.block_on(async {
+        let transaction = driver.client.transaction().await.unwrap();
+        let portal =
+            transaction.bind("SELECT id FROM accounts WHERE id <= 5 ORDER BY id", &[]).await.unwrap();
+        let mut rows = Vec::new();
+        for _ in 0..3 {
+            rows.push(transaction.query_portal(&portal, 2).await.unwrap().len());
+        }
+        rows
+    });
+    assert_eq!(rows, [2, 2, 1]);
+    drop(driver);
+    let recording = bastion.ended_recording_with("ORDER BY id");
+    let is_run =
+        |record: &&Value| record["how"] == "extended" && text(&record["sql"]).ends_with("ORDER BY id");
+    let runs: Vec<&Value> = recording.iter().filter(is_run).collect();
+    let first = &runs[0]["n"];
+    assert_eq!((runs.len(), &runs[0]["resumes"]), (3, &Value::Null));
+    assert_eq!((&runs[1]["resumes"], &runs[2]["resumes"]), (first, first));
+    let ends: Vec<Value> = runs
+        .iter()
+        .map(|run| {
+            recording.iter().find(|end| end["kind"] == "statement_end" && end["n"] == run["n"]).unwrap()
+        })
+        .map(|end| json!([end["outcome"], end["suspended"], end["rows"]]))
+        .collect();
+    assert_eq!(json!(ends), json!([["done", true, 2], ["done", true, 2], ["done", null, 1]]));
+    bastion.verify().success();
+}
+
+#[test]
+fn a_role_and_a_search_path_that_were_asked_for_at_the_start_are_on_record() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let show = "SELECT current_user || ' ' || current_setting('search_path')";
+    let mut psql = bastion.psql_command("alice", "ledger-dev", &["-Atc", show]);
+    let output = psql.env("PGOPTIONS", "-c role=ledger_owner -c search-path=archive").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "ledger_owner archive");
+    let recording = bastion.ended_recording_with("current_setting");
+    let notice = recording.iter().find(|record| record["sets"].is_array()).unwrap();
+    let expected = "asked for at the start: options=-c role=ledger_owner -c search-path=archive";
+    assert_eq!((&notice["sets"], &notice["text"]), (&json!(["role", "search_path"]), &json!(expected)));
+}
+
+/// Neither where a statement fails of which the target quotes what it did not understand, nor where it is a parameter.
+#[test]
+fn no_secret_is_told_by_an_error_or_a_parameter() {
+    const SECRET: &str = "hunter2-and-more";
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice", "erin"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let driver = bastion.driver("alice", "ledger-dev");
+    let by_parameter = "WITH u (password) AS (VALUES ('x')) SELECT count(*) FROM u WHERE password = $1";
+    driver.runtime.block_on(async {
+        let slip = format!("ALTER USER bob SET PASSWORD '{SECRET}'");
+        driver.client.batch_execute(&slip).await.unwrap_err();
+        let row = driver.client.query_one(by_parameter, &[&SECRET]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), 0);
+    });
+    drop(driver);
+    let recording = bastion.ended_recording_with("WITH u (password)");
+    support::secrets::assert_nowhere(&bastion, SECRET);
+    let failed = recording.iter().find(|record| record["outcome"] == "failed").unwrap();
+    assert!(text(&failed["message"]).contains("'***'"), "{failed}");
+    let run = recording.iter().find(|record| record["how"] == "extended").unwrap();
+    assert_eq!((&run["params"][0]["text"], &run["masked"]), (&json!("***"), &json!(1)));
+}
+
+/// As a server does, which reads that it is over only behind what came before.
+#[test]
+fn what_was_asked_for_right_before_the_end_is_done() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let (mut wire, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    let insert = "INSERT INTO accounts SELECT 4711, 'last', 1 FROM pg_sleep(0.3)";
+    wire.send(&[wire::query(insert), wire::message(b'X', &[])].concat());
+    drop(wire);
+    let recording = bastion.ended_recording_with(insert);
+    let end = recording.iter().find(|record| record["kind"] == "statement_end").unwrap();
+    assert_eq!((&end["outcome"], &end["tag"]), (&json!("done"), &json!("INSERT 0 1")));
+    let ended = recording.last().unwrap();
+    assert_eq!(
+        (&ended["kind"], &ended["reason"]["end"]),
+        (&json!("ended"), &json!("client_closed")),
+        "{ended}"
+    );
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM accounts WHERE id = 4711"), "1");
 }

@@ -43,6 +43,7 @@ struct RawStatement {
     certain: bool,
     #[serde(default)]
     masked: u32,
+    resumes: Option<u64>,
 }
 
 impl From<RawStatement> for Statement {
@@ -60,6 +61,7 @@ impl From<RawStatement> for Statement {
             parameter_parts: raw.parameter_parts,
             certain: raw.certain,
             masked: raw.masked,
+            resumes: raw.resumes,
         }
     }
 }
@@ -115,7 +117,7 @@ mod tests {
             Parameter::new(Some(b"\xff"), Format::Binary, 17),
         ];
         (full.masked, full.certain, full.sql_parts) = (2, false, 3);
-        full.sql_sha256 = Some("00".to_owned());
+        (full.sql_sha256, full.resumes) = (Some("00".to_owned()), Some(3));
         let bodies = [
             Body::Statement(full),
             Body::Statement(Statement::new(1, How::Simple, b"")),

@@ -281,6 +281,9 @@ pub struct Statement {
     /// How many secrets were masked in the text and the parameters.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub masked: u32,
+    /// Of an execution that goes on where an earlier one of the same portal stopped: the number of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumes: Option<u64>,
 }
 
 fn is_zero(count: &(impl Copy + Into<u64>)) -> bool {
@@ -302,6 +305,7 @@ impl Statement {
             parameter_parts: 0,
             certain: true,
             masked: 0,
+            resumes: None,
         }
     }
 }
@@ -405,6 +409,9 @@ pub struct StatementEnd {
     /// Bytes that the result took on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// It stopped after as many rows as were asked for: there may be more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspended: bool,
 }
 
 /// Whether a transaction is under way.
@@ -431,6 +438,7 @@ impl StatementEnd {
             first_us: None,
             duration_us: None,
             bytes: None,
+            suspended: false,
         }
     }
 }

@@ -8,7 +8,8 @@
 //!    (`postgres://user:…@host`).
 //! 3. In a string that speaks of a role, user, mapping, server or subscription and then of its password (a statement that
 //!    is put together and executed), all that follows the word; and, to the end of the statement, every string after it.
-//! 4. Bodies between dollar quotes are statements themselves, but for those that begin as a connection string does.
+//! 4. A parameter (`$1`) where a string would be masked.
+//! 5. Bodies between dollar quotes are statements themselves, but for those that begin as a connection string does.
 //!
 //! Lexical structure: PostgreSQL documentation, section 4.1. In a statement that does not end as it should, which the
 //! server refuses, all from the first such word on is masked. What stands outside of strings is never masked, so that
@@ -24,15 +25,45 @@ const WORDS: [&[u8]; 2] = [b"password", b"sslpassword"];
 /// Bodies within bodies that are looked into.
 const DEEPEST: u32 = 8;
 
-/// The text with its secrets masked, and how many there were; `None` when there is none, which is told quickly.
-pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
+/// What is secret in a statement.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Secrets {
+    /// The text with its secrets masked, and how many there were; `None` when there is none in it.
+    pub masked: Option<(Vec<u8>, u32)>,
+    /// As they stand in the text.
+    pub values: Vec<Vec<u8>>,
+    /// Numbers of parameters, from 1.
+    pub parameters: Vec<usize>,
+}
+
+/// What is secret in a statement; `None` when there is nothing, which is told quickly.
+pub fn secrets(sql: &[u8], strings: Strings) -> Option<Secrets> {
     if !holds_word(sql) && memmem::find(sql, b"://").is_none() {
         return None;
     }
-    let mut masker =
-        Masker { sql, strings, is_whole: true, from: 0, out: Vec::with_capacity(sql.len()), count: 0 };
+    let mut masker = Masker::new(sql, strings, true);
     masker.statements(0, sql.len(), 0);
-    masker.finish()
+    let (values, parameters) = (std::mem::take(&mut masker.values), std::mem::take(&mut masker.parameters));
+    let secrets = Secrets { masked: masker.finish(), values, parameters };
+    (secrets.masked.is_some() || !secrets.parameters.is_empty()).then_some(secrets)
+}
+
+/// The text with its secrets masked, and how many there were; `None` when there is none, which is told quickly.
+pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
+    secrets(sql, strings)?.masked
+}
+
+/// A text of the server's with what was secret in the statement masked, as it quotes what it does not understand.
+pub fn without(text: String, secrets: &[Vec<u8>]) -> String {
+    let mut secrets: Vec<&str> =
+        secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()).collect();
+    // One may hold another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let mask = String::from_utf8_lossy(MASK);
+    secrets
+        .into_iter()
+        .filter(|secret| !secret.is_empty())
+        .fold(text, |text, secret| if text.contains(secret) { text.replace(secret, &mask) } else { text })
 }
 
 /// As [`masked`], for a value that is no statement: the second rule alone. Of a value of which only the head is there (not
@@ -41,14 +72,7 @@ pub fn masked_value(value: &[u8], is_whole: bool) -> Option<(Vec<u8>, u32)> {
     if !holds_word(value) && memmem::find(value, b"://").is_none() {
         return None;
     }
-    let mut masker = Masker {
-        sql: value,
-        strings: Strings::Standard,
-        is_whole,
-        from: 0,
-        out: Vec::with_capacity(value.len()),
-        count: 0,
-    };
+    let mut masker = Masker::new(value, Strings::Standard, is_whole);
     masker.connection_strings(0, value.len());
     masker.finish()
 }
@@ -78,9 +102,17 @@ struct Masker<'a> {
     from: usize,
     out: Vec<u8>,
     count: u32,
+    values: Vec<Vec<u8>>,
+    parameters: Vec<usize>,
 }
 
-impl Masker<'_> {
+impl<'a> Masker<'a> {
+    fn new(sql: &'a [u8], strings: Strings, is_whole: bool) -> Self {
+        let (values, parameters) = Default::default();
+        let out = Vec::with_capacity(sql.len());
+        Self { sql, strings, is_whole, from: 0, out, count: 0, values, parameters }
+    }
+
     fn finish(mut self) -> Option<(Vec<u8>, u32)> {
         if self.count == 0 {
             return None;
@@ -96,6 +128,7 @@ impl Masker<'_> {
         }
         self.out.extend_from_slice(self.sql.get(self.from..start).unwrap_or_default());
         self.out.extend_from_slice(MASK);
+        self.values.push(self.slice(start, end).to_vec());
         (self.from, self.count) = (end, self.count.saturating_add(1));
     }
 
@@ -125,6 +158,11 @@ impl Masker<'_> {
                 }
                 Kind::DollarString if depth < DEEPEST => self.statements(from, to, depth + 1),
                 Kind::DollarString => self.all_from_word(from, to),
+                // Within a body they are a function's.
+                Kind::Parameter if (is_due || is_tainted) && depth == 0 => {
+                    is_due = false;
+                    self.parameters.extend(number(token.text(self.sql)));
+                }
                 Kind::Punctuation if token.text(self.sql) == b";" => (is_due, is_tainted) = (false, false),
                 _ => is_due &= is_joint(token, self.sql),
             }
@@ -173,7 +211,6 @@ impl Masker<'_> {
             let word = find_word(rest).map(|word| at + word);
             let address = memmem::find(rest, b"://").map(|address| at + address);
             let next = match (word, address) {
-                (None, None) => return,
                 (Some(word), address) if address.is_none_or(|address| word < address) => {
                     let is_one = |from: &usize| !self.slice(*from, word).iter().any(u8::is_ascii_whitespace);
                     let is_of_address = last.as_ref().is_some_and(is_one);
@@ -183,7 +220,7 @@ impl Masker<'_> {
                     last = Some(address);
                     self.address(address + 3, end)
                 }
-                (Some(_), None) => return,
+                (_, None) => return,
             };
             at = next.max(at + 1);
         }
@@ -226,6 +263,11 @@ impl Masker<'_> {
         }
         at + length
     }
+}
+
+/// Of `$1`.
+fn number(parameter: &[u8]) -> Option<usize> {
+    std::str::from_utf8(parameter.get(1..)?).ok()?.parse().ok()
 }
 
 /// `=`, `:` and `>`, which may stand between a word and its value.

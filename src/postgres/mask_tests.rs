@@ -40,22 +40,6 @@ fn secrets_are_masked_and_nothing_else() {
             "CREATE SUBSCRIPTION s CONNECTION 'postgres://ann:hunter2@db/x?password=again&a=b' PUBLICATION p",
             "CREATE SUBSCRIPTION s CONNECTION 'postgres://ann:***@db/x?password=***&a=b' PUBLICATION p",
         ),
-        ("SELECT 'https://example.org/a', 'b'", "SELECT 'https://example.org/a', 'b'"),
-        (
-            "SELECT dblink_connect($$host=db user=ann password=hunter2$$)",
-            "SELECT dblink_connect($$host=db user=ann password=***$$)",
-        ),
-        (
-            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:hunter2@db/x$q$, $$SELECT 'b'$$); END $a$",
-            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:***@db/x$q$, $$SELECT 'b'$$); END $a$",
-        ),
-        ("SELECT dblink('password=abc&def host=h')", "SELECT dblink('password=*** host=h')"),
-        ("SELECT dblink('password=ab''cd host=h')", "SELECT dblink('password=*** host=h')"),
-        ("SELECT dblink('postgres://ann:se\"cr''et@db/x')", "SELECT dblink('postgres://ann:***@db/x')"),
-        (
-            "EXECUTE 'SELECT dblink(''password=abc'', t) FROM t'",
-            "EXECUTE 'SELECT dblink(''password=***'', t) FROM t'",
-        ),
         (
             "DO $$ BEGIN ALTER ROLE a PASSWORD 'hunter2'; EXECUTE 'SELECT 1'; END $$",
             "DO $$ BEGIN ALTER ROLE a PASSWORD '***'; EXECUTE 'SELECT 1'; END $$",
@@ -87,6 +71,31 @@ fn secrets_are_masked_and_nothing_else() {
 }
 
 #[test]
+fn connection_strings_are_masked_however_they_are_written() {
+    let cases = [
+        ("SELECT 'https://example.org/a', 'b'", "SELECT 'https://example.org/a', 'b'"),
+        (
+            "SELECT dblink_connect($$host=db user=ann password=hunter2$$)",
+            "SELECT dblink_connect($$host=db user=ann password=***$$)",
+        ),
+        (
+            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:hunter2@db/x$q$, $$SELECT 'b'$$); END $a$",
+            "DO $a$ BEGIN PERFORM dblink($q$ postgres://ann:***@db/x$q$, $$SELECT 'b'$$); END $a$",
+        ),
+        ("SELECT dblink('password=abc&def host=h')", "SELECT dblink('password=*** host=h')"),
+        ("SELECT dblink('password=ab''cd host=h')", "SELECT dblink('password=*** host=h')"),
+        ("SELECT dblink('postgres://ann:se\"cr''et@db/x')", "SELECT dblink('postgres://ann:***@db/x')"),
+        (
+            "EXECUTE 'SELECT dblink(''password=abc'', t) FROM t'",
+            "EXECUTE 'SELECT dblink(''password=***'', t) FROM t'",
+        ),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(mask(sql), expected, "{sql}");
+    }
+}
+
+#[test]
 fn every_way_of_writing_a_secret_is_known() {
     let cases = [
         ("ALTER ROLE a PASSWORD 'abc'\n  'def' LOGIN", "ALTER ROLE a PASSWORD '***'\n  '***' LOGIN"),
@@ -103,6 +112,25 @@ fn every_way_of_writing_a_secret_is_known() {
     for (sql, expected) in cases {
         assert_eq!(mask(sql), expected, "{sql}");
     }
+}
+
+#[test]
+fn parameters_are_secret_where_strings_would_be_and_messages_do_not_tell_either() {
+    let parameters = |sql: &str| {
+        secrets(sql.as_bytes(), Strings::Standard).map(|secrets| secrets.parameters).unwrap_or_default()
+    };
+    for (sql, expected) in [
+        ("SELECT * FROM users WHERE name = $1 AND password = $2 AND id = $3", vec![2]),
+        ("SELECT format('ALTER ROLE %I PASSWORD %L', $1, $2); SELECT $3", vec![1, 2]),
+        ("SELECT password, $1 FROM users", vec![]),
+        ("CREATE FUNCTION f(text) AS $$ SELECT 1 FROM users WHERE password = $1 $$", vec![]),
+    ] {
+        assert_eq!(parameters(sql), expected, "{sql}");
+    }
+    let secrets = secrets(b"ALTER USER bob SET PASSWORD 'hunter2'", Strings::Standard).unwrap();
+    let message = without(r#"syntax error at or near "'hunter2'""#.to_owned(), &secrets.values);
+    assert_eq!(message, r#"syntax error at or near "'***'""#);
+    assert_eq!(without("as it was".to_owned(), &[Vec::new(), b"hunter2".to_vec()]), "as it was");
 }
 
 #[test]

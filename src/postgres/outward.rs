@@ -107,8 +107,9 @@ impl Outward<'_> {
             };
             let terminate = matches!(&piece, Piece::Frame(frame) if frame.tag == b'X');
             if terminate {
+                self.batch.push(piece.raw().clone());
                 self.forward().await?;
-                return Err(Stop::ClientGone);
+                return Err(Stop::ClientDone);
             }
             self.batch.push(stand_in.unwrap_or_else(|| piece.raw().clone()));
             if self.batch.bytes >= BATCH {

@@ -29,7 +29,7 @@ use super::inward::Inward;
 use super::lexer::Strings;
 use super::observe::{Event, Observer, Outcome};
 use super::outward::{Batch, Outward};
-use super::record;
+use super::record::{self, Hidden};
 use super::serve::{close, hear_out};
 use super::sqlstate::Goodbye;
 use super::upstream::Canceller;
@@ -66,6 +66,7 @@ pub(super) struct Pumped {
 pub(super) struct Shared<'a> {
     pub(super) recorder: &'a Recorder,
     observer: Mutex<Observer>,
+    hidden: Mutex<Hidden>,
     /// Raised after the target's answers were observed.
     pub(super) answered: Notify,
     started: Instant,
@@ -82,6 +83,8 @@ pub(super) struct Shared<'a> {
 /// Why a direction stopped.
 pub(super) enum Stop {
     End(EndReason),
+    /// It has said that it is over: what it asked for before is still done.
+    ClientDone,
     ClientGone,
     TargetGone,
 }
@@ -104,6 +107,7 @@ impl<'a> Shared<'a> {
         Self {
             recorder,
             observer: Mutex::new(Observer::new(limits.max_message).reading(settings.strings)),
+            hidden: Mutex::default(),
             answered: Notify::new(),
             started: Instant::now(),
             escapes: AtomicBool::new(settings.strings == Strings::Escaped),
@@ -150,6 +154,7 @@ impl<'a> Shared<'a> {
     }
 
     pub(super) fn bodies(&self, events: &mut Vec<Event>) -> Vec<Body> {
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         events
             .drain(..)
             .filter_map(|event| {
@@ -164,7 +169,7 @@ impl<'a> Shared<'a> {
                         self.plain_encoding.store(is_plain, Ordering::Relaxed);
                     }
                 }
-                record::body(&event, self.strings())
+                record::body(&event, self.strings(), &mut hidden)
             })
             .collect()
     }
@@ -217,12 +222,25 @@ pub(super) async fn run(
         events: Vec::new(),
     };
     let mut stop = live.stop_signal();
+    let stopped = async {
+        tokio::select! {
+            biased;
+            stopped = outward.run() => match stopped {
+                // The target reads that too, when it has done what came before, and closes.
+                Stop::ClientDone => match inward.run().await {
+                    Stop::TargetGone => Stop::ClientGone,
+                    otherwise => otherwise,
+                },
+                stopped => stopped,
+            },
+            stopped = inward.run() => stopped,
+        }
+    };
     let stopped = tokio::select! {
         biased;
         reason = stop.stopped() => Stop::End(reason),
         broken = access.journal.failed() => broken.into(),
-        stopped = outward.run() => stopped,
-        stopped = inward.run() => stopped,
+        stopped = stopped => stopped,
         () = shared.idle(limits.idle) => Stop::End(EndReason::Idle),
     };
     let mut events = Vec::new();
@@ -249,7 +267,7 @@ async fn finish(
 ) -> EndReason {
     let Outward { read: client_read, write: mut target_write, between_messages, .. } = outward;
     let (reason, goodbye) = match stopped {
-        Stop::ClientGone => (EndReason::ClientClosed, None),
+        Stop::ClientGone | Stop::ClientDone => (EndReason::ClientClosed, None),
         Stop::TargetGone => (EndReason::TargetClosed, Some(Goodbye::from(&EndReason::TargetClosed))),
         Stop::End(reason) => {
             let goodbye = Goodbye::from(&reason);

@@ -1,6 +1,7 @@
 //! From what the observer tells to what the audit log keeps.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -11,16 +12,27 @@ use crate::audit::record::{
 use crate::crypto;
 
 use super::codec::backend::TransactionStatus;
+use super::codec::startup::StartupParameters;
 use super::decode;
 use super::lexer::Strings;
-use super::mask::{masked, masked_value};
+use super::mask::{self, Secrets, masked, masked_value, secrets};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
 
+/// What was secret in statements that have not ended, by their numbers: the target may quote it when they fail.
+#[derive(Debug, Default)]
+pub(super) struct Hidden(BTreeMap<u64, Vec<Vec<u8>>>);
+
 /// The record of an event; `None` for what is not worth one.
-pub(super) fn body(event: &Event, strings: Strings) -> Option<Body> {
+pub(super) fn body(event: &Event, strings: Strings, hidden: &mut Hidden) -> Option<Body> {
     match event {
-        Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings))),
-        Event::StatementEnded(ended) => Some(Body::StatementEnd(statement_end(ended))),
+        Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings, hidden))),
+        Event::StatementEnded(ended) => {
+            let mut end = statement_end(ended);
+            if let Some(secrets) = hidden.0.remove(&ended.n) {
+                end.message = end.message.map(|message| mask::without(message, &secrets));
+            }
+            Some(Body::StatementEnd(end))
+        }
         Event::CopyEnded { n, direction, of, rows, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
             n: *n,
             direction: match direction {
@@ -54,6 +66,38 @@ fn set(n: u64, settings: &[&str], sql: &Bytes, strings: Strings) -> Notice {
     Notice { text: format!("done: {shown}"), n: Some(n), sets }
 }
 
+/// What the client asked for when it connected and the target does not report: a role, a search path, or what tells others in
+/// `options`.
+pub(super) fn asked_for(start: &StartupParameters) -> Option<Body> {
+    let is_reported = |name: &Bytes| REPORTED.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+    let (mut asked, mut sets) = (Vec::new(), Vec::new());
+    for (name, value) in start.settings().filter(|(name, _)| !is_reported(name)) {
+        let shown = masked_value(value, true)
+            .map_or_else(|| text(value), |(shown, _)| String::from_utf8_lossy(&shown).into_owned());
+        asked.push(format!("{}={shown}", text(name)));
+        // The server reads options without backslashes, and a dash in a name as an underscore.
+        let told = text(if name == "options" { value } else { name }).to_ascii_lowercase();
+        let told = told.replace('\\', "").replace('-', "_");
+        let is_named =
+            |setting: &&str| if name == "options" { told.contains(*setting) } else { told == **setting };
+        sets.extend(UNREPORTED.into_iter().filter(is_named).map(str::to_owned));
+    }
+    let notice = Notice { sets, ..Notice::new(format!("asked for at the start: {}", asked.join(", "))) };
+    (!asked.is_empty()).then_some(Body::Notice(notice))
+}
+
+/// What every target reports (PostgreSQL documentation, section 54.2.7), in what most clients ask for.
+const REPORTED: [&str; 6] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "standard_conforming_strings",
+    "timezone",
+];
+/// Settings that decide who somebody is, and which tables a name means.
+const UNREPORTED: [&str; 3] = ["role", "search_path", "session_authorization"];
+
 /// Settings that decide what a statement's text means.
 const MEANING: [&[u8]; 6] = [
     b"client_encoding",
@@ -79,37 +123,52 @@ pub(super) fn settings(reported: &[(Bytes, Bytes)]) -> Option<Body> {
     (!told.is_empty()).then(|| Body::Notice(Notice::new(format!("settings: {}", told.join(", ")))))
 }
 
-fn statement(begun: &Begun, strings: Strings) -> Statement {
+fn statement(begun: &Begun, strings: Strings, hidden: &mut Hidden) -> Statement {
     let how = match begun.how {
         How::Simple => crate::audit::record::How::Simple,
         How::Extended => crate::audit::record::How::Extended,
         How::Prepare => crate::audit::record::How::Prepare,
         How::Function(_) => crate::audit::record::How::Function,
     };
-    let mut statement = match begun.how {
+    let mut secrets = secrets(&begun.sql, strings);
+    let mut statement = match (begun.how, secrets.as_mut().and_then(|secrets| secrets.masked.take())) {
         // A function call has no text; its function's number is what there is to tell.
-        How::Function(oid) => Statement::new(begun.n, how, format!("function {oid}").as_bytes()),
-        _ => match masked(&begun.sql, strings) {
-            None => Statement::new(begun.n, how, &begun.sql),
-            Some((sql, count)) => {
-                let mut statement = Statement::new(begun.n, how, &sql);
-                statement.masked = count;
-                statement
-            }
-        },
+        (How::Function(oid), _) => Statement::new(begun.n, how, format!("function {oid}").as_bytes()),
+        (_, None) => Statement::new(begun.n, how, &begun.sql),
+        (_, Some((sql, count))) => {
+            let mut statement = Statement::new(begun.n, how, &sql);
+            statement.masked = count;
+            statement
+        }
     };
     let named = |name: &Bytes| (!name.is_empty()).then(|| text(name));
     statement.name = named(&begun.statement);
     statement.portal = named(&begun.portal);
     statement.fingerprint = begun.fingerprint.map(|fingerprint| crypto::hex(&fingerprint));
     statement.params.reserve(begun.params.len());
-    for param in begun.params.iter() {
-        let (parameter, count) = parameter(param);
+    for (number, param) in (1..).zip(begun.params.iter()) {
+        let secrets = secrets.as_mut().filter(|secrets| secrets.parameters.contains(&number));
+        let (parameter, count) = secrets.map_or_else(|| parameter(param), |secrets| hide(param, secrets));
         statement.params.push(parameter);
         statement.masked = statement.masked.saturating_add(count);
     }
-    statement.certain = begun.certain;
+    if let Some(secrets) = secrets.filter(|secrets| !secrets.values.is_empty()) {
+        hidden.0.insert(begun.n, secrets.values);
+    }
+    (statement.certain, statement.resumes) = (begun.certain, begun.resumes);
     statement
+}
+
+/// A parameter that is secret by where it stands, with how many that are.
+fn hide(param: &Param, secrets: &mut Secrets) -> (Parameter, u32) {
+    let format = match &param.value {
+        observe::Value::Null => return parameter(param),
+        observe::Value::Text(_) => Format::Text,
+        observe::Value::Binary(_) => Format::Binary,
+    };
+    secrets.values.extend(param.text().map(|text| text.into_owned().into_bytes()));
+    let value = Value::Text { text: "***".to_owned() };
+    (Parameter { value, format, oid: param.oid, length: None, sha256: None }, 1)
 }
 
 /// With how many secrets were masked in it.
@@ -182,6 +241,7 @@ fn statement_end(ended: &Ended) -> StatementEnd {
     end.first_us = ended.first_us;
     end.duration_us = Some(ended.total_us);
     end.bytes = Some(ended.bytes);
+    end.suspended = ended.outcome == Outcome::Suspended;
     end
 }
 

@@ -337,6 +337,7 @@ impl PostgresGateway {
             upstream.tls.version, upstream.tls.cipher
         );
         let mut notes = vec![Body::Notice(Notice::new(text))];
+        notes.extend(record::asked_for(start));
         notes.extend(record::settings(&upstream.parameters()));
         let shutting = open.shut();
         live.recorder().record(&notes).await.map_err(unrecordable)?;

@@ -157,6 +157,7 @@ fn statements() -> Vec<Body> {
     whole.params = vec![param(Some(b"x")), param(Some(b"\xff")), param(None), param(Some(&long))];
     whole.certain = false;
     whole.masked = 2;
+    whole.resumes = Some(1);
     let mut end = StatementEnd::new(1, StatementOutcome::Failed);
     end.tag = some("SELECT 1");
     end.rows = Some(1);
@@ -166,7 +167,7 @@ fn statements() -> Vec<Body> {
     end.bytes = Some(10);
     end.after = Some(1);
     end.tx = Some(Transaction::Failed);
-    end.first_us = Some(1000);
+    (end.first_us, end.suspended) = (Some(1000), true);
     let mut bodies = vec![
         Body::Statement(parted),
         Body::Statement(whole),

@@ -213,7 +213,8 @@ fn statement_end(end: &StatementEnd, offset: &Offset, to: &mut impl Write) -> io
         StatementOutcome::Cancelled => "cancelled",
         StatementOutcome::Unknown => "outcome unknown",
     };
-    write!(to, "{offset}  [{}] {outcome}", end.n)?;
+    let stopped = if end.suspended { " so far" } else { "" };
+    write!(to, "{offset}  [{}] {outcome}{stopped}", end.n)?;
     if let Some(tag) = &end.tag {
         write!(to, ": {}", on_one_line(tag))?;
     }

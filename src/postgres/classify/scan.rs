@@ -181,8 +181,8 @@ pub(super) struct Scan {
     reads_table: bool,
     /// What PREPARE or EXECUTE names: none where it cannot be told.
     named: Option<String>,
-    /// There was anything at all.
-    any: bool,
+    /// How many tokens there were.
+    parts: usize,
 }
 
 impl Default for Scan {
@@ -198,7 +198,7 @@ impl Default for Scan {
             missing_where: false,
             reads_table: false,
             named: None,
-            any: false,
+            parts: 0,
         }
     }
 }
@@ -210,7 +210,7 @@ impl Scan {
 
     /// `None` where there is no statement.
     pub(super) fn finish(mut self) -> Option<Classified> {
-        if !self.any {
+        if self.parts == 0 {
             return None;
         }
         while !self.levels.is_empty() {
@@ -250,7 +250,7 @@ impl Scan {
     }
 
     pub(super) fn part(&mut self, part: Part<'_>) {
-        self.any = true;
+        self.parts = self.parts.saturating_add(1);
         if self.is_outermost() && !self.may_follow_execute(part) {
             self.unknown();
         }

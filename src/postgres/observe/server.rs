@@ -157,8 +157,10 @@ impl Observer {
         match head.kind {
             Kind::Sync { .. } => {
                 let (sqlstate, message) = (report.sqlstate.clone(), report.message.clone());
-                // Behind what it undid.
-                self.held.push(Event::CommitFailed { sqlstate, message });
+                // Behind what it undid. A server says it once.
+                if !self.held.iter().any(|event| matches!(event, Event::CommitFailed { .. })) {
+                    self.held.push(Event::CommitFailed { sqlstate, message });
+                }
             }
             Kind::Query | Kind::Function => {
                 let refusal = head.refusal.take();
