@@ -50,6 +50,9 @@ const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local'
 /// nothing was done.
 const BRIEFLY: &str = "SET LOCAL lock_timeout = '200ms'; ";
 
+/// A role that is not there yet is in nobody's hands: what is waited for is the table of roles.
+const PATIENTLY: &str = "SET LOCAL lock_timeout = '2500ms'; ";
+
 /// How long a connection that was kept may take to tell what is there.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -185,7 +188,7 @@ impl PostgresRole {
             let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };
             let powers = format!("NOSUPERUSER NOCREATEDB NOCREATEROLE {replication} NOBYPASSRLS INHERIT");
             let made = format!(
-                "{BRIEFLY}{UNWAITED}CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
+                "{PATIENTLY}{UNWAITED}CREATE ROLE {role} {powers} {key}; GRANT {access} TO {role}; \
                  COMMENT ON ROLE {role} IS {}",
                 literal(&self.mark)
             );
