@@ -339,6 +339,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("tls/ledger-ca.crt", "sallyport.toml", "target[1].ca_file: `sallyport.toml` holds no certificate"),
     ("tls/ledger-ca.crt", "tls", "target[1].ca_file: `tls` is not a file"),
     (
+        "ca_file = \"tls/ledger-ca.crt\"",
+        "ca_file = \"tls/ledger-ca.crt\"\nclient_cert_file = \"tls/ledger-ca.crt\"",
+        "target[1].client_key_file: is missing: name the PEM file of the certificate's key",
+    ),
+    (
+        "ca_file = \"tls/ledger-ca.crt\"",
+        "ca_file = \"tls/ledger-ca.crt\"\nclient_cert_file = \"tls/ledger-ca.crt\"\nclient_key_file = \"none.key\"",
+        "target[1].client_cert_file: cannot read `",
+    ),
+    (
         "environment = \"prod\"",
         "environment = \"production\"",
         "target[1].environment: `production` is not an environment: write `prod`, `uat` or `dev`",

@@ -10,6 +10,7 @@ use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -102,12 +103,27 @@ fn serve(
     Ok(config)
 }
 
-/// A client's side: trusts `authorities` and nobody else.
-pub fn client(authorities: &[CertificateDer<'static>]) -> Result<rustls::ClientConfig, rustls::Error> {
-    Ok(rustls::ClientConfig::builder_with_provider(provider())
+/// A certificate that is shown to servers that ask for one, with its key, which must be that of the certificate.
+pub fn shown(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|source| TlsError::Read { path: key.to_owned(), source })?;
+    let shown = CertifiedKey::from_der(chain, key, &provider());
+    shown.map(Arc::new).map_err(|source| TlsError::Unusable { path: certificate.to_owned(), source })
+}
+
+/// A client's side: trusts `authorities` and nobody else, and shows a certificate where there is one to be shown.
+pub fn client(
+    authorities: &[CertificateDer<'static>],
+    shown: Option<&Arc<CertifiedKey>>,
+) -> Result<rustls::ClientConfig, rustls::Error> {
+    let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(authorities)?)
-        .with_no_client_auth())
+        .with_root_certificates(roots(authorities)?);
+    Ok(match shown {
+        Some(shown) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(shown)))),
+        None => config.with_no_client_auth(),
+    })
 }
 
 /// These and nobody else.

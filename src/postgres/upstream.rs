@@ -36,6 +36,9 @@ use super::codec::startup::{
 use super::codec::{CodecError, encode};
 use super::negotiate::describe;
 
+/// So often a password is hashed at most without another thread.
+const HASHED_HERE: u32 = 64;
+
 /// How long the whole way may take.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 /// How long a way that was begun ahead of the credential is waited for, and of use: servers give up those who do not log
@@ -223,7 +226,7 @@ async fn log_in(
     let startup =
         startup_message(ProtocolVersion::V3_0, own.chain(replication).chain(settings).chain(noticing))?;
     wire.send(&startup).await?;
-    authenticate(&mut wire, credential).await?;
+    authenticate(&mut wire, credential, target.shown.is_some()).await?;
     let mut greeting = greet(&mut wire).await?;
     if !target.hosts.is_one() && is_standby(&mut wire, &mut greeting, parameters).await? {
         return Err(UpstreamError::Standby);
@@ -302,9 +305,11 @@ impl Wire {
     }
 }
 
-async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), UpstreamError> {
+/// `shows`: a certificate was there to be shown, which may be all that the server asks for.
+async fn authenticate(wire: &mut Wire, credential: &Credential, shows: bool) -> Result<(), UpstreamError> {
     let mechanisms = match wire.authentication().await? {
         Authentication::Sasl(mechanisms) => mechanisms,
+        Authentication::Ok if shows => return Ok(()),
         Authentication::CleartextPassword if credential.sent == Sent::AsItIs => {
             wire.send(&encode::password(credential.password.expose().as_bytes())).await?;
             return accepted(wire).await;
@@ -332,18 +337,33 @@ async fn authenticate(wire: &mut Wire, credential: &Credential) -> Result<(), Up
         None if offers(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unsupported()),
         _ => return Err(UpstreamError::WeakAuthentication { asked: "an unknown SASL mechanism" }),
     };
-    let mut scram = ScramSha256::new(credential.password.expose().as_bytes(), binding);
+    let scram = ScramSha256::new(credential.password.expose().as_bytes(), binding);
     wire.send(&encode::sasl_initial_response(mechanism, scram.message())).await?;
     let Authentication::SaslContinue(data) = wire.authentication().await? else {
         return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
     };
-    scram.update(&data).map_err(UpstreamError::Scram)?;
+    let mut scram = answered(scram, data).await.map_err(UpstreamError::Scram)?;
     wire.send(&encode::sasl_response(scram.message())).await?;
     let Authentication::SaslFinal(data) = wire.authentication().await? else {
         return Err(UpstreamError::WeakAuthentication { asked: "something else halfway" });
     };
     scram.finish(&data).map_err(UpstreamError::Scram)?;
     accepted(wire).await
+}
+
+/// Takes the server's challenge, which says how often the password is to be hashed: often where it is one that people may
+/// guess, and then not on this thread, which others wait for.
+async fn answered(mut scram: ScramSha256, challenge: Bytes) -> io::Result<ScramSha256> {
+    let iterations = challenge.split(|byte| *byte == b',').find_map(|field| field.strip_prefix(b"i="));
+    let iterations = iterations.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok());
+    let answer = move || {
+        scram.update(&challenge)?;
+        Ok(scram)
+    };
+    if iterations.is_some_and(|iterations| iterations <= HASHED_HERE) {
+        return answer();
+    }
+    tokio::task::spawn_blocking(answer).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 async fn accepted(wire: &mut Wire) -> Result<(), UpstreamError> {

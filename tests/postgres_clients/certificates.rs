@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -9,6 +10,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
+use crate::support::bastion::{ADMIN_DIR, target};
 use crate::support::{Bastion, Finished, Options, Postgres};
 
 /// Signs certificates of clients.
@@ -180,4 +182,38 @@ fn a_certificate_is_shown_anew_at_each_connection() {
     let said = reconnects(&bastion, &authority.certify("alice", |_| {}));
     assert!(said.matches("New, TLSv1.2").count() > 1, "{said}");
     assert!(!said.contains("Reused"), "{said}");
+}
+
+/// Beside the password's proof, and where the server asks for nothing else.
+#[test]
+fn a_target_that_asks_the_gateway_for_a_certificate_is_shown_it() {
+    let (postgres, authority) = (Postgres::start(), Authority::new());
+    fs::copy(authority.dir.path().join("ca.crt"), postgres.data().join("clients.crt")).unwrap();
+    fs::set_permissions(postgres.data().join("clients.crt"), fs::Permissions::from_mode(0o644)).unwrap();
+    postgres.query("postgres", "ALTER SYSTEM SET ssl_ca_file = 'clients.crt'").success();
+    fs::write(postgres.data().join("pg_ident.conf"), "gateway sallyport-gateway /^sp_\n").unwrap();
+    postgres.admit(
+        "hostssl all sallyport_admin 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n\
+         hostssl ledger all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n\
+         hostssl archive all 127.0.0.1/32 cert map=gateway",
+    );
+    let own = authority.certify("sallyport-gateway", |_| {});
+    let shown = format!("client_cert_file = \"{}\"\nclient_key_file = \"{}\"\nkind =", own[0].1, own[1].1);
+    let asked = target("ledger-asked", "dev", "bank-core", &postgres, Path::new(ADMIN_DIR));
+    let options = Options { targets: asked.replacen("kind =", &shown, 1), ..Options::default() };
+    let bastion = Bastion::start_for(&postgres, options, &["alice"]);
+    bastion.ask("alice", "ledger-asked", "dba", 3600);
+    assert_eq!(bastion.psql("alice", "ledger-asked", "SELECT 'in'").success().stdout, "in\n");
+    let mut other = bastion.client("psql", "alice", "ledger-asked");
+    other.env("PGDATABASE", "archive").args(["-XAtqc", "SELECT current_database()"]);
+    let by_certificate = Finished::from(other.output().unwrap());
+    if postgres.value("postgres", "SELECT current_setting('server_version_num')::int >= 160000") == "t" {
+        assert_eq!(by_certificate.success().stdout, "archive\n");
+    } else {
+        // Such a map is an error to it, and the certificate is another's than the role's.
+        by_certificate.failure().says("certificate authentication failed");
+    }
+    // Who has none to show gets nowhere.
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    bastion.psql("alice", "ledger-dev", "SELECT 1").failure().says("certificate");
 }

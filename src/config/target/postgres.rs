@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
 
 use super::hosts::{self, Hosts};
@@ -40,7 +41,9 @@ pub struct PostgresTarget {
     pub ca_file: PathBuf,
     /// Who may sign the target's certificate; never empty.
     pub ca: Vec<CertificateDer<'static>>,
-    /// Trusts `ca` and nobody else.
+    /// What is shown to a server that asks for a certificate.
+    pub shown: Option<Arc<CertifiedKey>>,
+    /// Trusts `ca` and nobody else, and shows `shown`.
     pub tls: Arc<rustls::ClientConfig>,
     /// How many connections one session may have open at a time.
     pub connection_limit: u32,
@@ -58,9 +61,12 @@ impl PostgresTarget {
     /// Whether both say the same, secrets included.
     pub(in crate::config) fn same(&self, other: &Self) -> bool {
         let plain = |target: &Self| {
-            let Self { hosts, connect_to, databases, roles, replication, ca, connection_limit, .. } =
-                target.clone();
-            (hosts, connect_to, databases, roles, replication, ca, connection_limit, target.target.clone())
+            let Self {
+                hosts, connect_to, databases, roles, replication, ca, connection_limit, shown, ..
+            } = target.clone();
+            let shown = shown.map(|shown| shown.cert.clone());
+            let tls = (ca, shown);
+            (hosts, connect_to, databases, roles, replication, tls, connection_limit, target.target.clone())
         };
         plain(self) == plain(other) && self.source.same(&other.source)
     }
@@ -98,7 +104,8 @@ pub(super) fn read(
     let (roles, replication) = roles(section, source.as_ref());
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
-    let tls = match tls::client(&ca) {
+    let shown = shown(section);
+    let tls = match tls::client(&ca, shown.as_ref()) {
         Ok(tls) => Some(Arc::new(tls)),
         Err(error) => {
             section.blame("ca_file", error.to_string());
@@ -115,6 +122,7 @@ pub(super) fn read(
         source: source?,
         ca_file,
         ca,
+        shown,
         tls: tls?,
         connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
     })
@@ -244,6 +252,25 @@ fn password(admin: &Section<'_>, environment: &dyn Fn(&str) -> Option<String>) -
         }
     };
     secret.map_err(|message| admin.blame(key, message)).ok()
+}
+
+/// What is shown to a server that asks for a certificate, if anything; what cannot be read is reported.
+fn shown(section: &Section<'_>) -> Option<Arc<CertifiedKey>> {
+    let (certificate, key) = (section.path("client_cert_file"), section.path("client_key_file"));
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => tls::shown(&certificate, &key)
+            .map_err(|error| section.blame("client_cert_file", error.to_string()))
+            .ok(),
+        (Some(_), None) => {
+            section.missing("client_key_file", "name the PEM file of the certificate's key");
+            None
+        }
+        (None, Some(_)) => {
+            section.missing("client_cert_file", "name the PEM file of the key's certificate");
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 /// An unreadable file is reported; nothing stands in for it.
