@@ -33,8 +33,12 @@ pub(crate) fn startup(bytes: &[u8]) {
     }
 }
 
-/// Streams of messages, and each message's reader.
+/// Streams of messages, and each message's reader. The first byte tells where the stream is split: what comes out may not
+/// depend on that.
 pub(crate) fn frames(bytes: &[u8]) {
+    let at = bytes.first().map_or(0, |first| usize::from(*first).min(bytes.len()));
+    let (one, other) = bytes.split_at(at);
+    assert_eq!(cut(&[bytes]), cut(&[one, other]));
     let (mut splitter, mut buffer) = (Splitter::new(1 << 16), BytesMut::from(bytes));
     let mut cut = 0;
     while let Ok(Some(piece)) = splitter.next(&mut buffer) {
@@ -53,6 +57,23 @@ pub(crate) fn frames(bytes: &[u8]) {
     let (mut walker, mut at) = (Walker::new(), 0);
     while let Ok(Some(_)) = walker.next(bytes, &mut at) {}
     assert!(at <= bytes.len());
+}
+
+/// The bytes of whole messages in a stream that comes in pieces, and whether it goes on.
+fn cut(pieces: &[&[u8]]) -> (Vec<u8>, bool) {
+    let (mut splitter, mut buffer) = (Splitter::new(1 << 16), BytesMut::new());
+    let mut out = Vec::new();
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            match splitter.next(&mut buffer) {
+                Ok(Some(piece)) => out.extend_from_slice(piece.raw()),
+                Ok(None) => break,
+                Err(_) => return (out, false),
+            }
+        }
+    }
+    (out, true)
 }
 
 /// Both directions of a connection, in turns: a byte for the direction, a byte for the length,

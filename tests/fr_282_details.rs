@@ -429,3 +429,52 @@ fn what_was_asked_for_right_before_the_end_is_done() {
     );
     assert_eq!(postgres.value("ledger", "SELECT count(*) FROM accounts WHERE id = 4711"), "1");
 }
+
+/// A statement of the extended protocol, without the `Sync` that ends a batch.
+fn extended(sql: &str) -> Vec<u8> {
+    let parse = wire::message(b'P', &[b"\0", sql.as_bytes(), b"\0\0\0"].concat());
+    [parse, wire::message(b'B', &[0; 8]), wire::message(b'E', &[0; 5])].concat()
+}
+
+fn ready(wire: &mut Wire) {
+    while wire.receive().is_some_and(|(tag, _)| tag != b'Z') {}
+}
+
+#[test]
+fn what_a_failure_keeps_from_being_done_or_undoes_is_told() {
+    let postgres = Postgres::start();
+    let bastion = Bastion::start_for(&postgres, Options::default(), &["alice"]);
+    bastion.ask("alice", "ledger-dev", "dba", 3600);
+    let (mut wire, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    let sync = wire::message(b'S', b"");
+    wire.send(&wire::query("CREATE TABLE once (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)"));
+    ready(&mut wire);
+    wire.send(&[extended("SELECT 1/0"), extended("SELECT 2"), sync.clone()].concat());
+    ready(&mut wire);
+    // Each is done, and both are undone when they are to be committed.
+    wire.send(
+        &[extended("INSERT INTO once VALUES (1)"), extended("INSERT INTO once VALUES (1) "), sync].concat(),
+    );
+    ready(&mut wire);
+    wire.send(&wire::message(b'X', b""));
+    drop(wire);
+    let recording = bastion.ended_recording_with("SELECT 1/0");
+    let end = |sql: &str| {
+        let of = recording.iter().find(|record| record["how"] == "extended" && record["sql"] == sql).unwrap();
+        let end = recording.iter().find(|end| end["kind"] == "statement_end" && end["n"] == of["n"]).unwrap();
+        (of["n"].clone(), end.clone())
+    };
+    let (failed, (_, skipped)) = (end("SELECT 1/0"), end("SELECT 2"));
+    assert_eq!((&failed.1["outcome"], &failed.1["sqlstate"]), (&json!("failed"), &json!("22012")));
+    assert_eq!((&skipped["outcome"], &skipped["after"]), (&json!("skipped"), &failed.0));
+    for sql in ["INSERT INTO once VALUES (1)", "INSERT INTO once VALUES (1) "] {
+        assert_eq!(end(sql).1["outcome"], "done");
+    }
+    let is_told = |record: &&Value| {
+        record["kind"] == "notice" && text(&record["text"]).starts_with("the commit failed")
+    };
+    let notice = recording.iter().find(is_told).unwrap();
+    assert!(text(&notice["text"]).contains("23505"), "{notice}");
+    assert_eq!(postgres.value("ledger", "SELECT count(*) FROM once"), "0");
+    bastion.verify().success();
+}

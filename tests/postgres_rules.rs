@@ -293,6 +293,26 @@ fn what_a_transaction_has_come_to_is_known_when_the_target_says_so() {
     assert_eq!(postgres.value("ledger", "SELECT count(*) FROM pg_class WHERE relname = 'extra'"), "1");
 }
 
+/// A portal of the protocol was judged in the transaction of its own statement, if at all.
+#[test]
+fn a_portal_is_not_run_by_its_name() {
+    let (_postgres, bastion) = start();
+    let (mut wire, _) = Wire::session(&bastion, "alice", GUARDED);
+    wire.send(&query("BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH ALL FROM c"));
+    assert!(!tags(&mut wire).contains('E'));
+    let parse = message(b'P', b"\0SELECT id FROM accounts\0\0\0");
+    let bind = message(b'B', b"p\0\0\0\0\0\0\0\0");
+    wire.send(&[parse, bind, message(b'S', b"")].concat());
+    assert!(!tags(&mut wire).contains('E'));
+    wire.send(&query("SELECT id FROM accounts ORDER BY id FETCH FIRST 1 ROW ONLY"));
+    assert!(!tags(&mut wire).contains('E'));
+    wire.send(&query("FETCH ALL FROM p"));
+    let (sqlstate, message, _) = support::wire::error(wire.receive());
+    assert_eq!(sqlstate, "42501", "{message}");
+    assert!(message.contains("UNKNOWN-STATEMENT"), "{message}");
+    wire.until(b'Z');
+}
+
 #[test]
 fn rules_changed_while_connected_hold_for_the_next_statement() {
     let (postgres, mut bastion) = start();

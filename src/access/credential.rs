@@ -10,6 +10,7 @@
 //! was begun. Opening and destroying one session's credential exclude each other, and before it is
 //! opened the session is looked at once more: nothing is made for a session that has ended.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use crate::credentials::{
 use crate::crypto;
 use crate::domain::deny::{Deny, EndReason};
 use crate::domain::event::{Action, Event, Outcome};
-use crate::domain::id::LeaseId;
+use crate::domain::id::{LeaseId, SessionId};
 use crate::domain::lease::{LeaseRecord, LeaseState};
 use crate::domain::secret::Secret;
 use crate::domain::session::{Permit, Session};
@@ -47,6 +48,9 @@ pub struct Credentials {
     fingerprint_key: Secret<Vec<u8>>,
     pub(super) slots: Slots<Slot>,
     pub(super) janitor: Janitor,
+    /// Of these a connection ended amid a statement, or was cut: something may go on at the target that was deaf to being
+    /// cancelled.
+    pub(super) cut: std::sync::Mutex<HashSet<SessionId>>,
     /// Owns what must come to its end once begun.
     pub(super) tasks: TaskTracker,
 }
@@ -144,18 +148,30 @@ impl Drop for OpenCredential {
 impl OpenState {
     async fn shut(self) -> Result<(), Deny> {
         let Self { access, opened, target, lease, held, slot } = self;
-        let (source, request) = (access.credentials.source(&target), source_request(&target, &lease));
+        // Begun, it goes on to its end, waited for or not.
+        let mut shutting = {
+            let (access, target, lease) = (Arc::clone(&access), Arc::clone(&target), lease.clone());
+            let tasks = access.credentials.tasks.clone();
+            tasks.spawn(async move {
+                let request = source_request(&target, &lease);
+                access
+                    .credentials
+                    .source(&target)
+                    .shut(&request, opened)
+                    .await
+                    .map_err(|error| error_chain(&error))
+            })
+        };
         let shut = tokio::select! {
             biased;
-            shut = source.shut(&request, opened) => Some(shut),
+            shut = &mut shutting => Some(shut.unwrap_or_else(|error| Err(error.to_string()))),
             // Who destroys it waits for us, shuts it too, and is not held up by whoever holds us up.
             () = async { slot.ended.cancelled().await; tokio::time::sleep(GIVEN_UP_AFTER).await } => None,
         };
         let shut = match shut {
             Some(Ok(())) => Ok(()),
             None => Err(Deny::CredentialUnavailable { detail: "it is being destroyed".to_owned() }),
-            Some(Err(error)) => {
-                let detail = error_chain(&error);
+            Some(Err(detail)) => {
                 metrics::counter!("sallyport_credentials_left_open_total").increment(1);
                 tracing::error!(session = %lease.session, handle = %lease.handle, error = detail, "credential could not be shut: it opens the target until the target can be looked at again");
                 access.left_open(&target, &lease, &slot, Some(&detail)).await;
@@ -183,7 +199,8 @@ const RECORDED_WITHIN: Duration = Duration::from_secs(10);
 impl Credentials {
     pub fn new(sources: Sources, fingerprint_key: Secret<Vec<u8>>) -> Self {
         let (slots, janitor) = (Slots::default(), Janitor::default());
-        Self { sources, fingerprint_key, slots, janitor, tasks: TaskTracker::new() }
+        let (cut, tasks) = Default::default();
+        Self { sources, fingerprint_key, slots, janitor, cut, tasks }
     }
 
     pub(super) fn source(&self, target: &PostgresTarget) -> &dyn CredentialSource {
@@ -266,12 +283,12 @@ impl Access {
         // A revocation that came first has marked the session by now; one that comes later waits
         // for the slot and destroys what is made here.
         if let Err(deny) = self.recheck(permit).await {
-            drop(held);
             // What is known of a session that goes on is not forgotten: its connections would be taken for a crash's.
             let is_over = matches!(deny, Deny::Revoked { .. } | Deny::Expired { .. });
             if is_over || matches!(self.store.lease_of_session(&session.id).await, Ok(None)) {
                 self.credentials.slots.forget(&session.id, slot);
             }
+            drop(held);
             return Err(deny);
         }
         let (target, lease) = self.lease_for(permit).await?;
@@ -332,7 +349,6 @@ impl Access {
     ) -> Result<(), Deny> {
         let access = Arc::clone(self);
         let recording = self.credentials.tasks.spawn(async move {
-            let _held = held;
             let issued = LeaseRecord { state: LeaseState::Issued, changed_at: access.now(), ..lease.clone() };
             let stepped = access.store.step_lease(lease.state, &issued, &[event]).await;
             if let Err(error) = &stepped {
@@ -340,6 +356,7 @@ impl Access {
             }
             stepped.map_err(|error| deny_from_store(&error))?;
             access.credentials.source(&target).recorded(lease.id.as_str());
+            drop(held);
             failpoint::reached("credential_issued");
             access.publish().await.map_err(refusal_to_deny)
         });

@@ -1,9 +1,9 @@
 //! What goes on at a database though no gateway carries it: after a crash, where somebody came in past us, or where a
 //! statement is deaf to being cancelled. The session goes on, it is ended.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -90,8 +90,7 @@ impl Access {
         let Err(why) = &outcome else { return true };
         let error = error_chain(why);
         tracing::error!(session = %lease.session, handle = %lease.handle, error, "cannot look for what goes on at the target: trying again");
-        if matches!(why, SourceError::Admin(why) if why.is_unreachable()) {
-            // Nobody says that anything goes on.
+        if says_nothing(why) {
             return false;
         }
         let kept = match self.kept_of(lease).await {
@@ -124,43 +123,59 @@ impl Access {
         Ok(())
     }
 
-    /// A connection was cut though its session goes on (a block, an account that is disabled, a policy that has changed): where
-    /// it was the last one, has the janitor look whether anything at the target was deaf to being cancelled, and end it.
-    pub fn cut_amid_a_session(self: &Arc<Self>, session: &SessionId, why: &EndReason) {
-        let goes_on = match why {
-            // Its credential is destroyed, and that ends everything.
-            EndReason::Revoked { .. } | EndReason::Expired => false,
-            other => other.ends_the_right(),
-        };
-        if goes_on {
-            let (access, session) = (Arc::clone(self), session.clone());
-            self.credentials.tasks.spawn(async move { access.look_at_what_was_cut(&session).await });
+    /// A connection ended amid a statement, or was cut though its session goes on (a block, an account that is disabled, a
+    /// policy that has changed): has [`Self::look_at_what_was_cut`] see to it.
+    pub fn cut_amid_a_session(&self, session: &SessionId, why: &EndReason) {
+        // Else its credential is destroyed, and that ends everything.
+        if !matches!(why, EndReason::Revoked { .. } | EndReason::Expired) {
+            self.cut().insert(session.clone());
         }
     }
 
-    async fn look_at_what_was_cut(&self, session: &SessionId) {
-        let slot = self.credentials.slots.of(session);
-        let held = slot.work.lock().await;
-        // Nobody opens the credential now. Others that live are in use by right, or the last of them sees to it.
-        let lease = if self.hub.is_connected(session) {
-            Ok(None)
-        } else {
-            self.store.lease_of_session(session).await
-        };
-        match lease {
-            Ok(Some(lease)) if lease.state == LeaseState::Issued => {
-                let rules = self.rules();
-                let target = rules.targets.find(&lease.target).and_then(|entry| entry.route.postgres());
-                if let Ok(target) = target {
-                    slot.quiet.store(false, Ordering::Release);
-                    self.look_soon(target);
-                }
+    fn cut(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.credentials.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the janitor look whether anything at the targets was deaf to being cancelled, and end it, where nobody of a
+    /// session is connected any more. What cannot be looked into is looked into the next time.
+    pub(super) async fn look_at_what_was_cut(&self) {
+        let sessions: Vec<SessionId> = self.cut().iter().cloned().collect();
+        for session in sessions {
+            let slot = self.credentials.slots.of(&session);
+            // Under way: the next time.
+            let Ok(held) = Arc::clone(&slot.work).try_lock_owned() else { continue };
+            // Nobody opens the credential now. Others that live are there by right, or end soon.
+            if self.hub.is_connected(&session) {
+                continue;
             }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, %session, "cannot look for what goes on at the target");
+            // Whoever comes next sees to it first, whatever fails from here on.
+            slot.quiet.store(false, Ordering::Release);
+            let lease = match self.store.lease_of_session(&session).await {
+                Ok(lease) => lease.filter(|lease| lease.state != LeaseState::Released),
+                Err(error) => {
+                    tracing::warn!(%error, %session, "cannot look for what goes on at the target: trying again");
+                    continue;
+                }
+            };
+            let Some(lease) = lease else {
+                self.cut().remove(&session);
+                self.credentials.slots.forget(&session, slot);
+                drop(held);
+                continue;
+            };
+            if let Some(target) = self.database_of(&lease) {
+                self.look_soon(&target);
+                self.cut().remove(&session);
             }
         }
-        drop(held);
+    }
+}
+
+/// Whether the target could not be asked, rather than that something does not end there.
+fn says_nothing(error: &SourceError) -> bool {
+    match error {
+        SourceError::TimedOut => true,
+        SourceError::Admin(error) => error.is_unreachable() || error.is_unready(),
+        _ => false,
     }
 }

@@ -162,7 +162,7 @@ impl Access {
         Ok(event.with("lease", lease.id.as_str()).with("handle", lease.handle.as_str()))
     }
 
-    fn database_of(&self, lease: &LeaseRecord) -> Option<Arc<PostgresTarget>> {
+    pub(super) fn database_of(&self, lease: &LeaseRecord) -> Option<Arc<PostgresTarget>> {
         let rules = self.rules();
         let entry = rules.targets.find(&lease.target).ok()?;
         entry.route.postgres().ok().cloned()

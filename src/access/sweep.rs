@@ -99,6 +99,7 @@ impl Access {
             ("close strays", self.close_strays(&EndReason::Internal).await),
             ("record what waits", self.publish().await),
         ];
+        self.look_at_what_was_cut().await;
         for (what, outcome) in rest {
             if let Err(error) = outcome {
                 tracing::error!(%error, "cannot {what}");

@@ -64,6 +64,18 @@ impl AdminError {
         }
     }
 
+    /// Whether the server says that it takes nobody just now: it starts, stops, or has no room (PostgreSQL documentation,
+    /// appendix A, classes 57 and 53).
+    pub fn is_unready(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => source
+                .code()
+                .is_some_and(|state| ["57P", "53"].iter().any(|class| state.code().starts_with(class))),
+            Self::Nowhere { tried } => tried.iter().all(|error| error.is_unreachable() || error.is_unready()),
+            Self::None { .. } | Self::TimedOut { .. } | Self::Standby { .. } => false,
+        }
+    }
+
     /// Whether nobody answered at the target, rather than refused.
     pub fn is_unreachable(&self) -> bool {
         match self {

@@ -50,7 +50,7 @@ const WAITED: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'local'
 /// nothing was done.
 const BRIEFLY: &str = "SET LOCAL lock_timeout = '200ms'; ";
 
-/// A role that is not there yet is in nobody's hands: what is waited for is the table of roles.
+/// What others may be at work on as well: the table of roles where one is made, and the access's role where it is granted.
 const PATIENTLY: &str = "SET LOCAL lock_timeout = '2500ms'; ";
 
 /// How long a connection that was kept may take to tell what is there.
@@ -182,7 +182,10 @@ impl PostgresRole {
             let replication = if replicates { "REPLICATION" } else { "" };
             (
                 "renew the role",
-                format!("{BRIEFLY}{UNWAITED}ALTER ROLE {role} {replication} {key}; GRANT {access} TO {role}"),
+                // Nobody sees that it is open before it is committed.
+                format!(
+                    "{BRIEFLY}{UNWAITED}ALTER ROLE {role} {replication} {key}; {PATIENTLY}GRANT {access} TO {role}"
+                ),
             )
         } else {
             let replication = if replicates { "REPLICATION" } else { "NOREPLICATION" };

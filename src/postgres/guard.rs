@@ -94,6 +94,16 @@ fn may_change_the_encoding(sql: &[u8]) -> bool {
     ENCODING_WORDS.iter().any(|word| sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
 }
 
+/// Whether FETCH or MOVE is among the statements, however strings are read.
+fn may_fetch(sql: &[u8]) -> bool {
+    let is_named = |word: &[u8]| sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word));
+    let fetches = |strings| {
+        let mut statements = classify(sql, strings).into_iter();
+        statements.any(|statement| ["fetch", "move"].iter().any(|kind| statement.facts.kinds.contains(*kind)))
+    };
+    (is_named(b"fetch") || is_named(b"move")) && (fetches(Strings::Standard) || fetches(Strings::Escaped))
+}
+
 /// Whether a statement becomes part of an open transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Transaction {
@@ -160,7 +170,11 @@ impl<'a> Guard<'a> {
             None => {}
         }
         self.batch = observer.batch();
-        let run = observer.to_run(frame)?;
+        let mut run = observer.to_run(frame)?;
+        if observer.has_named_portals() && matches!(&run, ToRun::Sql { sql, .. } if may_fetch(sql)) {
+            // A portal was judged, if at all, in the transaction of its own statement.
+            run = ToRun::Unknown;
+        }
         let is_settled = observer.is_settled();
         let mut prepared = PreparedNames::default();
         let verdict = if frame.tag == b'P' {

@@ -60,6 +60,8 @@ pub(super) struct Sides {
 pub(super) struct Pumped {
     pub reason: EndReason,
     pub totals: Totals,
+    /// It ended amid a statement, which the target was told to cancel.
+    pub amid_a_statement: bool,
 }
 
 /// What both directions share.
@@ -245,16 +247,19 @@ pub(super) async fn run(
     };
     let mut events = Vec::new();
     shared.observer().finish(shared.now_us(), &mut events);
-    let unresolved =
-        |event: &Event| matches!(event, Event::StatementEnded(ended) if ended.outcome == Outcome::Unresolved);
-    let canceller = events.iter().any(unresolved).then_some(canceller);
+    let amid_a_statement = events.iter().any(is_unresolved);
+    let canceller = amid_a_statement.then_some(canceller);
     let reason = finish(outward, inward, stopped, canceller).await;
     let bodies = shared.bodies(&mut events);
     if !bodies.is_empty() {
         // Should the journal be broken, the end record says so or the next start does.
         let _told_there = shared.recorder.note_wait(&bodies).await;
     }
-    Pumped { reason, totals: shared.totals() }
+    Pumped { reason, totals: shared.totals(), amid_a_statement }
+}
+
+fn is_unresolved(event: &Event) -> bool {
+    matches!(event, Event::StatementEnded(ended) if ended.outcome == Outcome::Unresolved)
 }
 
 /// Says goodbye where that is possible and closes both sockets; with a `canceller`, the target is

@@ -378,11 +378,13 @@ impl PostgresGateway {
         };
         // What only the startup needed goes before the connection settles down.
         drop((known.start, known.wanted, known.principal, known.arrival, upstream.greeting, upstream.ready));
-        let Pumped { reason, totals } = pump::run(&self.access, &live, sides, &canceller, limits).await;
+        let Pumped { reason, totals, amid_a_statement } =
+            pump::run(&self.access, &live, sides, &canceller, limits).await;
         drop(key);
-        let session = live.permit().session().id.clone();
-        live.finish(reason.clone(), totals).await;
-        self.access.cut_amid_a_session(&session, &reason);
+        if amid_a_statement || reason.ends_the_right() {
+            self.access.cut_amid_a_session(&live.permit().session().id, &reason);
+        }
+        live.finish(reason, totals).await;
     }
 }
 

@@ -278,7 +278,7 @@ fn whoever_came_in_while_nobody_knew_that_it_was_open_is_ended_by_the_next_conne
     // What the gateway asks for waits, and is ended from outside: whether it was done is unknown to who asked.
     let roles = Held::take(&postgres, ROLES);
     let end = "DO $$BEGIN LOOP PERFORM pg_terminate_backend(pid) FROM pg_locks \
-        WHERE relation = 'pg_authid'::regclass AND NOT granted; EXIT WHEN FOUND; PERFORM pg_sleep(0.01); END LOOP; END$$";
+        WHERE relation = 'pg_authid'::regclass AND NOT granted; EXIT WHEN FOUND OR clock_timestamp() > now() + '20 s'; PERFORM pg_sleep(0.01); END LOOP; END$$";
     let mut ending = postgres.client("psql", "postgres");
     let ending = Running::start_quietly(ending.args(["-c", end]));
     let looks = "pg_stat_activity WHERE query LIKE 'DO $$BEGIN LOOP PERFORM pg_terminate%'";

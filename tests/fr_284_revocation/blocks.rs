@@ -152,6 +152,18 @@ fn nothing_of_whose_account_is_disabled_goes_on_at_the_target() {
     bastion.verify().success();
 }
 
+/// What a client that is killed leaves running is cancelled; what is deaf to that is ended.
+#[test]
+fn nothing_goes_on_at_the_target_once_its_client_is_gone() {
+    let (postgres, bastion, client) = deaf();
+    client.signal(rustix::process::Signal::KILL);
+    client.finish().failure();
+    assert_eq!(is_ended(&postgres, &bastion)["backends_terminated"], 1);
+    bastion.psql("alice", "ledger-dev", "SELECT 'goes on'").success().says("goes on");
+    assert_eq!(bastion.events("credential_shut").len(), 1);
+    bastion.verify().success();
+}
+
 /// Whoever is on call is told of it, and it is ended once it can be.
 #[test]
 fn what_of_who_is_blocked_cannot_be_ended_is_recorded_and_tried_again() {

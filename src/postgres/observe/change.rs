@@ -125,6 +125,11 @@ impl<T> Slots<T> {
         self.0.get_mut(name)
     }
 
+    /// Whether anything has a name.
+    pub(super) fn has_named(&self) -> bool {
+        self.0.iter().any(|(name, slot)| !name.is_empty() && (slot.value.is_some() || !slot.certain))
+    }
+
     pub(super) fn version(&self, name: &Bytes) -> Option<(u64, u64)> {
         self.0.get(name).map(|slot| (slot.version, slot.batch))
     }

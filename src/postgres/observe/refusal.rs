@@ -50,6 +50,11 @@ impl Observer {
         }
     }
 
+    /// Whether there may be portals that SQL's FETCH and MOVE could run by their names.
+    pub fn has_named_portals(&self) -> bool {
+        self.portals.has_named()
+    }
+
     /// Whether the target has told of everything that was forwarded: its settings, and whether a transaction is open, it
     /// tells with `ReadyForQuery` at the latest.
     pub fn is_settled(&self) -> bool {
