@@ -15,6 +15,8 @@
 //! server refuses, all from the first such word on is masked. What stands outside of strings is never masked, so that
 //! nobody hides with these words which tables he reads.
 
+use std::collections::BTreeSet;
+
 use memchr::memmem;
 
 use super::lexer::{Kind, Lexer, Strings, Token};
@@ -22,6 +24,8 @@ use super::lexer::{Kind, Lexer, Strings, Token};
 /// What stands in a secret's place.
 const MASK: &[u8] = b"***";
 const WORDS: [&[u8]; 2] = [b"password", b"sslpassword"];
+/// How many bytes of secrets are kept of a statement, for what the server says of it.
+const MOST_KEPT: usize = 1 << 10;
 /// Bodies within bodies that are looked into.
 const DEEPEST: u32 = 8;
 
@@ -30,10 +34,10 @@ const DEEPEST: u32 = 8;
 pub struct Secrets {
     /// The text with its secrets masked, and how many there were; `None` when there is none in it.
     pub masked: Option<(Vec<u8>, u32)>,
-    /// As they stand in the text.
-    pub values: Vec<Vec<u8>>,
+    /// As they stand in the text; `None` where they are many or long, or where the server may spell them otherwise.
+    pub values: Option<BTreeSet<Vec<u8>>>,
     /// Numbers of parameters, from 1.
-    pub parameters: Vec<usize>,
+    pub parameters: BTreeSet<u16>,
 }
 
 /// What is secret in a statement; `None` when there is nothing, which is told quickly.
@@ -43,7 +47,7 @@ pub fn secrets(sql: &[u8], strings: Strings) -> Option<Secrets> {
     }
     let mut masker = Masker::new(sql, strings, true);
     masker.statements(0, sql.len(), 0);
-    let (values, parameters) = (std::mem::take(&mut masker.values), std::mem::take(&mut masker.parameters));
+    let (values, parameters) = (masker.values.take(), std::mem::take(&mut masker.parameters));
     let secrets = Secrets { masked: masker.finish(), values, parameters };
     (secrets.masked.is_some() || !secrets.parameters.is_empty()).then_some(secrets)
 }
@@ -53,17 +57,23 @@ pub fn masked(sql: &[u8], strings: Strings) -> Option<(Vec<u8>, u32)> {
     secrets(sql, strings)?.masked
 }
 
-/// A text of the server's with what was secret in the statement masked, as it quotes what it does not understand.
-pub fn without(text: String, secrets: &[Vec<u8>]) -> String {
-    let mut secrets: Vec<&str> =
-        secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()).collect();
-    // One may hold another.
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    let mask = String::from_utf8_lossy(MASK);
-    secrets
-        .into_iter()
-        .filter(|secret| !secret.is_empty())
-        .fold(text, |text, secret| if text.contains(secret) { text.replace(secret, &mask) } else { text })
+/// A text of the server's with what was secret in the statement masked, as it quotes what it does not understand. One pass:
+/// what was put in is not looked into again.
+pub fn without(text: &str, secrets: &BTreeSet<Vec<u8>>) -> String {
+    let mut longest_first: Vec<&[u8]> =
+        secrets.iter().map(Vec::as_slice).filter(|one| !one.is_empty()).collect();
+    longest_first.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    let (mut out, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = longest_first.iter().find_map(|secret| rest.strip_prefix(*secret)) {
+            out.extend_from_slice(MASK);
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// As [`masked`], for a value that is no statement: the second rule alone. Of a value of which only the head is there (not
@@ -102,15 +112,17 @@ struct Masker<'a> {
     from: usize,
     out: Vec<u8>,
     count: u32,
-    values: Vec<Vec<u8>>,
-    parameters: Vec<usize>,
+    values: Option<BTreeSet<Vec<u8>>>,
+    /// How many bytes of values there are.
+    kept: usize,
+    parameters: BTreeSet<u16>,
 }
 
 impl<'a> Masker<'a> {
     fn new(sql: &'a [u8], strings: Strings, is_whole: bool) -> Self {
-        let (values, parameters) = Default::default();
+        let (values, parameters) = (Some(BTreeSet::new()), BTreeSet::new());
         let out = Vec::with_capacity(sql.len());
-        Self { sql, strings, is_whole, from: 0, out, count: 0, values, parameters }
+        Self { sql, strings, is_whole, from: 0, out, count: 0, values, kept: 0, parameters }
     }
 
     fn finish(mut self) -> Option<(Vec<u8>, u32)> {
@@ -128,8 +140,20 @@ impl<'a> Masker<'a> {
         }
         self.out.extend_from_slice(self.sql.get(self.from..start).unwrap_or_default());
         self.out.extend_from_slice(MASK);
-        self.values.push(self.slice(start, end).to_vec());
+        self.keep(start, end);
         (self.from, self.count) = (end, self.count.saturating_add(1));
+    }
+
+    /// Keeps what was masked, as far as there is not too much of it.
+    fn keep(&mut self, start: usize, end: usize) {
+        let value = self.sql.get(start..end).unwrap_or_default();
+        self.kept = self.kept.saturating_add(value.len()).saturating_add(size_of::<Vec<u8>>());
+        // A quote or a backslash within it stands for another text.
+        if self.kept > MOST_KEPT || value.iter().any(|byte| b"'\\".contains(byte)) {
+            self.values = None;
+        } else if let Some(values) = &mut self.values {
+            values.insert(value.to_vec());
+        }
     }
 
     fn slice(&self, start: usize, end: usize) -> &[u8] {
@@ -153,9 +177,7 @@ impl<'a> Masker<'a> {
                 // It stays due: a string may be continued on the next line.
                 Kind::String(_) | Kind::DollarString if is_due || is_tainted => self.mask(from, to),
                 Kind::String(_) => is_tainted |= self.string(from, to),
-                Kind::DollarString if begins_as_connection_string(self.slice(from, to)) => {
-                    self.connection_strings(from, to);
-                }
+                Kind::DollarString if self.is_connection_string(from, to) => {}
                 Kind::DollarString if depth < DEEPEST => self.statements(from, to, depth + 1),
                 Kind::DollarString => self.all_from_word(from, to),
                 // Within a body they are a function's.
@@ -167,6 +189,15 @@ impl<'a> Masker<'a> {
                 _ => is_due &= is_joint(token, self.sql),
             }
         }
+    }
+
+    /// Whether a body begins as a connection string does, and has a secret as such.
+    fn is_connection_string(&mut self, start: usize, end: usize) -> bool {
+        let before = self.count;
+        if begins_as_connection_string(self.slice(start, end)) {
+            self.connection_strings(start, end);
+        }
+        self.count > before
     }
 
     /// The content of a string; gives whether what follows in the statement may be a secret.
@@ -250,8 +281,7 @@ impl<'a> Masker<'a> {
     /// What stands between `:` and `@` of the address whose authority begins at `at`.
     fn address(&mut self, at: usize, end: usize) -> usize {
         let text = self.slice(at, end);
-        // Whatever else stands there may belong to a password.
-        let length = text.iter().take_while(|byte| !byte.is_ascii_whitespace() && **byte != b'/').count();
+        let length = authority_length(text);
         let authority = text.get(..length).unwrap_or_default();
         let secret = memchr::memrchr(b'@', authority)
             .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
@@ -265,8 +295,22 @@ impl<'a> Masker<'a> {
     }
 }
 
+/// How long what stands between `://` and the next `/` is. Whatever else is there may belong to a password, but for a quote that
+/// is followed by what follows strings, in SQL or JSON.
+fn authority_length(text: &[u8]) -> usize {
+    let ends = |at: usize, byte: u8| {
+        let next = text.get(at + 1).copied().unwrap_or(b',');
+        match byte {
+            b'"' => b",}]:".contains(&next),
+            b'\'' => b",)".contains(&next),
+            _ => byte == b'/' || byte.is_ascii_whitespace(),
+        }
+    };
+    (0..).zip(text).find(|(at, byte)| ends(*at, **byte)).map_or(text.len(), |(at, _)| at)
+}
+
 /// Of `$1`.
-fn number(parameter: &[u8]) -> Option<usize> {
+fn number(parameter: &[u8]) -> Option<u16> {
     std::str::from_utf8(parameter.get(1..)?).ok()?.parse().ok()
 }
 

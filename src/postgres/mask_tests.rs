@@ -96,6 +96,15 @@ fn connection_strings_are_masked_however_they_are_written() {
 }
 
 #[test]
+fn bodies_in_other_languages_are_read_as_well() {
+    let python =
+        "DO $$\nsql = 'ALTER ROLE bob PASSWORD ''hunter2'''\nplpy.execute(sql)\n$$ LANGUAGE plpython3u";
+    assert!(!mask(python).contains("hunter2"), "{}", mask(python));
+    let json = r#"SELECT '{"url":"https://x","mail":"bob@y.z"}', 'postgres://a'"#;
+    assert_eq!(mask(json), json);
+}
+
+#[test]
 fn every_way_of_writing_a_secret_is_known() {
     let cases = [
         ("ALTER ROLE a PASSWORD 'abc'\n  'def' LOGIN", "ALTER ROLE a PASSWORD '***'\n  '***' LOGIN"),
@@ -117,7 +126,9 @@ fn every_way_of_writing_a_secret_is_known() {
 #[test]
 fn parameters_are_secret_where_strings_would_be_and_messages_do_not_tell_either() {
     let parameters = |sql: &str| {
-        secrets(sql.as_bytes(), Strings::Standard).map(|secrets| secrets.parameters).unwrap_or_default()
+        secrets(sql.as_bytes(), Strings::Standard)
+            .map(|secrets| secrets.parameters.into_iter().collect::<Vec<_>>())
+            .unwrap_or_default()
     };
     for (sql, expected) in [
         ("SELECT * FROM users WHERE name = $1 AND password = $2 AND id = $3", vec![2]),
@@ -128,9 +139,16 @@ fn parameters_are_secret_where_strings_would_be_and_messages_do_not_tell_either(
         assert_eq!(parameters(sql), expected, "{sql}");
     }
     let secrets = secrets(b"ALTER USER bob SET PASSWORD 'hunter2'", Strings::Standard).unwrap();
-    let message = without(r#"syntax error at or near "'hunter2'""#.to_owned(), &secrets.values);
+    let message = without(r#"syntax error at or near "'hunter2'""#, &secrets.values.unwrap());
     assert_eq!(message, r#"syntax error at or near "'***'""#);
-    assert_eq!(without("as it was".to_owned(), &[Vec::new(), b"hunter2".to_vec()]), "as it was");
+    let of = |values: &[&str]| values.iter().map(|value| value.as_bytes().to_vec()).collect::<BTreeSet<_>>();
+    assert_eq!(without("as it was", &of(&["", "hunter2"])), "as it was");
+    // What is put in is not looked into again, and the longer one goes first.
+    assert_eq!(without("*ab*", &of(&["*", "a", "ab"])), "*********");
+    let values = |sql: &str| super::secrets(sql.as_bytes(), Strings::Standard).unwrap().values;
+    assert_eq!(values(&"SELECT 'password=ab', 'password=ab'; ".repeat(5)), Some(of(&["ab"])));
+    assert_eq!(values(&format!("SELECT 'password={}'", "x".repeat(2_000))), None);
+    assert_eq!(values("SELECT 'password=ab''cd'"), None, "the server says ab'cd");
 }
 
 #[test]

@@ -225,17 +225,19 @@ pub(super) async fn run(
     };
     let mut stop = live.stop_signal();
     let stopped = async {
+        // One from its beginning to its end: what it has taken and not yet recorded is in it.
+        let mut answers = std::pin::pin!(inward.run());
         tokio::select! {
             biased;
             stopped = outward.run() => match stopped {
                 // The target reads that too, when it has done what came before, and closes.
-                Stop::ClientDone => match inward.run().await {
+                Stop::ClientDone => match answers.await {
                     Stop::TargetGone => Stop::ClientGone,
                     otherwise => otherwise,
                 },
                 stopped => stopped,
             },
-            stopped = inward.run() => stopped,
+            stopped = &mut answers => stopped,
         }
     };
     let stopped = tokio::select! {

@@ -1,7 +1,7 @@
 //! From what the observer tells to what the audit log keeps.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -15,12 +15,35 @@ use super::codec::backend::TransactionStatus;
 use super::codec::startup::StartupParameters;
 use super::decode;
 use super::lexer::Strings;
-use super::mask::{self, Secrets, masked, masked_value, secrets};
+use super::mask::{self, masked, masked_value, secrets};
 use super::observe::{self, Begun, Ended, Event, How, Outcome, Param};
 
 /// What was secret in statements that have not ended, by their numbers: the target may quote it when they fail.
 #[derive(Debug, Default)]
-pub(super) struct Hidden(BTreeMap<u64, Vec<Vec<u8>>>);
+pub(super) struct Hidden {
+    /// `None`: all that the target says is hidden.
+    of: BTreeMap<u64, Option<BTreeSet<Vec<u8>>>>,
+    /// There was something in the transaction that is under way.
+    in_transaction: bool,
+}
+
+impl Hidden {
+    fn add(&mut self, n: u64, values: Option<BTreeSet<Vec<u8>>>) {
+        self.in_transaction = true;
+        self.of.insert(n, values);
+    }
+
+    fn shown(&self, n: u64, message: String) -> String {
+        match self.of.get(&n) {
+            None => message,
+            Some(None) => HIDDEN.to_owned(),
+            Some(Some(secrets)) => mask::without(&message, secrets),
+        }
+    }
+}
+
+/// In place of what the target says of secrets that it may spell otherwise.
+const HIDDEN: &str = "***";
 
 /// The record of an event; `None` for what is not worth one.
 pub(super) fn body(event: &Event, strings: Strings, hidden: &mut Hidden) -> Option<Body> {
@@ -28,9 +51,8 @@ pub(super) fn body(event: &Event, strings: Strings, hidden: &mut Hidden) -> Opti
         Event::StatementBegun(begun) => Some(Body::Statement(statement(begun, strings, hidden))),
         Event::StatementEnded(ended) => {
             let mut end = statement_end(ended);
-            if let Some(secrets) = hidden.0.remove(&ended.n) {
-                end.message = end.message.map(|message| mask::without(message, &secrets));
-            }
+            end.message = end.message.map(|message| hidden.shown(ended.n, message));
+            hidden.of.remove(&ended.n);
             Some(Body::StatementEnd(end))
         }
         Event::CopyEnded { n, direction, of, rows, bytes, sha256, .. } => Some(Body::CopyEnd(CopyEnd {
@@ -49,12 +71,16 @@ pub(super) fn body(event: &Event, strings: Strings, hidden: &mut Hidden) -> Opti
         Event::CommitFailed { sqlstate, message } => Some(Body::Notice(Notice::new(format!(
             "the commit failed, statements told as done were undone: {} {}",
             text(sqlstate),
-            text(message)
+            if hidden.in_transaction { HIDDEN.to_owned() } else { text(message) }
         )))),
         Event::Parameter { name, value } if decides_meaning(name) => {
             Some(Body::Notice(Notice::new(format!("{} is now {}", text(name), text(value)))))
         }
-        Event::CopyBegun { .. } | Event::TransactionState(_) | Event::Parameter { .. } => None,
+        Event::TransactionState(status) => {
+            hidden.in_transaction &= *status != TransactionStatus::Idle || !hidden.of.is_empty();
+            None
+        }
+        Event::CopyBegun { .. } | Event::Parameter { .. } => None,
     }
 }
 
@@ -146,27 +172,29 @@ fn statement(begun: &Begun, strings: Strings, hidden: &mut Hidden) -> Statement 
     statement.portal = named(&begun.portal);
     statement.fingerprint = begun.fingerprint.map(|fingerprint| crypto::hex(&fingerprint));
     statement.params.reserve(begun.params.len());
-    for (number, param) in (1..).zip(begun.params.iter()) {
-        let secrets = secrets.as_mut().filter(|secrets| secrets.parameters.contains(&number));
-        let (parameter, count) = secrets.map_or_else(|| parameter(param), |secrets| hide(param, secrets));
+    let mut hides_parameters = false;
+    for (number, param) in (1..=u16::MAX).zip(begun.params.iter()) {
+        let is_secret = secrets.as_ref().is_some_and(|secrets| secrets.parameters.contains(&number));
+        let (parameter, count) = if is_secret { hide(param) } else { parameter(param) };
+        hides_parameters |= count > 0;
         statement.params.push(parameter);
         statement.masked = statement.masked.saturating_add(count);
     }
-    if let Some(secrets) = secrets.filter(|secrets| !secrets.values.is_empty()) {
-        hidden.0.insert(begun.n, secrets.values);
+    let values = secrets.and_then(|secrets| secrets.values).filter(|_| !hides_parameters);
+    if statement.masked > 0 {
+        hidden.add(begun.n, values);
     }
     (statement.certain, statement.resumes) = (begun.certain, begun.resumes);
     statement
 }
 
 /// A parameter that is secret by where it stands, with how many that are.
-fn hide(param: &Param, secrets: &mut Secrets) -> (Parameter, u32) {
+fn hide(param: &Param) -> (Parameter, u32) {
     let format = match &param.value {
         observe::Value::Null => return parameter(param),
         observe::Value::Text(_) => Format::Text,
         observe::Value::Binary(_) => Format::Binary,
     };
-    secrets.values.extend(param.text().map(|text| text.into_owned().into_bytes()));
     let value = Value::Text { text: "***".to_owned() };
     (Parameter { value, format, oid: param.oid, length: None, sha256: None }, 1)
 }

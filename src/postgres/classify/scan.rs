@@ -512,8 +512,11 @@ impl Scan {
             // ON CONFLICT DO UPDATE changes the row that could not be inserted.
             "update" if before == "do" && self.command != "create" => {
                 self.kind("update");
-                // Of all that a query gave; else of the rows that stand there.
-                self.missing_where |= self.facts.kinds.contains("select") || self.reads_table;
+                // Of all that a query gave, unless a WHERE of its own follows; else of the rows that stand there.
+                let is_of_a_query = self.facts.kinds.contains("select") || self.reads_table;
+                if let Some(level) = self.level() {
+                    level.needs_where |= is_of_a_query;
+                }
             }
             // WHEN MATCHED THEN UPDATE SET …: of rows that are merged, and no relation is named.
             "update" | "delete" if before == "then" => {

@@ -205,6 +205,8 @@ fn each_change_of_rows_needs_its_own_where() {
         ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1", true),
         ("INSERT INTO t SELECT a FROM t ON CONFLICT (a) DO UPDATE SET a = 1", false),
         ("INSERT INTO t TABLE t ON CONFLICT (a) DO UPDATE SET a = 1", false),
+        ("INSERT INTO t SELECT a FROM s WHERE b ON CONFLICT (a) DO UPDATE SET a = 1", false),
+        ("INSERT INTO t SELECT a FROM s ON CONFLICT (a) DO UPDATE SET a = 1 WHERE t.a < 5", true),
     ] {
         assert_eq!(one(sql).has_where, expected, "{sql}");
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::leftover::LeftoverKind;
 use crate::store::contract::fixtures::{account, at, connection, event, lease, marks, stored_session};
 
 #[expect(clippy::unused_async, reason = "the contract awaits the maker: other backends must dial")]
@@ -212,6 +213,28 @@ async fn a_migration_that_fails_is_undone_whole() {
     };
     assert_eq!(store.writer.run(left).await.unwrap(), (open::known(), 0));
     store.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_left_at_targets_outlives_a_new_kind_of_it() {
+    let directory = directory();
+    let path = directory.path().join("store.db");
+    let store = open(&path).unwrap();
+    let as_before = |db: &mut Database| {
+        let before = include_str!("migrations/0004_leftovers.sql");
+        db.execute_batch(&format!("DROP TABLE leftovers; {before}"))?;
+        db.execute_batch(
+            "INSERT INTO leftovers VALUES ('one:5432', 'sp_x', 'open', 'ses-0000000000000000', 'ledger-prod', 7, 'no');
+             DELETE FROM schema_version WHERE version >= 6",
+        )?;
+        Ok(())
+    };
+    store.writer.run(as_before).await.unwrap();
+    drop(store);
+    let kept = open(&path).unwrap().leftovers().await.unwrap();
+    let [one] = &kept[..] else { panic!("{kept:?}") };
+    let told = (one.kind, one.place.as_str(), one.handle.as_str(), one.last_error.as_deref());
+    assert_eq!(told, (LeftoverKind::Open, "one:5432", "sp_x", Some("no")));
 }
 
 #[test]
