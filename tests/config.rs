@@ -346,7 +346,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "ca_file = \"tls/ledger-ca.crt\"",
         "ca_file = \"tls/ledger-ca.crt\"\nclient_cert_file = \"tls/ledger-ca.crt\"\nclient_key_file = \"none.key\"",
-        "target[1].client_cert_file: cannot read `",
+        "target[1].client_key_file: `none.key`",
     ),
     (
         "environment = \"prod\"",

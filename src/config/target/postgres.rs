@@ -258,9 +258,12 @@ fn password(admin: &Section<'_>, environment: &dyn Fn(&str) -> Option<String>) -
 fn shown(section: &Section<'_>) -> Option<Arc<CertifiedKey>> {
     let (certificate, key) = (section.path("client_cert_file"), section.path("client_key_file"));
     match (certificate, key) {
-        (Some(certificate), Some(key)) => tls::shown(&certificate, &key)
-            .map_err(|error| section.blame("client_cert_file", error.to_string()))
-            .ok(),
+        (Some(certificate), Some(key)) => {
+            files::private_key(&key).map_err(|message| section.blame("client_key_file", message)).ok()?;
+            tls::shown(&certificate, &key)
+                .map_err(|error| section.blame("client_cert_file", error.to_string()))
+                .ok()
+        }
         (Some(_), None) => {
             section.missing("client_key_file", "name the PEM file of the certificate's key");
             None

@@ -62,7 +62,8 @@ pub(super) struct Held {
     pub(super) at: Timestamp,
     n: u64,
     how: How,
-    certain: bool,
+    /// Why its text, or the parameters, do not do what was done.
+    differs: Option<&'static str>,
     sql: Text,
     params: Params,
     pub(super) copied_in: bool,
@@ -86,8 +87,15 @@ enum Shown {
 
 impl Held {
     pub(super) fn new(begun: &Statement, sql: Text, params: Params, at: Timestamp) -> Self {
-        let (n, how, certain) = (begun.n, begun.how, begun.certain);
-        Self { at, n, how, certain, sql, params, copied_in: false, fate: None }
+        let (n, how) = (begun.n, begun.how);
+        let differs = if !begun.certain {
+            Some("it is not certain that the target ran this one")
+        } else if begun.masked > 0 {
+            Some("a secret in it was masked")
+        } else {
+            begun.resumes.map(|_| "it went on where an earlier one had stopped")
+        };
+        Self { at, n, how, differs, sql, params, copied_in: false, fate: None }
     }
 
     /// How much memory it takes, about.
@@ -153,8 +161,8 @@ impl Held {
             How::Function => return shown("a function call has no text"),
             How::Prepare => return shown("it was prepared only"),
         }
-        if !self.certain {
-            return shown("it is not certain that the target ran this one");
+        if let Some(why) = self.differs {
+            return shown(why);
         }
         if self.copied_in {
             return shown("the data that was copied is not in the record");
@@ -298,6 +306,14 @@ mod tests {
         assert_eq!(run(&held("ROLLBACK", &[], done, "ROLLBACK")), "ROLLBACK\n;");
         let copy = Held { copied_in: true, ..held("copy t from stdin", &[], done, "COPY 1") };
         assert_eq!(run(&copy), "");
+        let statement = Statement::new(2, How::Extended, b"alter role a password '***'");
+        let (masked, resumes) =
+            (Statement { masked: 1, ..statement.clone() }, Statement { resumes: Some(1), ..statement });
+        for begun in [masked, resumes] {
+            let differs = Held::new(&begun, Text::default(), Params::default(), START).differs;
+            let one = Held { differs, ..held("alter role a password '***'", &[], done, "ALTER ROLE") };
+            assert!(differs.is_some() && run(&one).is_empty(), "{begun:?}");
+        }
         let mut long = held("select 1", &[], done, "SELECT 1");
         long.sql.push(&vec![b' '; LONGEST]);
         assert_eq!(run(&long), "");
