@@ -1,13 +1,14 @@
-//! Where the writer works: its thread, or a caller that found nobody at work.
+//! Where the writer works: its thread, or one on which somebody waits for a record.
 //!
-//! Who waits for a record while nobody else does, on a disk that syncs in less time than it takes to wake a thread up
-//! twice, writes and syncs it itself, as soon as others on the same thread have added theirs: no hand-over to the writer's
-//! thread and back. The queue sees to it that only one is at work, and in its order.
+//! On a disk that syncs in little time, who waits writes and syncs on their own thread, as soon as others that it serves
+//! have added theirs: no hand-over to the writer's thread and back. The queue sees to it that only one is at work, and in
+//! its order. What others bring meanwhile is done by their own threads, or, where these came too early, by the one that is at work, for
+//! as long as [`HELP_WITHIN`]; the rest is the writer's thread's.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -16,6 +17,9 @@ use super::medium::Medium;
 use super::queue::{Job, Queue, Taken};
 use super::tell::Messengers;
 use super::writer::{Batch, Broken, Writer, reject};
+
+/// Who helps begins with nothing more after so long: its thread serves none of its connections meanwhile.
+const HELP_WITHIN: Duration = Duration::from_micros(500);
 
 /// What callers see of the desk.
 pub(super) trait Work: Send + Sync + Debug {
@@ -52,7 +56,7 @@ impl<M: Medium> Desk<M> {
             if matches!(taken, Taken::Shut) || !self.work(taken, true) {
                 // Before the directory may be another process's.
                 self.with_writer(Writer::ends_here);
-                self.queue.finished(None);
+                self.queue.finished(None, false);
                 return;
             }
         }
@@ -129,8 +133,11 @@ impl<M: Medium> Desk<M> {
 impl<M: Medium> Work for Desk<M> {
     fn help(&self, jobs: VecDeque<Job>) {
         let _watch = Watch(self);
-        self.work(Taken::Jobs(jobs), false);
-        self.queue.finished(Some(self.with_writer(|writer| writer.pace())));
+        let (began, mut jobs) = (Instant::now(), Some(jobs));
+        while let Some(taken) = jobs {
+            let pace = self.work(Taken::Jobs(taken), false).then(|| self.with_writer(|writer| writer.pace()));
+            jobs = self.queue.finished(pace, began.elapsed() < HELP_WITHIN);
+        }
     }
 }
 
@@ -145,7 +152,7 @@ impl<M: Medium> Drop for Watch<'_, M> {
             self.0.report(&why);
             // Before the directory may be another process's.
             self.0.with_writer(Writer::ends_here);
-            self.0.queue.finished(None);
+            self.0.queue.finished(None, false);
         }
     }
 }

@@ -306,7 +306,7 @@ impl Handle {
         self.queue.push(job)
     }
 
-    /// Queues a job. Where somebody waits for it and nobody else is at work, it is done on the caller's thread, together
+    /// Queues a job. Where somebody waits for it and the disk is fast, it is done on the caller's thread, together
     /// with what others bring whom that thread serves; it has to be called on a Tokio runtime then.
     pub(super) fn push_or_help(&self, job: Job) -> Result<(), Unrecordable> {
         if job.done.is_none() {

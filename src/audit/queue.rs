@@ -4,8 +4,8 @@
 //! connection they serve stands still: back-pressure), so that memory stays bounded whatever the
 //! disk does. Order in the queue is the order of the log.
 //!
-//! Who works on what is here, the writer's thread or a caller, does so alone: from [`Queue::take`] to the next, or from
-//! [`Pledge::take`] to [`Queue::finished`].
+//! Who works on what is here, the writer's thread or a caller's, does so alone: from [`Queue::take`] to the next, or from
+//! [`Pledge::take`] until [`Queue::finished`] gives nothing more.
 //!
 //! What nobody waits for is gathered, for [`GATHER`] at most: a result, an echo, is mostly followed by something
 //! that somebody does wait for, and is then written with it, for one wake-up and one write.
@@ -99,23 +99,55 @@ struct State {
     awaited: usize,
     /// The writer sleeps until there is something at all, or something to be done at once.
     sleeps: Option<Until>,
-    /// Who works on what was taken.
-    at_work: Worker,
-    /// Whoever finds nobody at work had better do it.
+    /// Somebody works on what was taken.
+    is_busy: bool,
+    /// Threads on which somebody has undertaken to do the work in a moment, each once.
+    pledges: Pledges,
+    /// What there is, is for the writer's thread, whoever has undertaken to do it.
+    needs_writer: bool,
+    /// Who waits had better do the work on their own thread.
     helps: bool,
-    /// Nobody may undertake it any more: the thread that would is waiting for the writer's to end.
-    ending: bool,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Worker {
-    #[default]
-    Nobody,
-    /// Somebody on that thread has undertaken to, in a moment.
-    Pledged(ThreadId),
-    Somebody,
+#[derive(Debug)]
+enum Pledges {
+    By(Vec<ThreadId>),
+    /// Nobody may any more: the thread that would is waiting for the writer's to end.
+    Over,
+}
+
+impl Default for Pledges {
+    fn default() -> Self {
+        Self::By(Vec::new())
+    }
+}
+
+impl Pledges {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::By(threads) => threads.is_empty(),
+            Self::Over => true,
+        }
+    }
+
+    /// Whether this is the thread's only one.
+    fn add(&mut self, thread: ThreadId) -> bool {
+        match self {
+            Self::By(threads) if !threads.contains(&thread) => {
+                threads.push(thread);
+                true
+            }
+            Self::By(_) | Self::Over => false,
+        }
+    }
+
+    fn remove(&mut self, thread: ThreadId) {
+        if let Self::By(threads) = self {
+            threads.retain(|other| *other != thread);
+        }
+    }
 }
 
 /// What the writer sleeps for.
@@ -135,7 +167,7 @@ pub(super) struct Pace {
     /// Whoever was just told comes back at about the same time: how many are waited for, and how long, once the first
     /// is there. Without this they would part in two halves, each of which waits for the other's sync.
     pub(super) again: Option<(usize, Duration)>,
-    /// Whether a caller that is alone should not wake the writer's thread.
+    /// Whether callers should do the work themselves and let the writer's thread sleep.
     pub(super) helps: bool,
 }
 
@@ -154,20 +186,21 @@ impl State {
     fn push(&mut self, job: Job) {
         self.bytes =
             self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
-        self.awaited += usize::from(job.done.is_some() || !matches!(job.task, Task::Record { .. }));
-        let takes_long =
-            matches!(job.task, Task::Checkpoint { .. } | Task::Close) || self.bytes >= GATHER_BYTES;
+        self.awaited += usize::from(is_awaited(&job));
+        let takes_long = matches!(job.task, Task::Checkpoint { .. } | Task::Close);
+        self.needs_writer |= takes_long || self.bytes >= GATHER_BYTES;
         self.jobs.push_back(job);
-        if takes_long || self.waits_for_another_thread() {
-            self.give_up_pledge();
-        }
     }
 
-    /// Whether somebody on another thread than this one has undertaken the work, and it is not only that one's. It may
-    /// come to it late: its thread may be at something that takes a while.
-    fn waits_for_another_thread(&self) -> bool {
-        let Worker::Pledged(thread) = self.at_work else { return false };
-        self.awaited > 1 && thread != thread::current().id()
+    /// Whether somebody does it in a moment who is not the writer's thread.
+    fn is_pledged(&self) -> bool {
+        !self.pledges.is_empty() && !self.needs_writer && self.shut.is_none()
+    }
+
+    /// Whether somebody may do it who is not the writer's thread.
+    fn can_be_helped(&self) -> bool {
+        let is_over = matches!(self.pledges, Pledges::Over);
+        self.helps && !self.needs_writer && !is_over && self.shut.is_none()
     }
 
     fn is_urgent(&self) -> bool {
@@ -187,13 +220,13 @@ impl State {
             Until::Something => self.is_something(),
             Until::Urgent => self.is_urgent(),
             Until::More(count) => return self.is_awaited_by(count),
-            Until::Free => true,
+            Until::Free => return !self.is_busy,
         };
-        is_there && self.at_work == Worker::Nobody
+        is_there && !self.is_busy && !self.is_pledged()
     }
 
     fn taken(&mut self) -> Taken {
-        self.at_work = Worker::Somebody;
+        self.is_busy = true;
         if !self.jobs.is_empty() {
             return Taken::Jobs(self.take_all());
         }
@@ -201,54 +234,51 @@ impl State {
     }
 
     fn take_all(&mut self) -> VecDeque<Job> {
-        (self.bytes, self.awaited) = (0, 0);
+        (self.bytes, self.awaited, self.needs_writer) = (0, 0, false);
         // As many will come again.
         let next = VecDeque::with_capacity(self.jobs.len());
         std::mem::replace(&mut self.jobs, next)
     }
+}
 
-    fn give_up_pledge(&mut self) {
-        if matches!(self.at_work, Worker::Pledged(_)) {
-            self.at_work = Worker::Nobody;
-        }
-    }
-
-    /// Nobody is at work any more. Who came meanwhile is not alone, and will not be soon.
-    fn free(&mut self, helps: bool) {
-        self.at_work = Worker::Nobody;
-        self.helps = helps && self.awaited == 0;
-    }
-
-    fn is_alone(&self) -> bool {
-        let is_little = self.awaited == 0 && self.bytes < GATHER_BYTES;
-        self.helps && !self.ending && self.at_work == Worker::Nobody && is_little
-    }
+fn is_awaited(job: &Job) -> bool {
+    job.done.is_some() || !matches!(job.task, Task::Record { .. })
 }
 
 /// The undertaking to do the writer's work; the writer's thread does it should this be dropped.
 #[derive(Debug)]
-pub(super) struct Pledge(Option<Arc<Queue>>);
+pub(super) struct Pledge {
+    queue: Arc<Queue>,
+    thread: ThreadId,
+    is_kept: bool,
+}
 
 impl Pledge {
-    /// Everything there is by now, for the caller to do and then call [`Queue::finished`]; `None` where the writer's
-    /// thread does it.
+    /// Everything there is by now, for the caller to do and then call [`Queue::finished`]; `None` where somebody else
+    /// has done it or does.
     pub(super) fn take(mut self) -> Option<VecDeque<Job>> {
-        let queue = self.0.take()?;
-        let mut state = queue.lock();
-        if !matches!(state.at_work, Worker::Pledged(_)) {
+        self.is_kept = true;
+        let mut state = self.queue.lock();
+        state.pledges.remove(self.thread);
+        if state.is_busy {
+            // Who is at work sees to what is left.
             return None;
         }
-        state.at_work = Worker::Somebody;
+        if state.awaited == 0 || !state.can_be_helped() {
+            self.queue.wake(state);
+            return None;
+        }
+        state.is_busy = true;
         Some(state.take_all())
     }
 }
 
 impl Drop for Pledge {
     fn drop(&mut self) {
-        if let Some(queue) = self.0.take() {
-            let mut state = queue.lock();
-            state.give_up_pledge();
-            queue.wake(state);
+        if !self.is_kept {
+            let mut state = self.queue.lock();
+            state.pledges.remove(self.thread);
+            self.queue.wake(state);
         }
     }
 }
@@ -259,41 +289,47 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the writer's thread do what somebody waits for.
     pub(super) fn push(&self, job: Job) -> Result<(), Unrecordable> {
         let mut state = self.lock();
         if let Some(why) = &state.shut {
             return Err(why.clone());
         }
+        // Who has undertaken to do it may come to it late: its thread may be at something that takes a while.
+        state.needs_writer |= is_awaited(&job);
         state.push(job);
         self.wake(state);
         Ok(())
     }
 
-    /// As [`Self::push`]. Where nobody is at work or waits, the caller undertakes to do what there is in a moment: others
-    /// that its thread serves may have something to add. They wait for that: it must be a task of its own. Who comes on
-    /// another thread does not, and has the writer's thread do it.
+    /// As [`Self::push`]. Where that is quicker, the caller undertakes to do what there is in a moment, once for each
+    /// thread: others that it serves may have something to add. They wait for that: it must be a task of its own. Who
+    /// comes on another thread undertakes the same, and need not wait for this one.
     pub(super) fn push_or_pledge(self: &Arc<Self>, job: Job) -> Result<Option<Pledge>, Unrecordable> {
         let mut state = self.lock();
         if let Some(why) = &state.shut {
             return Err(why.clone());
         }
-        let is_alone = state.is_alone();
-        if is_alone {
-            state.at_work = Worker::Pledged(thread::current().id());
-        }
         state.push(job);
-        if is_alone && matches!(state.at_work, Worker::Pledged(_)) {
-            return Ok(Some(Pledge(Some(Arc::clone(self)))));
+        let thread = thread::current().id();
+        if state.can_be_helped() && state.pledges.add(thread) {
+            return Ok(Some(Pledge { queue: Arc::clone(self), thread, is_kept: false }));
         }
         self.wake(state);
         Ok(None)
     }
 
-    /// The work that was taken is done; `pace` where it goes on.
-    pub(super) fn finished(&self, pace: Option<Pace>) {
+    /// The work that was taken is done; `pace` where it goes on. Gives what somebody waits for meanwhile and nobody has
+    /// undertaken, if the caller `goes_on`.
+    pub(super) fn finished(&self, pace: Option<Pace>, goes_on: bool) -> Option<VecDeque<Job>> {
         let mut state = self.lock();
-        state.free(pace.is_some_and(|pace| pace.helps));
+        state.helps = pace.is_some_and(|pace| pace.helps);
+        if goes_on && state.awaited > 0 && state.can_be_helped() && state.pledges.is_empty() {
+            return Some(state.take_all());
+        }
+        state.is_busy = false;
         self.wake(state);
+        None
     }
 
     /// A wake-up costs a system call, whether anybody sleeps or not.
@@ -314,7 +350,7 @@ impl Queue {
     pub(super) fn take(&self, due: Option<Instant>, helps: bool) -> Taken {
         let gathered = || Some(Instant::now() + GATHER);
         let mut state = self.lock();
-        state.free(helps);
+        (state.is_busy, state.helps) = (false, helps);
         state = self.sleep(state, Until::Urgent, gathered());
         if !state.is_something() {
             state = self.sleep(state, Until::Something, due);
@@ -363,8 +399,7 @@ impl Queue {
     /// What is left is the writer's thread's.
     pub(super) fn end(&self) {
         let mut state = self.lock();
-        state.ending = true;
-        state.give_up_pledge();
+        state.pledges = Pledges::Over;
         self.wake(state);
     }
 

@@ -75,9 +75,10 @@ impl Messengers {
                 by_runtime.push((at, news));
             }
         }
+        let here = Handle::try_current().ok().map(|runtime| runtime.id());
         for (at, news) in by_runtime {
-            let messenger = if news.len() > 1 { self.messenger(at) } else { None };
-            // Alone, or the runtime is gone.
+            let messenger = if news.len() > 1 && here != Some(at) { self.messenger(at) } else { None };
+            // Alone, or here, or the runtime is gone.
             let unsent = match messenger {
                 Some(messenger) => messenger.send(news).err().map(|unsent| unsent.0),
                 None => Some(news),

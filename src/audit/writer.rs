@@ -40,8 +40,8 @@ const AGAIN_WITHIN: Duration = Duration::from_micros(500);
 /// and not at all where it is less than a thread needs to sleep and wake up.
 const AGAIN_AT_LEAST: Duration = Duration::from_micros(50);
 
-/// Who is alone syncs itself where that takes less: a hand-over costs two wake-ups, and a thread that syncs serves none of
-/// its other connections meanwhile.
+/// Who waits syncs on their own thread where that takes less: a hand-over costs two wake-ups, and a thread that syncs serves
+/// none of its connections meanwhile.
 const HELP_BELOW: Duration = Duration::from_micros(500);
 /// So many bytes are left in the file where somebody helps.
 const HELP_ROOM: u64 = 1 << 20;
@@ -216,7 +216,7 @@ impl<M: Medium> Writer<M> {
         let again = (waited > 1 && patience >= AGAIN_AT_LEAST).then_some((waited, patience));
         // The next file takes longer than a sync.
         let in_file = self.position.offset.saturating_add(self.sizes.reserve).saturating_add(HELP_ROOM);
-        let helps = waited == 1 && sync < HELP_BELOW && in_file <= self.position.allocated;
+        let helps = sync < HELP_BELOW && in_file <= self.position.allocated;
         Pace { again, helps }
     }
 
