@@ -2,6 +2,8 @@
 //! asserts. The fuzz targets and the test that replays the corpus call these.
 #![cfg_attr(not(test), expect(dead_code, reason = "each fuzz target calls one of them"))]
 
+mod observer_model;
+
 use bytes::{Bytes, BytesMut};
 use sallyport::crypto::scram::ITERATIONS;
 use sallyport::postgres::classify::classify;
@@ -122,6 +124,13 @@ pub(crate) fn observer(mut bytes: &[u8]) {
     begun.sort_unstable();
     ended.sort_unstable();
     assert_eq!(begun, ended);
+}
+
+/// A client of any two bytes a step, against a model of a server.
+pub(crate) fn observer_model(bytes: &[u8]) {
+    let steps: Vec<_> =
+        bytes.as_chunks().0.iter().copied().map(observer_model::Step::read).take(200).collect();
+    let _what_came_of_it = observer_model::World::run(&steps);
 }
 
 /// Client-first and client-final, divided by the first zero byte. No proof is right for nobody.

@@ -211,10 +211,11 @@ mod entries;
 #[test]
 fn the_fuzzing_corpus_holds() {
     type Entry = (&'static str, fn(&[u8]));
-    let entries: [Entry; 6] = [
+    let entries: [Entry; 7] = [
         ("startup", entries::startup),
         ("frames", entries::frames),
         ("observer", entries::observer),
+        ("observer_model", entries::observer_model),
         ("parameters", entries::parameters),
         ("scram", entries::scram),
         ("statements", entries::statements),

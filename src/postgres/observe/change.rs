@@ -45,7 +45,6 @@ impl Meter {
         Ok(Arc::new(Charge { meter: self.clone(), bytes }))
     }
 
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.kept.load(Ordering::Relaxed)
     }

@@ -124,6 +124,16 @@ impl Observer {
         self
     }
 
+    /// Bytes of SQL and values that are kept for the client.
+    pub fn kept_bytes(&self) -> usize {
+        self.meter.bytes()
+    }
+
+    /// How many of the client's messages the target has not answered.
+    pub fn unanswered(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Pushes a [`How::Prepare`] for everything prepared or bound, and not run, since the last
     /// call: planning alone may run code. To be called before what was observed is forwarded.
     pub fn flush(&mut self, now_us: u64, out: &mut Vec<Event>) {

@@ -1,4 +1,4 @@
-//! Rules of the observer, one by one; and against a model of a server, whole.
+//! Rules of the observer, one by one. Whole, against a model of a server: `tests/postgres_observer.rs`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -9,7 +9,6 @@ use crate::postgres::codec::walker::Walker;
 
 mod copying;
 mod ends;
-mod model;
 mod rules;
 
 pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
