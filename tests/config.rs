@@ -349,6 +349,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "target[1].client_key_file: `none.key`",
     ),
     (
+        "ca_file = \"tls/ledger-ca.crt\"",
+        "ca_file = \"tls/ledger-ca.crt\"\nprotocol = \"4\"",
+        "target[1].protocol: is `4`: write",
+    ),
+    (
         "environment = \"prod\"",
         "environment = \"production\"",
         "target[1].environment: `production` is not an environment: write `prod`, `uat` or `dev`",

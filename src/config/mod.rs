@@ -26,8 +26,8 @@ pub use server::{Api, Audit, KmsKey, Listener, Login, Postgres, Server, Witness}
 pub use ssh::{AuthorityKeys, Signs, Ssh, Trusted};
 pub use stream::Stream;
 pub use target::{
-    Address, Admin, AnyTarget, Aws, AwsTarget, Host, Hosts, LONGEST_CREDENTIAL, PostgresTarget, Source,
-    SshTarget, Static, kept_name,
+    Address, Admin, AnyTarget, Aws, AwsTarget, Host, Hosts, LONGEST_CREDENTIAL, PostgresTarget, Protocol,
+    Source, SshTarget, Static, kept_name,
 };
 
 use crate::domain::name::{AccessName, TargetName};

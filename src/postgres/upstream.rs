@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::audit::record::Tls;
-use crate::config::{Host, PostgresTarget};
+use crate::config::{Host, PostgresTarget, Protocol};
 use crate::credentials::{Credential, Sent};
 use crate::crypto::certificate;
 use crate::gateway::scratch::ReadAhead;
@@ -223,8 +223,11 @@ async fn log_in(
     let settings = parameters.settings().map(|(name, value)| (name.as_ref(), value.as_ref()));
     // Nobody ends server processes of a user whom sessions share: they have to see for themselves that we are gone.
     let noticing = target.source.admin().is_none().then_some(NOTICING);
-    let startup =
-        startup_message(ProtocolVersion::V3_0, own.chain(replication).chain(settings).chain(noticing))?;
+    let version = match target.protocol {
+        Protocol::V3_0 => ProtocolVersion::V3_0,
+        Protocol::V3_2 => ProtocolVersion::V3_2,
+    };
+    let startup = startup_message(version, own.chain(replication).chain(settings).chain(noticing))?;
     wire.send(&startup).await?;
     authenticate(&mut wire, credential, target.shown.is_some()).await?;
     let mut greeting = greet(&mut wire).await?;
@@ -264,6 +267,7 @@ async fn secure(target: &PostgresTarget, host: &Host) -> Result<TargetStream, Up
     TlsConnector::from(Arc::clone(&target.tls))
         .connect(host.server_name.clone(), ReadAhead::new(stream))
         .await
+        .map(Box::new)
         .map_err(|source| UpstreamError::Untrusted { address, source })
 }
 

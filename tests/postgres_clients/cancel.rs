@@ -1,11 +1,13 @@
 //! Cancel requests: which come on connections of their own.
 
 use std::io::Write as _;
+use std::path::Path;
 
 use rustix::process::Signal;
 
+use crate::support::bastion::{ADMIN_DIR, target};
 use crate::support::wire::{self, Wire};
-use crate::support::{Bastion, Postgres, wait_until};
+use crate::support::{Bastion, Options, Postgres, wait_until};
 
 fn at_work(postgres: &Postgres) -> bool {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep'";
@@ -19,16 +21,31 @@ fn cancels(bastion: &Bastion) -> usize {
 #[test]
 fn ctrl_c_in_psql_cancels_the_statement_and_is_recorded() {
     let (postgres, bastion) = crate::dba();
-    let mut psql = bastion.psql_command("alice", "ledger-dev", &[]);
+    ctrl_c_cancels(&postgres, &bastion, "ledger-dev");
+}
+
+/// With the server's long keys, where it has such.
+#[test]
+fn the_target_may_be_asked_for_a_newer_protocol() {
+    let postgres = Postgres::start();
+    let entry = target("newer-dev", "dev", "bank-core", &postgres, Path::new(ADMIN_DIR));
+    let targets = entry.replace("databases =", "protocol = \"3.2\"\ndatabases =");
+    let bastion = Bastion::start_for(&postgres, Options { targets, ..Options::default() }, &["alice"]);
+    bastion.ask("alice", "newer-dev", "dba", 3600);
+    ctrl_c_cancels(&postgres, &bastion, "newer-dev");
+}
+
+fn ctrl_c_cancels(postgres: &Postgres, bastion: &Bastion, target: &str) {
+    let mut psql = bastion.psql_command("alice", target, &[]);
     psql.args(["-v", "VERBOSITY=verbose", "-c", "SELECT pg_sleep(600)"]);
     let running = crate::support::process::Running::start_quietly(&mut psql);
-    wait_until("the target is at work", || at_work(&postgres));
+    wait_until("the target is at work", || at_work(postgres));
     running.signal(Signal::INT);
     let ended = running.finish().failure();
     assert!(ended.stderr.contains("57014"), "{}", ended.stderr);
     assert!(ended.stderr.contains("canceling statement due to user request"), "{}", ended.stderr);
-    assert_eq!(cancels(&bastion), 1);
-    assert!(!at_work(&postgres));
+    assert_eq!(cancels(bastion), 1);
+    assert!(!at_work(postgres));
     let ends = bastion.records();
     let end = ends.iter().find(|record| record["kind"] == "statement_end").unwrap();
     assert_eq!(end["outcome"], "cancelled", "{end}");

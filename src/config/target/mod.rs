@@ -18,7 +18,7 @@ use crate::domain::target::{Environment, Target, TargetKind};
 
 pub use aws::{AwsTarget, LONGEST_CREDENTIAL};
 pub use hosts::{Host, Hosts};
-pub use postgres::{Admin, PostgresTarget};
+pub use postgres::{Admin, PostgresTarget, Protocol};
 pub use source::{Aws, Source, Static, kept_name};
 pub use ssh::SshTarget;
 

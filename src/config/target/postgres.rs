@@ -45,8 +45,20 @@ pub struct PostgresTarget {
     pub shown: Option<Arc<CertifiedKey>>,
     /// Trusts `ca` and nobody else, and shows `shown`.
     pub tls: Arc<rustls::ClientConfig>,
+    /// The newest version of the protocol that the server is asked for.
+    pub protocol: Protocol,
     /// How many connections one session may have open at a time.
     pub connection_limit: u32,
+}
+
+/// A version of PostgreSQL's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Everything that speaks it knows this.
+    #[default]
+    V3_0,
+    /// With longer keys for cancelling; servers since 18. Older ones say what they know; proxies may refuse it.
+    V3_2,
 }
 
 /// As whom roles are made and dropped.
@@ -65,7 +77,7 @@ impl PostgresTarget {
                 hosts, connect_to, databases, roles, replication, ca, connection_limit, shown, ..
             } = target.clone();
             let shown = shown.map(|shown| shown.cert.clone());
-            let tls = (ca, shown);
+            let tls = (ca, shown, target.protocol);
             (hosts, connect_to, databases, roles, replication, tls, connection_limit, target.target.clone())
         };
         plain(self) == plain(other) && self.source.same(&other.source)
@@ -105,6 +117,7 @@ pub(super) fn read(
     let limit = section.integer("connection_limit", DEFAULT_CONNECTION_LIMIT, 1, 1000);
     let (ca_file, ca) = ca(section);
     let shown = shown(section);
+    let protocol = protocol(section);
     let tls = match tls::client(&ca, shown.as_ref()) {
         Ok(tls) => Some(Arc::new(tls)),
         Err(error) => {
@@ -123,6 +136,7 @@ pub(super) fn read(
         ca_file,
         ca,
         shown,
+        protocol,
         tls: tls?,
         connection_limit: u32::try_from(limit).unwrap_or(u32::MAX),
     })
@@ -273,6 +287,17 @@ fn shown(section: &Section<'_>) -> Option<Arc<CertifiedKey>> {
             None
         }
         (None, None) => None,
+    }
+}
+
+fn protocol(section: &Section<'_>) -> Protocol {
+    match section.text("protocol") {
+        None | Some("3.0") => Protocol::V3_0,
+        Some("3.2") => Protocol::V3_2,
+        Some(other) => {
+            section.blame("protocol", format!("is `{}`: write \"3.0\" or \"3.2\"", other.escape_debug()));
+            Protocol::V3_0
+        }
     }
 }
 
