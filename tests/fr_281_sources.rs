@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "fr_281_sources/in_the_middle.rs"]
+mod in_the_middle;
 #[path = "fr_281_sources/kept.rs"]
 mod kept;
 #[path = "fr_281_sources/rds_iam.rs"]

@@ -16,7 +16,7 @@ use super::{
 
 const NAME: &str = "ledger-app";
 
-fn keep(bastion: &Bastion, password: &str) -> Finished {
+pub(super) fn keep(bastion: &Bastion, password: &str) -> Finished {
     let config = bastion.config_file();
     let arguments =
         ["secret", "set", NAME, "--user", USER, "--password-stdin", "--config", config.to_str().unwrap()];
