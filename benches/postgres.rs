@@ -100,7 +100,7 @@ fn rounds(world: &World, rounds: usize, mut run: impl FnMut(Way) -> (f64, f64)) 
 
 /// How pgbench is to ask.
 struct Load<'a> {
-    arguments: &'a [&'a str],
+    arguments: Vec<&'a str>,
     clients: usize,
     /// Queries of one of its transactions.
     queries: u32,
@@ -112,7 +112,7 @@ fn pgbench(world: &World, way: Way, load: &Load<'_>, directory: &Path) -> (f64, 
     let prefix = directory.join(format!("{}-{}", way.name().replace([' ', ','], ""), load.clients));
     let mut command = world.client(way, "pgbench");
     command.args(["-n", "-l", "--log-prefix"]).arg(&prefix).args(["-c", &load.clients.to_string()]);
-    command.args(["-T", &load.seconds.to_string()]).args(load.arguments);
+    command.args(["-T", &load.seconds.to_string()]).args(&load.arguments);
     let output = command.output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}: {told}{}", way.name(), String::from_utf8_lossy(&output.stderr));
@@ -134,7 +134,7 @@ fn pgbench(world: &World, way: Way, load: &Load<'_>, directory: &Path) -> (f64, 
 
 /// Latency of a query, everything on one core.
 fn latency(world: &World, what: &'static str, mode: &str, directory: &Path) -> Row {
-    let load = Load { arguments: &["-S", "-M", mode], clients: 1, queries: 1, seconds: 2 };
+    let load = Load { arguments: vec!["-S", "-M", mode], clients: 1, queries: 1, seconds: 2 };
     let samples = rounds(world, 5, |way| {
         let (_, transactions, latency) = pgbench(world, way, &load, directory);
         (latency, transactions / 1e6)
@@ -217,6 +217,31 @@ fn script(directory: &Path) -> PathBuf {
     path
 }
 
+/// What is asked for how many queries a second come through: by its part, with its name.
+fn loads(script: &str) -> Vec<(&'static str, &'static str, Load<'_>)> {
+    let load = |part, what, mode, clients, more: &[&'static str]| {
+        let arguments = [&["-M", mode], more].concat();
+        (part, what, Load { arguments, clients, queries: 1, seconds: 3 })
+    };
+    let pipelined = |what, clients, threads| {
+        let arguments = vec!["-M", "extended", "-j", threads, "-f", script];
+        ("pipelined", what, Load { arguments, clients, queries: PIPELINED, seconds: 3 })
+    };
+    let many = ["-S", "-j", "2"];
+    vec![
+        pipelined("pipelined by 20", 1, "1"),
+        pipelined("8 clients, pipelined by 20", 8, "2"),
+        pipelined("64 clients, pipelined by 20", 64, "2"),
+        load("c8", "8 clients, simple", "simple", 8, &many),
+        load("c8", "8 clients, extended", "extended", 8, &many),
+        load("c8", "8 clients, prepared", "prepared", 8, &many),
+        load("c64", "64 clients, simple", "simple", 64, &many),
+        load("c64", "64 clients, extended", "extended", 64, &many),
+        load("c64", "64 clients, prepared", "prepared", 64, &many),
+        load("connect", "connect, SELECT, close", "simple", 1, &["-S", "-C"]),
+    ]
+}
+
 fn main() {
     let wanted = std::env::var("POSTGRES_BENCH").unwrap_or_default();
     let wants = |name: &str| wanted.is_empty() || wanted.split(',').any(|part| part == name);
@@ -233,6 +258,7 @@ fn main() {
     if wants("latency") {
         world.pin("0");
         add(latency(&world, "a query, simple, p50", "simple", &directory));
+        add(latency(&world, "a query, extended, p50", "extended", &directory));
         add(latency(&world, "a query, prepared, p50", "prepared", &directory));
         println!("\nfdatasync, p50: {:.0} µs\n", fdatasync());
         world.pin(&format!(
@@ -242,16 +268,9 @@ fn main() {
     }
     let script = script(&directory);
     let script = script.to_str().unwrap();
-    let loads = [
-        ("pipelined", "pipelined by 20", &["-M", "extended", "-f", script][..], 1, PIPELINED),
-        ("c8", "8 clients, simple", &["-S", "-M", "simple", "-j", "2"][..], 8, 1),
-        ("c64", "64 clients, simple", &["-S", "-M", "simple", "-j", "2"][..], 64, 1),
-        ("c64", "64 clients, prepared", &["-S", "-M", "prepared", "-j", "2"][..], 64, 1),
-        ("connect", "connect, SELECT, close", &["-S", "-C"][..], 1, 1),
-    ];
-    for (part, what, arguments, clients, queries) in loads {
+    for (part, what, load) in loads(script) {
         if wants(part) {
-            add(throughput(&world, what, &Load { arguments, clients, queries, seconds: 3 }, &directory));
+            add(throughput(&world, what, &load, &directory));
         }
     }
     if wants("bulk") {
