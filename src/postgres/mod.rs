@@ -31,7 +31,7 @@ use crate::gateway::scratch::ReadAhead;
 pub use negotiate::ALPN;
 pub use serve::{PostgresGateway, Settings};
 
-/// A client's connection inside TLS.
-type ClientStream = server::TlsStream<ReadAhead<TcpStream>>;
+/// A client's connection inside TLS. In a box: it is handed on from phase to phase, each of which has room for it.
+type ClientStream = Box<server::TlsStream<ReadAhead<TcpStream>>>;
 /// The connection to a target, inside TLS.
-type TargetStream = client::TlsStream<ReadAhead<TcpStream>>;
+type TargetStream = Box<client::TlsStream<ReadAhead<TcpStream>>>;

@@ -68,7 +68,7 @@ pub(super) enum NegotiateError {
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<ClientStream>),
+    Tls(ClientStream),
 }
 
 impl NegotiateError {
@@ -101,7 +101,7 @@ pub(super) async fn negotiate(
         if stream.get_ref().1.alpn_protocol() != Some(ALPN.as_bytes()) {
             return Err(NegotiateError::NoAlpn);
         }
-        return inside_tls(stream).await;
+        return inside_tls(Box::new(stream)).await;
     }
     let mut declined_gss = false;
     loop {
@@ -110,7 +110,7 @@ pub(super) async fn negotiate(
             Ok(First::Ssl) => {
                 stream.write_all(b"S").await?;
                 let stream = TlsAcceptor::from(Arc::clone(tls)).accept(ReadAhead::new(stream)).await?;
-                return inside_tls(stream).await;
+                return inside_tls(Box::new(stream)).await;
             }
             Ok(First::Gssenc) if !declined_gss => {
                 declined_gss = true;
@@ -133,8 +133,7 @@ pub(super) async fn negotiate(
 
 async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
     let bytes = read_first(&mut stream).await?;
-    let refused =
-        |why, stream| NegotiateError::Refused { why, stream: Box::new(Stream::Tls(Box::new(stream))) };
+    let refused = |why, stream| NegotiateError::Refused { why, stream: Box::new(Stream::Tls(stream)) };
     match First::read(bytes) {
         Ok(First::Startup { version, body }) => {
             let body = read_body(&mut stream, body).await?;
@@ -157,7 +156,7 @@ async fn inside_tls(mut stream: ClientStream) -> Result<Hello, NegotiateError> {
         }
         Ok(First::Cancel { body }) => {
             let body = read_body(&mut stream, body).await?;
-            cancel(body, Stream::Tls(Box::new(stream)))
+            cancel(body, Stream::Tls(stream))
         }
         Ok(First::Ssl | First::Gssenc) => {
             let why = CodecError::UnsupportedProtocol { major: 1234, minor: 5679 };

@@ -251,7 +251,7 @@ pub(super) async fn run(
     shared.observer().finish(shared.now_us(), &mut events);
     let amid_a_statement = events.iter().any(is_unresolved);
     let canceller = amid_a_statement.then_some(canceller);
-    let reason = finish(outward, inward, stopped, canceller).await;
+    let reason = Box::pin(finish(outward, inward, stopped, canceller)).await;
     let bodies = shared.bodies(&mut events);
     if !bodies.is_empty() {
         // Should the journal be broken, the end record says so or the next start does.

@@ -83,6 +83,13 @@ struct Reached {
     shutting: Shutting,
 }
 
+/// A client, and the way to its target.
+struct Connected {
+    known: Known,
+    live: LiveConnection,
+    reached: Reached,
+}
+
 /// A client that has proved who it is.
 struct Known {
     stream: ClientStream,
@@ -102,8 +109,10 @@ impl PostgresGateway {
 
     /// Serves one connection. Errors are told to the client and recorded; nothing is left to return.
     pub async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, slot: HandshakeSlot) {
-        let known =
-            tokio::time::timeout(self.settings.handshake_timeout, self.recognise(stream, client)).await;
+        // Each phase in a box of its own: what it needed goes with it, and a connection that carries bytes, perhaps for
+        // days, keeps only what that takes.
+        let recognising = Box::pin(self.recognise(stream, client));
+        let known = tokio::time::timeout(self.settings.handshake_timeout, recognising).await;
         match known {
             Ok(Some(known)) => self.settle(known, slot).await,
             Ok(None) => {}
@@ -119,10 +128,13 @@ impl PostgresGateway {
         match slot.promote() {
             Ok(_place) => {
                 drop(slot);
-                self.connect(known).await;
+                let connected = Box::pin(self.connect(known)).await;
+                if let Some(connected) = connected {
+                    Box::pin(self.carry(connected)).await;
+                }
             }
             Err(NotPromoted::Full { limit }) => {
-                self.refuse(&mut known, &Deny::TooManyConnections { limit }).await;
+                Box::pin(self.refuse(&mut known, &Deny::TooManyConnections { limit })).await;
             }
             Err(NotPromoted::Evicted) => {}
         }
@@ -227,17 +239,23 @@ impl PostgresGateway {
             .await;
     }
 
-    /// Phases 3 to 8.
-    async fn connect(&self, mut known: Known) {
+    /// Phases 3 to 5; `None` where they led nowhere, which has been told.
+    async fn connect(&self, mut known: Known) -> Option<Box<Connected>> {
         let (permit, target, database) = match self.admit(&known).await {
             Ok(admitted) => admitted,
-            Err(deny) => return self.refuse(&mut known, &deny).await,
+            Err(deny) => {
+                self.refuse(&mut known, &deny).await;
+                return None;
+            }
         };
         known.arrival.database = Some(database.clone());
         let ahead = Ahead::dial(&target);
         let live = match live::begin(&self.access, &permit, &known.arrival).await {
             Ok(live) => live,
-            Err(deny) => return self.refuse(&mut known, &deny).await,
+            Err(deny) => {
+                self.refuse(&mut known, &deny).await;
+                return None;
+            }
         };
         let mut stop = live.stop_signal();
         let reach = async {
@@ -256,8 +274,11 @@ impl PostgresGateway {
             reached = Box::pin(reach) => reached,
         };
         match reached {
-            Ok(reached) => Box::pin(self.carry(known, live, reached)).await,
-            Err(why) => end_unused(&mut known, live, why).await,
+            Ok(reached) => Some(Box::new(Connected { known, live, reached })),
+            Err(why) => {
+                end_unused(&mut known, live, why).await;
+                None
+            }
         }
     }
 
@@ -345,15 +366,15 @@ impl PostgresGateway {
     }
 
     /// Phases 6 to 8.
-    async fn carry(&self, mut known: Known, live: LiveConnection, reached: Reached) {
-        let Reached { upstream, shutting } = reached;
+    async fn carry(&self, connected: Box<Connected>) {
+        let Connected { mut known, live, reached: Reached { upstream, shutting } } = *connected;
         let canceller = upstream.canceller.clone();
         let target = CancelTarget { canceller: canceller.clone(), recorder: live.recorder().clone() };
         let key = self.keys.issue(known.version, target);
-        if let Err(error) = greet(&mut known, &upstream, &key).await {
+        if let Err(error) = Box::pin(greet(&mut known, &upstream, &key)).await {
             tracing::debug!(connection = %live.id(), %error, "the client went away before it was greeted");
             drop((key, upstream, known));
-            return live.finish(EndReason::ClientClosed, Totals::default()).await;
+            return Box::pin(live.finish(EndReason::ClientClosed, Totals::default())).await;
         }
         // Nothing that the client says is read before: a crash of the target could forget a credential that is being
         // shut but not one that is, and whoever works there could have given it a password of their own.
@@ -361,11 +382,11 @@ impl PostgresGateway {
         let shut = tokio::select! {
             biased;
             reason = stop.stopped() => Err((Goodbye::from(&reason), reason)),
-            shut = shutting.done() => shut.map_err(|deny| (Goodbye::from(&deny), end_reason(&deny))),
+            shut = Box::pin(shutting.done()) => shut.map_err(|deny| (Goodbye::from(&deny), end_reason(&deny))),
         };
         if let Err(why) = shut {
             drop(upstream);
-            return end_unused(&mut known, live, why).await;
+            return Box::pin(end_unused(&mut known, live, why)).await;
         }
         let limits =
             pump::Limits { max_message: self.settings.max_message, idle: self.settings.idle_timeout };
@@ -379,12 +400,12 @@ impl PostgresGateway {
         // What only the startup needed goes before the connection settles down.
         drop((known.start, known.wanted, known.principal, known.arrival, upstream.greeting, upstream.ready));
         let Pumped { reason, totals, amid_a_statement } =
-            pump::run(&self.access, &live, sides, &canceller, limits).await;
+            Box::pin(pump::run(&self.access, &live, sides, &canceller, limits)).await;
         drop(key);
         if amid_a_statement || reason.ends_the_right() {
             self.access.cut_amid_a_session(&live.permit().session().id, &reason);
         }
-        live.finish(reason, totals).await;
+        Box::pin(live.finish(reason, totals)).await;
     }
 }
 
@@ -471,7 +492,7 @@ pub(super) async fn hear_out<S: AsyncRead + Unpin>(stream: &mut S) {
 async fn close_stream(stream: Stream, goodbye: Option<Goodbye>) {
     let _taken = match stream {
         Stream::Plain(mut stream) => close(&mut stream, goodbye).await,
-        Stream::Tls(mut stream) => close(&mut *stream, goodbye).await,
+        Stream::Tls(mut stream) => close(&mut stream, goodbye).await,
     };
 }
 
@@ -505,4 +526,29 @@ pub(super) async fn close<S: AsyncRead + AsyncWrite + Unpin>(
         let _gone = tokio::time::timeout(LINGER, drained).await;
     }
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// They live as long as the connection does, beside its buffers and its two TLS connections.
+    #[test]
+    fn what_carries_a_connection_is_small() {
+        type Gateway = &'static PostgresGateway;
+        let serves = size_of_future(|(gateway, stream, client, slot): (Arc<PostgresGateway>, _, _, _)| {
+            gateway.serve(stream, client, slot)
+        });
+        let carries = size_of_future(|(gateway, connected): (Gateway, _)| gateway.carry(connected));
+        let pumps = size_of_future(
+            |(access, live, sides, canceller, limits): (&'static Access, &'static _, _, &'static _, _)| {
+                pump::run(access, live, sides, canceller, limits)
+            },
+        );
+        assert!(serves + carries + pumps <= 10 << 10, "{serves} + {carries} + {pumps} bytes");
+    }
 }
