@@ -12,5 +12,7 @@ mod python;
 #[path = "postgres_drivers/rust.rs"]
 mod rust;
 mod support;
+#[path = "postgres_drivers/tokio.rs"]
+mod tokio;
 #[path = "postgres_drivers/way.rs"]
 mod way;

@@ -25,6 +25,23 @@ fn conversation() -> Vec<Vec<u8>> {
         execute("", 0),
         message(b'H', b""),
         sync(),
+        // int4abs(-7), by its number.
+        message(b'F', &[0, 0, 4, 227, 0, 1, 0, 1, 0, 1, 0, 0, 0, 4, 255, 255, 255, 249, 0, 1]),
+        query("CREATE TEMP TABLE copied (a text)"),
+        query("COPY copied FROM STDIN"),
+        message(b'd', b"one\n"),
+        message(b'd', b"two\nthree\n"),
+        message(b'c', b""),
+        query("COPY copied TO STDOUT"),
+        parse("", "COPY copied FROM STDIN"),
+        bind("", "", &[], 0),
+        execute("", 0),
+        message(b'd', b"four\n"),
+        // Means nothing here.
+        sync(),
+        message(b'f', b"given up\0"),
+        sync(),
+        query("SELECT count(*) FROM copied"),
     ]
 }
 
@@ -72,7 +89,7 @@ fn accepted(mut wire: Wire, bytes: &[u8]) -> (bool, Vec<Message>) {
     // One that has had enough may not take all of it.
     let _taken = wire.try_send(bytes);
     let answers = wire.finish();
-    let protocol_violated = |(tag, body): &Message| *tag == b'E' && field(body, b'C').starts_with("08");
+    let protocol_violated = |(tag, body): &Message| *tag == b'E' && field(body, b'C') == "08P01";
     (!answers.iter().any(protocol_violated), answers)
 }
 
@@ -83,7 +100,7 @@ fn what_the_server_takes_for_messages_the_gateway_does_too() {
     let rounds = std::env::var("SALLYPORT_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let mut moments = Moments(0x5a11_9006);
     let (mut refused, mut clean) = (0, 0);
-    for round in 0..rounds.unwrap_or(60) {
+    for round in 0..rounds.unwrap_or(120) {
         let bytes = if round == 0 { conversation().concat() } else { spoiled(&mut moments) };
         if is_too_long_for_us(&bytes) {
             continue;
@@ -93,6 +110,10 @@ fn what_the_server_takes_for_messages_the_gateway_does_too() {
         let log = postgres.log();
         let proxied = Wire::session(&bastion, "alice", "ledger-dev").0;
         let (found, ours) = accepted(proxied, &bytes);
+        if answers.iter().any(|(tag, body)| *tag == b'E' && field(body, b'C') == "08006") {
+            // What the client sent ended amid a message of a COPY: nothing was wrong with it so far.
+            continue;
+        }
         let case = || format!("round {round}: {}\n{answers:?}\n{ours:?}", bytes.escape_ascii());
         if !told || UNSAID.iter().any(|unsaid| log[logged..].contains(unsaid)) {
             assert!(!found, "{}", case());

@@ -1,34 +1,16 @@
 //! The driver tokio-postgres: prepared statements, pipelining, portals, binary COPY, notifications.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Client, Notification};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::support::Bastion;
-
-fn connector(bastion: &Bastion) -> MakeRustlsConnect {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(bastion.ca_file()).unwrap() {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    MakeRustlsConnect::new(config)
-}
+use crate::support::driver::connector;
 
 /// A client and the tasks that carry its connection; notifications come out of the channel.
 async fn connect(
@@ -40,7 +22,7 @@ async fn connect(
     config.user("alice+ledger-dev").password(bastion.token("alice")).dbname("ledger");
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
     config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
-    let (client, mut connection) = config.connect(connector(bastion)).await.unwrap();
+    let (client, mut connection) = config.connect(connector(&bastion.ca_file())).await.unwrap();
     let (send, receive) = mpsc::unbounded_channel();
     tasks.spawn(async move {
         let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
@@ -181,7 +163,7 @@ fn binary_copies_notifications_and_cancels_work() {
         let cancelling = async {
             let active = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
             while listener.query_one(active, &[]).await.unwrap().get::<_, i64>(0) == 0 {}
-            cancel.cancel_query(connector(bastion)).await.unwrap();
+            cancel.cancel_query(connector(&bastion.ca_file())).await.unwrap();
         };
         let (slept, ()) = futures_util::future::join(sleeping, cancelling).await;
         assert_eq!(slept.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));

@@ -1,6 +1,6 @@
 //! sqlx: its own parser of the protocol, statements that it names and keeps, streams that are given up, copies, pools.
 
-use std::fmt::{Debug, Write as _};
+use std::fmt::Debug;
 
 use futures_util::TryStreamExt as _;
 use serde_json::json;
@@ -17,21 +17,11 @@ use sqlx_postgres::{
     PgPoolOptions, PgSslMode, Postgres,
 };
 
-use crate::way::{Place, Ways};
+use crate::way::{Place, Said, Ways};
 
 const MEGABYTES_16: usize = 16 << 20;
 
-/// What a script says, for two runs to be compared.
-#[derive(Default)]
-struct Said(String);
-
 impl Said {
-    fn show(&mut self, name: &str, value: impl Debug) {
-        let text = format!("{value:?}");
-        let text = if text.len() > 2_000 { format!("{} bytes of it", text.len()) } else { text };
-        _ = writeln!(self.0, "{name}: {text}");
-    }
-
     fn attempt<T: Debug>(&mut self, name: &str, outcome: Result<T, Error>) {
         match outcome {
             Ok(value) => self.show(name, value),

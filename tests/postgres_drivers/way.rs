@@ -1,6 +1,7 @@
 //! The two ways to one database, and the comparison of what a client sees on each.
 
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Write as _};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +28,18 @@ pub(crate) struct Place {
 pub(crate) struct Ways {
     pub(crate) postgres: Postgres,
     pub(crate) bastion: Bastion,
+}
+
+/// What a script says, for two runs to be compared.
+#[derive(Default)]
+pub(crate) struct Said(pub(crate) String);
+
+impl Said {
+    pub(crate) fn show(&mut self, name: &str, value: impl Debug) {
+        let text = format!("{value:?}");
+        let text = if text.len() > 2_000 { format!("{} bytes of it", text.len()) } else { text };
+        _ = writeln!(self.0, "{name}: {text}");
+    }
 }
 
 /// The directory with the scripts.

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import os
 import sys
+import threading
 import uuid
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INTERVAL, JSONB, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from common import UTC, fields, show
+from common import SLEEPING, UTC, fields, show
 
 
 class Base(DeclarativeBase):
@@ -101,9 +102,42 @@ def with_psycopg():
             connection.execute(sa.text("SELECT 1 / :n"), {"n": 0})
     except sa.exc.DBAPIError as error:
         show("error", type(error).__name__, error.orig.sqlstate, fields(error.orig.diag))
+    copied_and_cancelled(engine)
     with engine.begin() as connection:
         Base.metadata.drop_all(connection)
     engine.dispose()
+
+
+def copied_and_cancelled(engine):
+    """COPY and cancel are the driver's, below SQLAlchemy's connection."""
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        with driver.cursor() as cursor:
+            cursor.execute("CREATE TEMP TABLE copied (n int, t text)")
+            with cursor.copy("COPY copied FROM STDIN (FORMAT binary)") as copy:
+                copy.set_types(["int4", "text"])
+                for n in range(5000):
+                    copy.write_row((n, f"ü{n}" if n % 7 else None))
+            with cursor.copy("COPY copied TO STDOUT") as copy:
+                show("copied", sum(len(part) for part in copy))
+        watcher = sa.create_engine(url("psycopg"), isolation_level="AUTOCOMMIT")
+
+        def cancel_when_asleep():
+            with watcher.connect() as watching:
+                while watching.scalar(sa.text(SLEEPING)) == 0:
+                    pass
+            driver.cancel()
+
+        thread = threading.Thread(target=cancel_when_asleep)
+        thread.start()
+        try:
+            connection.execute(sa.text("SELECT pg_sleep(600)"))
+        except sa.exc.DBAPIError as error:
+            show("cancelled", type(error).__name__, error.orig.sqlstate, error.orig.diag.message_primary)
+        thread.join()
+        watcher.dispose()
+        connection.rollback()
+        show("goes on", connection.scalar(sa.text("SELECT 42")))
 
 
 async def with_asyncpg():
@@ -120,6 +154,21 @@ async def with_asyncpg():
     async with engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         show("isolation", await connection.scalar(sa.text("SELECT :text || '!'"), {"text": "ü"}))
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        await driver.execute("CREATE TEMP TABLE copied (n int, t text)")
+        records = [(n, None if n % 7 == 0 else f"ü{n}") for n in range(5000)]
+        show("copied", await driver.copy_records_to_table("copied", records=records))
+        sleeping = asyncio.ensure_future(connection.execute(sa.text("SELECT pg_sleep(600)")))
+        async with engine.connect() as watching:
+            while await watching.scalar(sa.text(SLEEPING)) == 0:
+                pass
+        sleeping.cancel()
+        try:
+            await sleeping
+        except asyncio.CancelledError:
+            show("cancelled")
+        await connection.invalidate()
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.drop_all)
     await engine.dispose()

@@ -25,6 +25,7 @@ pub mod bastion;
 pub mod breaking_line;
 pub mod calls;
 pub mod disk;
+pub mod driver;
 pub mod load;
 pub mod postgres;
 pub mod process;
