@@ -31,6 +31,8 @@ use crate::domain::time::Timestamp;
 const GATHER: Duration = Duration::from_millis(2);
 /// How many bytes of it, about.
 const GATHER_BYTES: usize = 256 << 10;
+/// What the end of a recording may come to, in bytes: its last record, and one for each statement without a result.
+const END_BYTES: usize = 4 << 10;
 
 /// One thing for the writer to do.
 #[derive(Debug)]
@@ -103,12 +105,25 @@ struct State {
     is_busy: bool,
     /// Threads on which somebody has undertaken to do the work in a moment, each once.
     pledges: Pledges,
-    /// What there is, is for the writer's thread, whoever has undertaken to do it.
-    needs_writer: bool,
+    /// By whom what there is has to be done.
+    whose: Whose,
     /// Who waits had better do the work on their own thread.
     helps: bool,
     /// Why nothing is taken any more.
     shut: Option<Unrecordable>,
+}
+
+/// Who has to do the work, the less choosy first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Whose {
+    /// Whoever comes first of those who have undertaken to; the writer's thread where nobody has.
+    #[default]
+    Pledged,
+    /// Whoever is at work, or the writer's thread: who undertook some of it came while another was at work, and does not
+    /// come again.
+    Left,
+    /// The writer's thread, whoever has undertaken to do it.
+    Writers,
 }
 
 #[derive(Debug)]
@@ -187,20 +202,33 @@ impl State {
         self.bytes =
             self.bytes.saturating_add(job.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         self.awaited += usize::from(is_awaited(&job));
+        if matches!(job.task, Task::End { .. }) {
+            self.bytes = self.bytes.saturating_add(END_BYTES);
+        }
         let takes_long = matches!(job.task, Task::Checkpoint { .. } | Task::Close);
-        self.needs_writer |= takes_long || self.bytes >= GATHER_BYTES;
+        if takes_long || self.bytes >= GATHER_BYTES {
+            self.whose = Whose::Writers;
+        }
         self.jobs.push_back(job);
     }
 
     /// Whether somebody does it in a moment who is not the writer's thread.
     fn is_pledged(&self) -> bool {
-        !self.pledges.is_empty() && !self.needs_writer && self.shut.is_none()
+        !self.pledges.is_empty() && self.whose == Whose::Pledged && self.can_be_helped()
     }
 
     /// Whether somebody may do it who is not the writer's thread.
     fn can_be_helped(&self) -> bool {
         let is_over = matches!(self.pledges, Pledges::Over);
-        self.helps && !self.needs_writer && !is_over && self.shut.is_none()
+        self.helps && self.whose < Whose::Writers && !is_over && self.shut.is_none()
+    }
+
+    /// A thread keeps its pledge no more: nobody may wait for what others have undertaken of what it leaves.
+    fn leave(&mut self, thread: ThreadId) {
+        self.pledges.remove(thread);
+        if self.awaited > 0 {
+            self.whose = self.whose.max(Whose::Left);
+        }
     }
 
     fn is_urgent(&self) -> bool {
@@ -234,7 +262,7 @@ impl State {
     }
 
     fn take_all(&mut self) -> VecDeque<Job> {
-        (self.bytes, self.awaited, self.needs_writer) = (0, 0, false);
+        (self.bytes, self.awaited, self.whose) = (0, 0, Whose::default());
         // As many will come again.
         let next = VecDeque::with_capacity(self.jobs.len());
         std::mem::replace(&mut self.jobs, next)
@@ -259,12 +287,14 @@ impl Pledge {
     pub(super) fn take(mut self) -> Option<VecDeque<Job>> {
         self.is_kept = true;
         let mut state = self.queue.lock();
-        state.pledges.remove(self.thread);
-        if state.is_busy {
-            // Who is at work sees to what is left.
+        if state.is_busy || !state.can_be_helped() {
+            // Who is at work sees to what is left, or the writer's thread.
+            state.leave(self.thread);
+            self.queue.wake(state);
             return None;
         }
-        if state.awaited == 0 || !state.can_be_helped() {
+        state.pledges.remove(self.thread);
+        if state.awaited == 0 {
             self.queue.wake(state);
             return None;
         }
@@ -277,7 +307,7 @@ impl Drop for Pledge {
     fn drop(&mut self) {
         if !self.is_kept {
             let mut state = self.queue.lock();
-            state.pledges.remove(self.thread);
+            state.leave(self.thread);
             self.queue.wake(state);
         }
     }
@@ -296,7 +326,9 @@ impl Queue {
             return Err(why.clone());
         }
         // Who has undertaken to do it may come to it late: its thread may be at something that takes a while.
-        state.needs_writer |= is_awaited(&job);
+        if is_awaited(&job) {
+            state.whose = Whose::Writers;
+        }
         state.push(job);
         self.wake(state);
         Ok(())
@@ -312,7 +344,9 @@ impl Queue {
         }
         state.push(job);
         let thread = thread::current().id();
-        if state.can_be_helped() && state.pledges.add(thread) {
+        // The writer's thread may be at work, and wait for what the others bring.
+        let is_expected = matches!(state.sleeps, Some(Until::More(_)));
+        if state.can_be_helped() && !is_expected && state.pledges.add(thread) {
             return Ok(Some(Pledge { queue: Arc::clone(self), thread, is_kept: false }));
         }
         self.wake(state);
@@ -324,7 +358,8 @@ impl Queue {
     pub(super) fn finished(&self, pace: Option<Pace>, goes_on: bool) -> Option<VecDeque<Job>> {
         let mut state = self.lock();
         state.helps = pace.is_some_and(|pace| pace.helps);
-        if goes_on && state.awaited > 0 && state.can_be_helped() && state.pledges.is_empty() {
+        let is_nobodys = state.whose == Whose::Left || state.pledges.is_empty();
+        if goes_on && state.awaited > 0 && state.can_be_helped() && is_nobodys {
             return Some(state.take_all());
         }
         state.is_busy = false;

@@ -164,7 +164,8 @@ impl<M: Medium> Writer<M> {
         (backlog, spares): (Arc<Backlog>, Arc<Spares>),
     ) -> Self {
         let (buffer, spent, unsynced, last_gasp) = (Vec::new(), Vec::new(), None, false);
-        let last = (0, Duration::ZERO);
+        // Nobody helps before a sync has been measured.
+        let last = (0, Duration::MAX);
         Self {
             medium,
             key,

@@ -1,4 +1,4 @@
-//! Who is alone does the writer's work: only then, never beside it, and with the same ends.
+//! Who waits does the writer's work where the disk is fast: never beside it, and with the same ends.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -205,6 +205,49 @@ fn a_thread_that_is_busy_holds_no_other_up() {
     assert!(undertaken > 0);
 }
 
+/// Nor where somebody on a third thread has undertaken the work as well, and whoever came first found another at work.
+#[test]
+fn who_came_too_early_waits_for_no_third_thread() {
+    let house = House::new();
+    let (journal, told) = open(&house);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (works, early, late) = (runtime(), runtime(), runtime());
+    let (first, second, third) = works.block_on(async {
+        (
+            journal.begin(opening(1)).await.unwrap(),
+            journal.begin(opening(2)).await.unwrap(),
+            journal.begin(opening(3)).await.unwrap(),
+        )
+    });
+    let mut overtaken = 0;
+    for n in 0..20 {
+        works.block_on(until_helped(&first, &told));
+        // One undertakes it and does not come to it until all is over.
+        let bodies = [note("late")];
+        let mut undertaken = Box::pin(third.record(&bodies));
+        let is_done = late.block_on(async { futures_util::poll!(&mut undertaken).is_ready() });
+        // Another is at work when a third comes.
+        told.takes.store(100_000, Ordering::SeqCst);
+        let syncs = told.syncs.load(Ordering::SeqCst);
+        thread::scope(|scope| {
+            let working =
+                scope.spawn(|| works.block_on(first.record(&[statement(1_000 + n, "SELECT 'works'")])));
+            while told.syncs.load(Ordering::SeqCst) == syncs {
+                thread::yield_now();
+            }
+            told.takes.store(0, Ordering::SeqCst);
+            let bodies = [note("early")];
+            let recorded =
+                async { tokio::time::timeout(Duration::from_secs(10), second.record(&bodies)).await };
+            early.block_on(recorded).expect("not held up").unwrap();
+            working.join().unwrap().unwrap();
+        });
+        overtaken += usize::from(!is_done);
+        late.block_on(undertaken).unwrap();
+    }
+    assert!(overtaken > 0);
+}
+
 /// A checkpoint takes longer than a record: it is for the writer's thread.
 #[tokio::test]
 async fn nobody_keeps_a_checkpoint_in_the_middle_of_something_else() {
@@ -262,6 +305,15 @@ async fn on_a_slow_disk_the_writers_thread_does_it() {
     for n in 1..50 {
         recorder.record(&[statement(n, "SELECT 1")]).await.unwrap();
     }
+    assert!(!told.has(thread::current().id()));
+    // Nor the first record after a restart, when nobody knows the disk.
+    journal.close().await.unwrap();
+    drop((recorder, journal));
+    let (journal, told) = open(&house);
+    told.threads.lock().unwrap().clear();
+    told.takes.store(1_000, Ordering::SeqCst);
+    let recorder = journal.begin(opening(2)).await.unwrap();
+    recorder.record(&[statement(1, "SELECT 1")]).await.unwrap();
     assert!(!told.has(thread::current().id()));
 }
 
