@@ -367,7 +367,8 @@ impl PostgresGateway {
 
     /// Phases 6 to 8.
     async fn carry(&self, connected: Box<Connected>) {
-        let Connected { mut known, live, reached: Reached { upstream, shutting } } = unboxed(connected);
+        // Without the braces the box would stay until the end.
+        let Connected { mut known, live, reached: Reached { upstream, shutting } } = *{ connected };
         let canceller = upstream.canceller.clone();
         let target = CancelTarget { canceller: canceller.clone(), recorder: live.recorder().clone() };
         let key = self.keys.issue(known.version, target);
@@ -407,11 +408,6 @@ impl PostgresGateway {
         }
         Box::pin(live.finish(reason, totals)).await;
     }
-}
-
-/// What is in the box, which is freed: what is moved out of one in place leaves it until the end of its scope.
-fn unboxed<T>(content: Box<T>) -> T {
-    *content
 }
 
 /// What a connection ends with whose credential is not to be had.
