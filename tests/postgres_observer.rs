@@ -25,8 +25,8 @@ fn random_clients_copy_and_are_refused() {
     for _ in 0..500 {
         let steps: Vec<_> =
             (0..60).map(|_| Step::read([byte.next().unwrap_or(0), byte.next().unwrap_or(0)])).collect();
-        let (copies, refusals) = World::run(&steps);
-        (copied, refused) = (copied + copies, refused + refusals);
+        let (done, told) = World::run(&steps);
+        (copied, refused) = (copied + done, refused + told);
     }
     assert!(copied > 100 && refused > 100, "{copied} COPYs, {refused} refusals");
 }
