@@ -17,6 +17,8 @@ mod dialling;
 mod driver;
 #[path = "postgres_clients/failover.rs"]
 mod failover;
+#[path = "postgres_clients/idle.rs"]
+mod idle;
 #[path = "postgres_clients/protocol.rs"]
 mod protocol;
 #[path = "postgres_clients/psql.rs"]

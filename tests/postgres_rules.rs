@@ -273,6 +273,13 @@ fn a_setting_that_is_on_its_way_hides_nothing() {
     soo = b"SELECT $\x83[$ ' $\x83[$; DELETE FROM accounts; --'\0".to_vec();
     wire.send(&message(b'Q', &soo));
     assert!(tags(&mut wire).contains('E'));
+    // In EUC_JP the bytes of one name are those of another in UTF-8; of strings nobody asks.
+    wire.send(&query("SET client_encoding = 'EUC_JP'"));
+    tags(&mut wire);
+    wire.send(&message(b'Q', b"SELECT '\xc4\xa1' AS name\0"));
+    assert!(!tags(&mut wire).contains('E'));
+    wire.send(&message(b'Q', b"SELECT 1 AS \xc4\xa1\0"));
+    assert!(tags(&mut wire).contains('E'));
     assert_eq!(rows(&postgres), "100");
     bastion.verify().success();
 }

@@ -19,7 +19,8 @@ use crate::policy::StatementFacts;
 use super::classify::{Classified, Prepared, classify};
 use super::codec::encode::{self, ErrorReport, Severity};
 use super::codec::frame::Frame;
-use super::lexer::Strings;
+use super::codec::frontend::LONGEST_NAME;
+use super::lexer::{Kind, Lexer, Strings, Token};
 use super::observe::{Observer, Refusal, ToRun};
 use super::prepared::{self, PreparedNames};
 use super::record;
@@ -71,13 +72,16 @@ pub(super) struct Settings {
     pub strings: Strings,
     /// No character of the client's encoding has a byte of ASCII in it, but those of ASCII.
     pub encoding_is_plain: bool,
+    pub encoding_is_utf8: bool,
 }
 
 impl Settings {
     /// What the target told at the start. What it does not tell of an encoding is not plain.
     pub(super) fn told(settings: &[(Bytes, Bytes)]) -> Self {
         let told = || settings.iter().rev();
+        let encoding = || told().find(|(name, _)| name == "client_encoding");
         Self {
+            encoding_is_utf8: encoding().is_some_and(|(_, value)| record::is_utf8(value)),
             strings: told().find_map(|(name, value)| Strings::reported(name, value)).unwrap_or_default(),
             encoding_is_plain: told()
                 .find_map(|(name, value)| record::plain_encoding(name, value))
@@ -92,6 +96,14 @@ const ENCODING_WORDS: [&[u8]; 7] =
 
 fn may_change_the_encoding(sql: &[u8]) -> bool {
     ENCODING_WORDS.iter().any(|word| sql.windows(word.len()).any(|found| found.eq_ignore_ascii_case(word)))
+}
+
+/// Whether there are names beyond ASCII, however strings are read.
+fn names_beyond_ascii(sql: &[u8]) -> bool {
+    let is_name = |token: &Token| matches!(token.kind, Kind::Word | Kind::QuotedName);
+    [Strings::Standard, Strings::Escaped]
+        .into_iter()
+        .any(|strings| Lexer::new(sql, strings).any(|token| is_name(&token) && !token.text(sql).is_ascii()))
 }
 
 /// Whether FETCH or MOVE is among the statements, however strings are read.
@@ -240,8 +252,10 @@ impl<'a> Guard<'a> {
             return self.judge(&StatementFacts::default()).map(|()| transaction);
         };
         let is_told = is_settled && *is_parsed_now;
-        if !sql.is_ascii() && !(settings.encoding_is_plain && (is_told || !self.encoding_may_change)) {
-            // In some encodings a character's second byte looks like one of ASCII.
+        let is_known = settings.encoding_is_plain && (is_told || !self.encoding_may_change);
+        let is_readable = || is_known && (settings.encoding_is_utf8 || !names_beyond_ascii(sql));
+        if !sql.is_ascii() && !is_readable() {
+            // In some encodings a character's second byte looks like one of ASCII; in others the same bytes are another name.
             prepared.lose();
             return self.judge(&StatementFacts::default()).map(|()| transaction);
         }
@@ -343,7 +357,8 @@ impl Transaction {
 /// The name that a `Parse` gives.
 fn parsed_name(frame: &Frame) -> Bytes {
     let mut body = frame.body();
-    body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+    let length = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
+    body.truncate(length.min(LONGEST_NAME));
     body
 }
 

@@ -148,8 +148,9 @@ impl<'a> Masker<'a> {
     fn keep(&mut self, start: usize, end: usize) {
         let value = self.sql.get(start..end).unwrap_or_default();
         self.kept = self.kept.saturating_add(value.len()).saturating_add(size_of::<Vec<u8>>());
-        // A quote or a backslash within it stands for another text.
-        if self.kept > MOST_KEPT || value.iter().any(|byte| b"'\\".contains(byte)) {
+        // A quote or a backslash within it stands for another text; what is not UTF-8 is shown otherwise.
+        let is_plain = std::str::from_utf8(value).is_ok_and(|value| !value.contains(['\'', '\\']));
+        if self.kept > MOST_KEPT || !is_plain {
             self.values = None;
         } else if let Some(values) = &mut self.values {
             values.insert(value.to_vec());
@@ -235,17 +236,22 @@ impl<'a> Masker<'a> {
     /// Values of `password=` and of `://user:…@`.
     fn connection_strings(&mut self, start: usize, end: usize) {
         let mut at = start;
-        // Where an address was found last.
+        // From where on it is not known whether the address that was found last goes on.
         let mut last = None;
+        // Each is looked for anew only once it has been passed: a text may be full of one and without the other.
+        let (mut word, mut address) = (self.next_word(at, end), self.next_address(at, end));
         while at < end {
-            let rest = self.slice(at, end);
-            let word = find_word(rest).map(|word| at + word);
-            let address = memmem::find(rest, b"://").map(|address| at + address);
+            if word.is_some_and(|word| word < at) {
+                word = self.next_word(at, end);
+            }
+            if address.is_some_and(|address| address < at) {
+                address = self.next_address(at, end);
+            }
             let next = match (word, address) {
                 (Some(word), address) if address.is_none_or(|address| word < address) => {
                     let is_one = |from: &usize| !self.slice(*from, word).iter().any(u8::is_ascii_whitespace);
-                    let is_of_address = last.as_ref().is_some_and(is_one);
-                    self.key(word + b"password".len(), end, is_of_address)
+                    last = last.filter(is_one).map(|_| word);
+                    self.key(word + b"password".len(), end, last.is_some())
                 }
                 (_, Some(address)) => {
                     last = Some(address);
@@ -255,6 +261,14 @@ impl<'a> Masker<'a> {
             };
             at = next.max(at + 1);
         }
+    }
+
+    fn next_word(&self, at: usize, end: usize) -> Option<usize> {
+        find_word(self.slice(at, end)).map(|word| at + word)
+    }
+
+    fn next_address(&self, at: usize, end: usize) -> Option<usize> {
+        memmem::find(self.slice(at, end), b"://").map(|address| at + address)
     }
 
     /// The value of `password`, whose word ends at `at`, if one is assigned (libpq, section 34.1.1.1; as a parameter of

@@ -238,3 +238,14 @@ proptest! {
         prop_assert!(text.starts_with("SELECT 1; ") && text.ends_with("; SELECT 2"), "{}", text);
     }
 }
+
+/// In time that grows with the length: otherwise this takes hours.
+#[test]
+fn a_text_full_of_one_sign_and_without_the_other_is_read_once() {
+    for sign in ["password ", "https://host/x ", "password,", "://password,"] {
+        let text = format!("SELECT '{}'", sign.repeat((4 << 20) / sign.len()));
+        assert_eq!(masked(text.as_bytes(), Strings::Standard), None, "{sign}");
+    }
+    let secret = format!("SELECT '{}password=hunter2'", "https://host/x ".repeat(100_000));
+    assert!(mask(&secret).ends_with(" password=***'"));
+}

@@ -75,6 +75,7 @@ pub(super) struct Shared<'a> {
     /// As the target last told.
     escapes: AtomicBool,
     plain_encoding: AtomicBool,
+    utf8: AtomicBool,
     clock: &'a Clock,
     last_byte: AtomicU64,
     statements: AtomicU64,
@@ -114,6 +115,7 @@ impl<'a> Shared<'a> {
             started: Instant::now(),
             escapes: AtomicBool::new(settings.strings == Strings::Escaped),
             plain_encoding: AtomicBool::new(settings.encoding_is_plain),
+            utf8: AtomicBool::new(settings.encoding_is_utf8),
             clock,
             last_byte: AtomicU64::new(now),
             statements: AtomicU64::new(0),
@@ -152,7 +154,8 @@ impl<'a> Shared<'a> {
 
     pub(super) fn settings(&self) -> guard::Settings {
         let encoding_is_plain = self.plain_encoding.load(Ordering::Relaxed);
-        guard::Settings { strings: self.strings(), encoding_is_plain }
+        let encoding_is_utf8 = self.utf8.load(Ordering::Relaxed);
+        guard::Settings { strings: self.strings(), encoding_is_plain, encoding_is_utf8 }
     }
 
     pub(super) fn bodies(&self, events: &mut Vec<Event>) -> Vec<Body> {
@@ -169,6 +172,7 @@ impl<'a> Shared<'a> {
                     }
                     if let Some(is_plain) = record::plain_encoding(name, value) {
                         self.plain_encoding.store(is_plain, Ordering::Relaxed);
+                        self.utf8.store(record::is_utf8(value), Ordering::Relaxed);
                     }
                 }
                 record::body(&event, self.strings(), &mut hidden)
@@ -176,14 +180,19 @@ impl<'a> Shared<'a> {
             .collect()
     }
 
-    /// Resolves when no byte has gone either way for `limit`.
+    /// Resolves when no byte has gone either way for `limit`, and the target is at work on nothing.
     async fn idle(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };
         loop {
             let last = i64::try_from(self.last_byte.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-            let until = Timestamp::from_micros(last).plus(limit);
-            if self.clock.now() >= until {
-                return;
+            let mut until = Timestamp::from_micros(last).plus(limit);
+            let now = self.clock.now();
+            if now >= until {
+                if !self.observer().is_at_work() {
+                    return;
+                }
+                // When it is done, bytes come.
+                until = now.plus(limit);
             }
             self.clock.sleep_until(until).await;
         }

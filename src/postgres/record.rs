@@ -277,6 +277,11 @@ fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Whether this client encoding is UTF-8.
+pub(super) fn is_utf8(encoding: &[u8]) -> bool {
+    encoding.eq_ignore_ascii_case(b"UTF8")
+}
+
 /// Whether no character of this client encoding has a byte of ASCII in it, but those of ASCII; `None` for another setting
 /// (PostgreSQL documentation, section 24.3.1: those that are for clients alone are not such).
 pub(super) fn plain_encoding(name: &[u8], value: &[u8]) -> Option<bool> {

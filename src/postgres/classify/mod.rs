@@ -64,6 +64,7 @@ fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
     }
     Some(match token.kind {
         Kind::Comment => return None,
+        Kind::Word | Kind::QuotedName if !is_one_name(token.kind, text) => Part::Unclear,
         Kind::Word => Part::Word(text),
         // Escapes in names are not read here.
         Kind::QuotedName if text.first() != Some(&b'"') => Part::Unclear,
@@ -81,6 +82,16 @@ fn part<'a>(token: &Token, sql: &'a [u8]) -> Option<Part<'a>> {
             _ => b':',
         }),
     })
+}
+
+/// Whether it is known which name beyond ASCII it is: bytes that are no UTF-8 are some other encoding's, and whether a server
+/// takes such capital letters for small ones depends on its database's encoding.
+fn is_one_name(kind: Kind, text: &[u8]) -> bool {
+    if text.is_ascii() {
+        return true;
+    }
+    let is_folded = |text: &str| text.to_lowercase() == text.to_ascii_lowercase();
+    std::str::from_utf8(text).is_ok_and(|text| kind != Kind::Word || is_folded(text))
 }
 
 /// Whether a number is followed by what could belong to it, or is one of the new forms (`1_000`, `0x1F`).

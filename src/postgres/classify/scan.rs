@@ -476,7 +476,8 @@ impl Scan {
         if self.relations.is_expected() && is_modifier {
             return;
         }
-        let is_label = self.is_after("as");
+        // `WITHIN GROUP` is part of an expression.
+        let is_label = self.is_after("as") || (word == "group" && self.is_after("within"));
         if LIST_ENDS.contains(&word) && !is_label {
             self.relations.expect(None);
             if let Some(level) = self.level() {
@@ -495,6 +496,10 @@ impl Scan {
         let [before, before_that] = self.before.clone();
         match word {
             // ROLLBACK TO SAVEPOINT ends no transaction; … AND CHAIN begins the next.
+            // What another transaction, perhaps another session's, has prepared.
+            "prepared" if self.is_after(self.command) && matches!(self.command, "commit" | "rollback") => {
+                self.facts.kinds = [format!("{}_prepared", self.command)].into();
+            }
             "to" if self.command == "rollback" => self.facts.kinds = ["rollback_to".to_owned()].into(),
             "chain" if matches!(self.command, "commit" | "rollback") && before != "no" => self.kind("begin"),
             "select" => self.kind("select"),

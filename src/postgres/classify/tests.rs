@@ -54,6 +54,9 @@ fn commands_by_their_first_word() {
         ("LOCK TABLE t IN SHARE MODE", "lock"),
         ("COMMIT AND CHAIN", "begin commit"),
         ("PREPARE TRANSACTION 'x'", "prepare_transaction"),
+        ("COMMIT PREPARED 'x'", "commit_prepared"),
+        ("rollback prepared 'x'", "rollback_prepared"),
+        ("ROLLBACK WORK AND NO CHAIN", "rollback"),
         ("DROP TABLE t", "drop"),
         ("CREATE TABLE t (a int REFERENCES u ON DELETE CASCADE ON UPDATE RESTRICT)", "create"),
         ("GRANT UPDATE, DELETE ON t TO u", "grant"),
@@ -161,6 +164,7 @@ fn what_cannot_be_told_is_not_known() {
         "SELECT 1_$$ ; DELETE FROM t; --$$",
         "SELECT 0x1F$$ ; DELETE FROM t; --$$",
         "SELECT 1FROM t",
+        "SELECT * FROM GEHÄLTER",
         "PREPARE x",
         "DECLARE c CURSOR",
         "EXPLAIN",
@@ -168,6 +172,9 @@ fn what_cannot_be_told_is_not_known() {
         "1",
     ] {
         unknown(sql);
+    }
+    for sql in [b"SELECT * FROM geh\xe4lter".as_slice(), b"SELECT * FROM \"geh\xe4lter\""] {
+        assert!(classify(sql, Strings::Standard).iter().all(|statement| !statement.facts.known));
     }
     unknown(&format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000)));
     unknown(&"SELECT 1;".repeat(5_000));
@@ -234,6 +241,11 @@ fn relations_are_what_stands_where_relations_stand() {
         ("WITH c AS (SELECT 1 FROM a JOIN b ON true) DELETE FROM t USING (u CROSS JOIN v)", "a b t u v"),
         ("SELECT * FROM t JOIN u USING (id, a), v JOIN w ON true JOIN x USING (id)", "t u v w x"),
         ("SELECT * FROM t JOIN (u JOIN v USING (id)) USING (id)", "t u v"),
+        (
+            "SELECT 1 FROM t JOIN u ON percentile_cont(0.5) WITHIN GROUP (ORDER BY o.x) > 0, salaries s",
+            "salaries t u",
+        ),
+        ("SELECT * FROM \"GEHÄLTER\", gehälter", "GEHÄLTER gehälter"),
         ("MERGE INTO t USING s ON true WHEN MATCHED THEN UPDATE SET a = 1", "s t"),
         ("TRUNCATE TABLE a, b.c CASCADE", "a b.c c"),
         ("COPY hr.pay (a) TO STDOUT", "pay hr.pay"),

@@ -55,8 +55,6 @@ pub enum CodecError {
     ZeroByte { field: &'static str },
     #[error("{message} would be longer than the protocol allows")]
     Oversized { message: &'static str },
-    #[error("the client named a statement or portal with more than 63 bytes: use a shorter name")]
-    Name,
     #[error("the client keeps more {what} than the {maximum} allowed: close what is no longer used")]
     TooMuchKept { what: &'static str, maximum: usize },
 }

@@ -59,6 +59,9 @@ impl Format {
     }
 }
 
+/// PostgreSQL's `NAMEDATALEN` less one: names of statements and portals are the same if so many bytes of them are.
+pub const LONGEST_NAME: usize = 63;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parse {
     /// Empty for the unnamed statement.
@@ -124,13 +127,13 @@ impl ClientMessage {
             b'P' => read_all("Parse", body, parse),
             b'B' => read_all("Bind", body, bind),
             b'D' => read_all("Describe", body, |cursor| {
-                Ok(Self::Describe { subject: subject(cursor)?, name: cursor.text()? })
+                Ok(Self::Describe { subject: subject(cursor)?, name: name(cursor)? })
             }),
             b'E' => read_all("Execute", body, |cursor| {
-                Ok(Self::Execute { portal: cursor.text()?, max_rows: cursor.i32()? })
+                Ok(Self::Execute { portal: name(cursor)?, max_rows: cursor.i32()? })
             }),
             b'C' => read_all("Close", body, |cursor| {
-                Ok(Self::Close { subject: subject(cursor)?, name: cursor.text()? })
+                Ok(Self::Close { subject: subject(cursor)?, name: name(cursor)? })
             }),
             b'H' => read_all("Flush", body, |_| Ok(Self::Flush)),
             b'S' => read_all("Sync", body, |_| Ok(Self::Sync)),
@@ -204,15 +207,22 @@ fn subject(cursor: &mut Cursor) -> Result<Subject, CodecError> {
     }
 }
 
+/// The name of a statement or portal: as much of it as the server looks at.
+fn name(cursor: &mut Cursor) -> Result<Bytes, CodecError> {
+    let mut name = cursor.text()?;
+    name.truncate(LONGEST_NAME);
+    Ok(name)
+}
+
 fn parse(cursor: &mut Cursor) -> Result<ClientMessage, CodecError> {
-    let (name, sql) = (cursor.text()?, cursor.text()?);
+    let (name, sql) = (name(cursor)?, cursor.text()?);
     let count = cursor.count(4)?;
     let types = (0..count).map(|_| cursor.u32()).collect::<Result<_, _>>()?;
     Ok(ClientMessage::Parse(Parse { name, sql, types }))
 }
 
 fn bind(cursor: &mut Cursor) -> Result<ClientMessage, CodecError> {
-    let (portal, statement) = (cursor.text()?, cursor.text()?);
+    let (portal, statement) = (name(cursor)?, name(cursor)?);
     let formats = Formats::read(cursor)?;
     let values = values(cursor)?;
     formats.fit(cursor, values.len())?;

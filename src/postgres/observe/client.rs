@@ -15,9 +15,6 @@ use crate::postgres::codec::frame::{Frame, Piece};
 use crate::postgres::codec::frontend::{Bind, ClientMessage, FunctionCall, Parse, Subject};
 use crate::postgres::codec::{CodecError, Peer};
 
-/// PostgreSQL's `NAMEDATALEN` less one.
-const LONGEST_NAME: usize = 63;
-
 impl Observer {
     /// Observes a piece of the client's stream. [`Piece::CopyBody`] is never held.
     pub fn piece(
@@ -61,7 +58,6 @@ impl Observer {
             ClientMessage::Sync => return Ok(self.sync(now_us, out)),
             _ => {}
         }
-        check_names(&message)?;
         if let Some(hold) = self.check_state(frame.tag, now_us, out)? {
             return Ok(hold);
         }
@@ -367,19 +363,6 @@ impl Observer {
             self.told(run.end(outcome, now_us), out);
         }
     }
-}
-
-/// PostgreSQL cuts names to 63 bytes, so that longer ones may be the same to it: those are refused.
-fn check_names(message: &ClientMessage) -> Result<(), CodecError> {
-    let names: [Option<&Bytes>; 2] = match message {
-        ClientMessage::Parse(parse) => [Some(&parse.name), None],
-        ClientMessage::Bind(bind) => [Some(&bind.portal), Some(&bind.statement)],
-        ClientMessage::Describe { name, .. } | ClientMessage::Close { name, .. } => [Some(name), None],
-        ClientMessage::Execute { portal, .. } => [Some(portal), None],
-        _ => [None, None],
-    };
-    let fits = |name: &Bytes| name.len() <= LONGEST_NAME;
-    if names.into_iter().flatten().all(fits) { Ok(()) } else { Err(CodecError::Name) }
 }
 
 /// Whether two names of this kind are the same to PostgreSQL only if they are the same here. It converts others from

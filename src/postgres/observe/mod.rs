@@ -129,6 +129,11 @@ impl Observer {
         self.meter.bytes()
     }
 
+    /// Whether something has begun that the target has not ended.
+    pub fn is_at_work(&self) -> bool {
+        self.queue.has_run()
+    }
+
     /// How many of the client's messages the target has not answered.
     pub fn unanswered(&self) -> usize {
         self.queue.len()

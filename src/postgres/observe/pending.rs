@@ -164,6 +164,10 @@ impl Queue {
         self.0.len()
     }
 
+    pub(super) fn has_run(&self) -> bool {
+        self.0.iter().any(|item| item.run.is_some())
+    }
+
     pub(super) fn first_id(&self) -> Option<u64> {
         self.0.front().map(|item| item.id)
     }
