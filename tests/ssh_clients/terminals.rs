@@ -65,7 +65,9 @@ const CASES: &[Case] = &[
         format!("{status} {screen}")
     }),
     ("^C interrupts the program and not the session", |way| {
-        let mut terminal = terminal(way, &["-t"], "trap 'echo caught' INT; echo up; sleep 600; echo after");
+        // What says that it is up is what is interrupted: else it might not run yet.
+        let program = "trap 'echo caught' INT; (echo up; exec sleep 600); echo after";
+        let mut terminal = terminal(way, &["-t"], program);
         terminal.shows("up\r\n");
         terminal.types("\x03");
         let (status, screen) = terminal.finish();
