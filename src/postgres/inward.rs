@@ -1,6 +1,7 @@
 //! Target to client: bytes go on as they came; the walker reads along for results. The error of a statement that was refused
 //! here is replaced by ours.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -139,6 +140,7 @@ impl Inward<'_> {
 
     async fn deliver(&mut self) -> Result<(), Stop> {
         let had_some = self.chunk.has_remaining();
+        self.shared.delivers.store(had_some, Ordering::Relaxed);
         while self.chunk.has_remaining() {
             let written = self.write.write(&self.chunk).await.map_err(|_| Stop::ClientGone)?;
             if written == 0 {
@@ -150,6 +152,7 @@ impl Inward<'_> {
         if had_some {
             self.write.flush().await.map_err(|_| Stop::ClientGone)?;
         }
+        self.shared.delivers.store(false, Ordering::Relaxed);
         self.chunk = Bytes::new();
         self.boundary = (self.walker.at_boundary() || !self.held.is_empty()).then_some(0);
         Ok(())

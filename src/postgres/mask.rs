@@ -238,6 +238,8 @@ impl<'a> Masker<'a> {
         let mut at = start;
         // From where on it is not known whether the address that was found last goes on.
         let mut last = None;
+        // Whether what lies behind `seen` is between double quotes, as in JSON.
+        let (mut seen, mut is_quoted) = (start, false);
         // Each is looked for anew only once it has been passed: a text may be full of one and without the other.
         let (mut word, mut address) = (self.next_word(at, end), self.next_address(at, end));
         while at < end {
@@ -255,7 +257,9 @@ impl<'a> Masker<'a> {
                 }
                 (_, Some(address)) => {
                     last = Some(address);
-                    self.address(address + 3, end)
+                    let quotes = self.slice(seen, address).iter().filter(|byte| **byte == b'"').count();
+                    (seen, is_quoted) = (address, is_quoted ^ (quotes % 2 == 1));
+                    self.address(address + 3, end, is_quoted)
                 }
                 (_, None) => return,
             };
@@ -293,9 +297,9 @@ impl<'a> Masker<'a> {
     }
 
     /// What stands between `:` and `@` of the address whose authority begins at `at`.
-    fn address(&mut self, at: usize, end: usize) -> usize {
+    fn address(&mut self, at: usize, end: usize, is_quoted: bool) -> usize {
         let text = self.slice(at, end);
-        let length = authority_length(text);
+        let length = authority_length(text, is_quoted);
         let authority = text.get(..length).unwrap_or_default();
         let secret = memchr::memrchr(b'@', authority)
             .and_then(|last| Some((memchr::memchr(b':', authority.get(..last)?)? + 1, last)));
@@ -310,12 +314,12 @@ impl<'a> Masker<'a> {
 }
 
 /// How long what stands between `://` and the next `/` is. Whatever else is there may belong to a password, but for a quote that
-/// is followed by what follows strings, in SQL or JSON.
-fn authority_length(text: &[u8]) -> usize {
+/// is followed by what follows strings, in SQL or, where it `is_quoted`, in JSON.
+fn authority_length(text: &[u8], is_quoted: bool) -> usize {
     let ends = |at: usize, byte: u8| {
         let next = text.get(at + 1).copied().unwrap_or(b',');
         match byte {
-            b'"' => b",}]:".contains(&next),
+            b'"' => is_quoted && b",}]:".contains(&next),
             b'\'' => b",)".contains(&next),
             _ => byte == b'/' || byte.is_ascii_whitespace(),
         }

@@ -239,6 +239,13 @@ proptest! {
     }
 }
 
+#[test]
+fn a_quote_in_a_password_ends_no_address_that_is_not_in_quotes() {
+    assert_eq!(mask("SELECT 'postgres://u:a\",b@h/d'"), "SELECT 'postgres://u:***@h/d'");
+    let json = "SELECT '{\"a\": \"https://host\", \"b\": \"x:y@z\"}'";
+    assert_eq!(mask(json), json);
+}
+
 /// In time that grows with the length: otherwise this takes hours.
 #[test]
 fn a_text_full_of_one_sign_and_without_the_other_is_read_once() {

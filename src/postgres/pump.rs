@@ -78,6 +78,8 @@ pub(super) struct Shared<'a> {
     utf8: AtomicBool,
     clock: &'a Clock,
     last_byte: AtomicU64,
+    /// Something of the target's has not been taken by the client.
+    pub(super) delivers: AtomicBool,
     statements: AtomicU64,
     pub(super) from_client: AtomicU64,
     pub(super) from_target: AtomicU64,
@@ -118,6 +120,7 @@ impl<'a> Shared<'a> {
             utf8: AtomicBool::new(settings.encoding_is_utf8),
             clock,
             last_byte: AtomicU64::new(now),
+            delivers: AtomicBool::new(false),
             statements: AtomicU64::new(0),
             from_client: AtomicU64::new(0),
             from_target: AtomicU64::new(0),
@@ -180,7 +183,8 @@ impl<'a> Shared<'a> {
             .collect()
     }
 
-    /// Resolves when no byte has gone either way for `limit`, and the target is at work on nothing.
+    /// Resolves when no byte has gone either way for `limit`, unless the target is at work: not on a result that the client
+    /// does not take.
     async fn idle(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };
         loop {
@@ -188,7 +192,8 @@ impl<'a> Shared<'a> {
             let mut until = Timestamp::from_micros(last).plus(limit);
             let now = self.clock.now();
             if now >= until {
-                if !self.observer().is_at_work() {
+                let is_at_work = self.observer().is_at_work();
+                if !is_at_work || self.delivers.load(Ordering::Relaxed) {
                     return;
                 }
                 // When it is done, bytes come.

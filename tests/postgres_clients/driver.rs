@@ -1,16 +1,16 @@
 //! The driver tokio-postgres: prepared statements, pipelining, portals, binary COPY, notifications.
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{SinkExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, Notification};
+use tokio_postgres::{Client, Notification};
 
 use crate::support::Bastion;
-use crate::support::driver::connector;
+use crate::support::driver::{self, connector};
 
 /// A client and the tasks that carry its connection; notifications come out of the channel.
 async fn connect(
@@ -22,17 +22,7 @@ async fn connect(
     config.user("alice+ledger-dev").password(bastion.token("alice")).dbname("ledger");
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
     config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
-    let (client, mut connection) = config.connect(connector(&bastion.ca_file())).await.unwrap();
-    let (send, receive) = mpsc::unbounded_channel();
-    tasks.spawn(async move {
-        let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
-        while let Some(Ok(message)) = messages.next().await {
-            if let AsyncMessage::Notification(notification) = message {
-                let _ = send.send(notification);
-            }
-        }
-    });
-    (client, receive)
+    driver::connect(&config, &bastion.ca_file(), tasks).await
 }
 
 fn run(test: impl AsyncFnOnce(&Bastion)) {

@@ -1,7 +1,8 @@
 //! Who says nothing for too long is told so, but not while the target is at work for them.
 
+use super::protocol::{bind, execute, parse};
 use crate::support::process::Running;
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, query};
 use crate::support::{Bastion, Options, Postgres, wait_until};
 
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
@@ -32,9 +33,38 @@ fn a_statement_that_takes_its_time_is_not_idle() {
         .success();
     assert_eq!(client.finish().success().stdout, "done\n");
 
+    // Nor is it a client's work that the target waits for: the end of a batch, or what is to be copied.
+    let left = [parse("", "SELECT 1"), bind("", "", &[], 0), execute("", 0)].concat();
+    for left in [Vec::new(), left, query("COPY accounts FROM STDIN")] {
+        let (mut wire, _) = Wire::session(&bastion, "alice", "ledger-dev");
+        if !left.is_empty() {
+            wire.send(&left);
+            wait_until("it is recorded", || bastion.statements().iter().any(|one| is_of(one, &left)));
+        }
+        if left.starts_with(b"Q") {
+            wire.until(b'G');
+        }
+        bastion.advance(61);
+        let (sqlstate, said, _) = wire.last_words();
+        assert_eq!(sqlstate, "57P05", "{said}");
+    }
+    // Nor a result that is not read.
     let (mut wire, _) = Wire::session(&bastion, "alice", "ledger-dev");
+    wire.send(&query("SELECT repeat('x', 100000) FROM generate_series(1, 10000)"));
+    let stuck = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'";
+    wait_until("it is stuck", || postgres.value("ledger", stuck) == "1");
+    let ended = || {
+        let is_idle = |record: &serde_json::Value| record["reason"]["end"] == "idle";
+        bastion.records().iter().filter(|record| is_idle(record)).count()
+    };
+    assert_eq!(ended(), 3);
     bastion.advance(61);
-    let (sqlstate, said, _) = wire.last_words();
-    assert_eq!(sqlstate, "57P05", "{said}");
+    wait_until("it is ended", || ended() == 4);
     bastion.verify().success();
+}
+
+/// Whether it is the record of one of these messages.
+fn is_of(statement: &serde_json::Value, messages: &[u8]) -> bool {
+    let sql = statement["sql"].as_str().unwrap_or_default();
+    !sql.is_empty() && messages.windows(sql.len()).any(|found| found == sql.as_bytes())
 }

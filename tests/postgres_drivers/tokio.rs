@@ -6,14 +6,14 @@ use ::tokio::sync::mpsc;
 use ::tokio::task::JoinSet;
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
-use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _};
+use futures_util::{SinkExt as _, TryStreamExt as _};
 use serde_json::json;
 use tokio_postgres::binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, Error, Notification, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, Notification, SimpleQueryMessage};
 
-use crate::support::driver::connector;
+use crate::support::driver::{self, connector};
 use crate::way::{Place, Said, Ways};
 
 const ASLEEP: &str = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = $1";
@@ -37,17 +37,7 @@ async fn connect(place: &Place, tasks: &mut JoinSet<()>) -> (Client, mpsc::Unbou
     config.host("localhost").port(place.port).user(&place.user).password(&place.password).dbname("ledger");
     config.ssl_mode(tokio_postgres::config::SslMode::Require).options("-c work_mem=7MB");
     config.channel_binding(tokio_postgres::config::ChannelBinding::Require);
-    let (client, mut connection) = config.connect(connector(&place.ca_file)).await.unwrap();
-    let (send, receive) = mpsc::unbounded_channel();
-    tasks.spawn(async move {
-        let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
-        while let Some(Ok(message)) = messages.next().await {
-            if let AsyncMessage::Notification(notification) = message {
-                let _ = send.send(notification);
-            }
-        }
-    });
-    (client, receive)
+    driver::connect(&config, &place.ca_file, tasks).await
 }
 
 async fn parameters(client: &Client, said: &mut Said) -> Result<(), Error> {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_postgres::{AsyncMessage, Client, Config, Notification};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// TLS for tokio-postgres, which trusts this authority.
@@ -20,4 +23,23 @@ pub fn connector(ca_file: &Path) -> MakeRustlsConnect {
         .with_root_certificates(roots)
         .with_no_client_auth();
     MakeRustlsConnect::new(config)
+}
+
+/// A client, whose connection is carried in `tasks`; notifications come out of the channel.
+pub async fn connect(
+    config: &Config,
+    ca_file: &Path,
+    tasks: &mut JoinSet<()>,
+) -> (Client, mpsc::UnboundedReceiver<Notification>) {
+    let (client, mut connection) = config.connect(connector(ca_file)).await.unwrap();
+    let (send, receive) = mpsc::unbounded_channel();
+    tasks.spawn(async move {
+        let mut messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = futures_util::StreamExt::next(&mut messages).await {
+            if let AsyncMessage::Notification(notification) = message {
+                let _ = send.send(notification);
+            }
+        }
+    });
+    (client, receive)
 }

@@ -50,7 +50,10 @@ impl Observer {
             ClientMessage::CopyData(bytes) => return self.copy_data(&bytes, 1),
             ClientMessage::CopyDone => return self.copy_end(frame.tag, true),
             ClientMessage::CopyFail { .. } => return self.copy_end(frame.tag, false),
-            ClientMessage::Flush => return Ok(Observed::Forward),
+            ClientMessage::Flush => {
+                self.asked = self.last_id;
+                return Ok(Observed::Forward);
+            }
             ClientMessage::Terminate => {
                 self.terminated = true;
                 return Ok(Observed::Forward);
@@ -145,6 +148,7 @@ impl Observer {
         let begun = Begun { how: How::Simple, sql, fingerprint, certain: !self.failed, ..blank() };
         let run = self.begin(begun, [0, 0], clauses, now_us, out);
         self.push(Kind::Query, None, Some(run));
+        self.asked = self.last_id;
         self.batch += 1;
     }
 
@@ -159,6 +163,7 @@ impl Observer {
         }
         let run = self.begin(begun, [0, 0], None, now_us, out);
         self.push(Kind::Function, None, Some(run));
+        self.asked = self.last_id;
         self.batch += 1;
     }
 
@@ -295,6 +300,7 @@ impl Observer {
         self.last_id += 1;
         let certain = !self.copy.as_ref().is_some_and(super::copy::Copy::reads_client);
         self.push(Kind::Sync { certain }, None, None);
+        self.asked = self.last_id;
         self.batch += 1;
         Observed::Forward
     }

@@ -92,6 +92,8 @@ pub struct Observer {
     /// What was prepared, for who runs it by SQL.
     by_name: sql::ByName,
     unrecorded: BTreeMap<u64, Unrecorded>,
+    /// The last message that the target was asked to answer without waiting for more.
+    asked: u64,
     terminated: bool,
     /// Something was sent since the last `ReadyForQuery`: settings and the transaction may be others than was told.
     unsettled: bool,
@@ -129,9 +131,11 @@ impl Observer {
         self.meter.bytes()
     }
 
-    /// Whether something has begun that the target has not ended.
+    /// Whether the target is at work on what it has been asked to answer, and does not wait for the client: what is to be
+    /// copied, or the end of a batch.
     pub fn is_at_work(&self) -> bool {
-        self.queue.has_run()
+        let reads_client = self.copy.as_ref().is_some_and(Copy::reads_client);
+        !reads_client && self.queue.has_run_until(self.asked)
     }
 
     /// How many of the client's messages the target has not answered.

@@ -164,8 +164,8 @@ impl Queue {
         self.0.len()
     }
 
-    pub(super) fn has_run(&self) -> bool {
-        self.0.iter().any(|item| item.run.is_some())
+    pub(super) fn has_run_until(&self, id: u64) -> bool {
+        self.0.iter().take_while(|item| item.id <= id).any(|item| item.run.is_some())
     }
 
     pub(super) fn first_id(&self) -> Option<u64> {

@@ -209,6 +209,28 @@ fn a_commit_that_fails_at_sync_is_told() {
     assert!(watch.events.iter().any(|event| matches!(event, Event::CommitFailed { .. })));
 }
 
+#[test]
+fn who_leaves_the_target_waiting_lets_it_work_on_nothing() {
+    let mut watch = Watch::default();
+    let at_work = |watch: &Watch| watch.observer.is_at_work();
+    // It keeps its answers to itself until it is asked for them.
+    watch.client(&[parse("", "SELECT 1", &[]), bind("", "", 0, &[]), execute("", 0)]);
+    assert!(!at_work(&watch));
+    watch.client(&[message(b'H', b"")]);
+    assert!(at_work(&watch));
+    watch.server(&[message(b'1', b""), message(b'2', b""), complete("SELECT 1")]);
+    assert!(!at_work(&watch));
+    watch.client(&[sync()]).server(&[ready(b'I')]);
+    watch.client(&[query("COPY t FROM STDIN")]);
+    assert!(at_work(&watch));
+    watch.server(&[message(b'G', &[0, 0, 1, 0, 0])]);
+    assert!(!at_work(&watch), "it waits for what is to be copied");
+    watch.client(&[message(b'c', b"")]);
+    assert!(at_work(&watch));
+    watch.server(&[complete("COPY 0"), ready(b'I')]);
+    assert!(!at_work(&watch));
+}
+
 /// It looks at the first 63 bytes.
 #[test]
 fn names_that_postgres_cuts_are_cut() {
