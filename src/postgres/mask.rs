@@ -257,7 +257,7 @@ impl<'a> Masker<'a> {
                 }
                 (_, Some(address)) => {
                     last = Some(address);
-                    let quotes = self.slice(seen, address).iter().filter(|byte| **byte == b'"').count();
+                    let quotes = memchr::memchr_iter(b'"', self.slice(seen, address)).count();
                     (seen, is_quoted) = (address, is_quoted ^ (quotes % 2 == 1));
                     self.address(address + 3, end, is_quoted)
                 }
